@@ -1,0 +1,184 @@
+"""One overall share -> how many units each weight loses.
+
+Every allocation is a function `(units, share) -> counts`: `units` maps the key of a weight to the scores of its units
+(what its pattern removes together), `share` in [0, 1) is the part of all units to remove, and `counts` maps each key
+to a number of units. The counts of `global_`, `lamp` and `erdos_renyi_kernel` add up to `round(share * all units)`;
+`uniform` takes `round(share * units)` of each weight.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune.errors import PruningError, listing, nearest
+from tfprune.selection import kth_smallest, smallest
+
+Units = Mapping[str, np.ndarray]
+Counts = dict[str, int]
+
+
+def uniform(units: Units, share: float) -> Counts:
+    """The same share of every weight.
+
+    >>> uniform({"a": np.arange(4.0), "b": np.arange(10.0)}, 0.5)
+    {'a': 2, 'b': 5}
+    """
+    return {key: round(share * scores.size) for key, scores in units.items()}
+
+
+def global_(units: Units, share: float) -> Counts:
+    """The lowest scores of all weights together, wherever they are.
+
+    >>> global_({"a": np.array([1.0, 2.0]), "b": np.array([3.0, 4.0])}, 0.5)
+    {'a': 2, 'b': 0}
+    """
+    total = sum(scores.size for scores in units.values())
+    chosen = smallest(list(units.values()), round(share * total))
+    return {key: int(np.count_nonzero(mark)) for key, mark in zip(units, chosen)}
+
+
+def lamp(units: Units, share: float) -> Counts:
+    """The lowest layer-adaptive scores of all weights together: the square over the sum of all squares not below it.
+
+    A weight's largest unit scores 1, so no weight is ever emptied.
+    Lee et al., "Layer-adaptive sparsity for the magnitude-based pruning", 2021 (https://arxiv.org/abs/2010.07611).
+
+    >>> lamp({"a": np.array([1.0, 2.0]), "b": np.array([3.0, 4.0])}, 0.25)
+    {'a': 1, 'b': 0}
+    """
+    total = sum(scores.size for scores in units.values())
+    count = round(share * total)
+    if count in (0, total):
+        return {key: scores.size if count else 0 for key, scores in units.items()}
+    # Within a weight the adapted score grows with the plain one, so sorted values suffice: no order is needed.
+    adapted = [_lamp_scores(scores) for scores in units.values()]
+    threshold = kth_smallest(adapted, count)
+    counts = [int(np.searchsorted(scores, threshold, side="left")) for scores in adapted]
+    ties = count - sum(counts)
+    for index, scores in enumerate(adapted):
+        tied = min(ties, int(np.searchsorted(scores, threshold, side="right")) - counts[index])
+        counts[index] += tied
+        ties -= tied
+    return dict(zip(units, counts))
+
+
+def _lamp_scores(scores: np.ndarray) -> np.ndarray:
+    """Layer-adaptive scores in rising order; units already pruned (minus infinity) stay below all others."""
+    ordered = np.sort(scores, axis=None)
+    gone = int(np.searchsorted(ordered, -np.inf, side="right"))
+    squares = np.square(np.maximum(ordered[gone:], 0.0), dtype=np.float64)
+    not_below = np.cumsum(squares[::-1])[::-1]
+    adapted = np.full(ordered.shape, -np.inf)
+    np.divide(squares, not_below, out=adapted[gone:], where=not_below > 0)
+    # A weight of zeros only has no largest unit: its units go before those of any other.
+    adapted[gone:][not_below == 0] = 0.0
+    # Rounding of the sums may break the order by a last digit; searchsorted needs it whole.
+    return np.maximum.accumulate(adapted)
+
+
+def erdos_renyi_kernel(units: Units, share: float) -> Counts:
+    """Densities in proportion to the sum of a weight's dimensions over their product: small weights stay denser.
+
+    Evci et al., "Rigging the lottery", 2020 (https://arxiv.org/abs/1911.11134). Weights that would have to be more
+    than dense are left dense and the others take their share.
+
+    >>> erdos_renyi_kernel({"a": np.zeros((2, 2)), "b": np.zeros((10, 10))}, 0.5)
+    {'a': 0, 'b': 52}
+    """
+    total = sum(scores.size for scores in units.values())
+    count = round(share * total)
+    raw = {key: sum(scores.shape) / scores.size for key, scores in units.items()}
+    dense: set[str] = set()
+    while True:
+        rest = {key: scores.size for key, scores in units.items() if key not in dense}
+        keep = total - count - sum(units[key].size for key in dense)
+        scale = keep / sum(raw[key] * size for key, size in rest.items()) if rest else 0.0
+        over = [key for key in rest if scale * raw[key] > 1.0]
+        if not over:
+            break
+        dense.update(over)
+    wanted = {key: 0.0 if key in dense else scores.size * (1.0 - scale * raw[key]) for key, scores in units.items()}
+    return _whole_numbers(wanted, count)
+
+
+def _whole_numbers(wanted: Mapping[str, float], count: int) -> Counts:
+    """Rounds down, then gives what is missing to the largest remainders, so that the sum is `count`."""
+    counts = {key: int(value) for key, value in wanted.items()}
+    missing = count - sum(counts.values())
+    by_remainder = sorted(wanted, key=lambda key: counts[key] - wanted[key])
+    for key in by_remainder[:missing]:
+        counts[key] += 1
+    return counts
+
+
+NAMES: dict[str, Callable[[Units, float], Counts]] = {
+    "uniform": uniform,
+    "global": global_,
+    "lamp": lamp,
+    "erk": erdos_renyi_kernel,
+}
+
+Allocation = str | Mapping[str, float] | Callable[[Units, float], Mapping[str, float]]
+
+
+def check(allocation: Any) -> Allocation:
+    """The allocation as given, once it is known to be one.
+
+    Raises:
+        PruningError: An unknown name, an amount outside [0, 1), or something else.
+    """
+    if isinstance(allocation, str):
+        if allocation not in NAMES:
+            raise PruningError(f"There is no allocation {allocation!r}. {nearest(allocation, NAMES)}")
+        return allocation
+    if isinstance(allocation, Mapping):
+        if "class_name" in allocation:
+            return check(keras.saving.deserialize_keras_object(dict(allocation)))
+        for layer, amount in allocation.items():
+            if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not 0.0 <= amount < 1.0:
+                raise PruningError(f"allocation: {amount!r} for {layer!r} is no sparsity in [0, 1); write 0.8, say.")
+        return allocation
+    if callable(allocation):
+        return allocation
+    raise PruningError(
+        f"{allocation!r} is no allocation; give one of {listing(NAMES)}, a mapping of layer name to sparsity, or a "
+        "function of the scores and the overall share."
+    )
+
+
+def choose(allocation: Allocation, units: Units, share: float) -> dict[str, np.ndarray]:
+    """Marks the units to remove, True where chosen, by an allocation's name or the user's function."""
+    if allocation == "global":  # the counts would only be chosen a second time
+        total = sum(scores.size for scores in units.values())
+        return dict(zip(units, smallest(list(units.values()), round(share * total))))
+    if isinstance(allocation, str):
+        counts = NAMES[allocation](units, share)
+    elif callable(allocation):
+        counts = of_function(allocation, units, share)
+    else:
+        raise PruningError("A mapping gives amounts by layer name; the method resolves it before units are chosen.")
+    return choose_counts(units, counts)
+
+
+def choose_counts(units: Units, counts: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Marks the lowest units of each weight, as many as `counts` says."""
+    return {key: smallest([scores], counts[key])[0] for key, scores in units.items()}
+
+
+def of_function(function: Callable[[Units, float], Mapping[str, float]], units: Units, share: float) -> Counts:
+    """The counts from a function of the user's, which gives a share for each weight.
+
+    Raises:
+        PruningError: It left out a weight, or gave a share outside [0, 1].
+    """
+    shares = function(units, share)
+    name = getattr(function, "__name__", str(function))
+    missing = [key for key in units if key not in shares]
+    if missing:
+        raise PruningError(f"The allocation {name} gave no share for {listing(missing)}; give one for every key.")
+    for key in units:
+        if not 0.0 <= shares[key] <= 1.0:
+            raise PruningError(f"The allocation {name} gave {shares[key]} for '{key}'; give a share in [0, 1].")
+    return {key: round(shares[key] * scores.size) for key, scores in units.items()}

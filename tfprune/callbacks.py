@@ -1,0 +1,299 @@
+"""Callbacks: decide masks while a model trains, and log its sparsity."""
+
+import os
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune import masks, methods
+from tfprune.errors import PruningError
+from tfprune.masks import constraint_of, hold, new_mask, set_mask
+from tfprune.methods import BoundMethod, Percentile, Threshold
+from tfprune.models import as_array, check_model
+from tfprune.prunable import PrunableWeight, every_weight
+from tfprune.schedules import BoundSchedule
+from tfprune.wrapper import PrunedLayer, pruned_layers
+
+
+class MaskCallback(keras.callbacks.Callback):
+    """Base of the callbacks that decide masks: counts optimizer steps and updates when a schedule says so.
+
+    The step is counted from the epoch and batch that Keras reports, so a run that goes on from `initial_epoch` or
+    from `BackupAndRestore` goes on with its schedule. `sparsity` (share of zeros among the weights that are pruned)
+    is added to the logs of each epoch; list this callback before those that write logs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._runs: list[Run] = []
+        self._epoch = 0
+
+    def bound_methods(self) -> list[BoundMethod]:
+        """The methods to follow, tied to the model's weights."""
+        raise NotImplementedError
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        check_model(self.model, "prune")
+        self._runs = []
+        steps = self._total_steps()
+        for bound in self.bound_methods():
+            self._runs.append(Run(bound, bound.method.schedule.bind(steps)))
+        newly_held = [weight for run in self._runs for weight in run.bound.weights if _hold(self.model, weight)]
+        if newly_held:
+            masks.retrace(self.model)
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        self._epoch = epoch
+
+    def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        accumulated = self._accumulation()
+        first = self._epoch * self.params["steps"] + batch
+        # With steps_per_execution the host is asked once for several steps: what falls among them comes at their start.
+        last = first + self.model.steps_per_execution - 1
+        for run in self._runs:
+            run.advance(first // accumulated, last // accumulated)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if logs is not None:
+            logs["sparsity"] = self.sparsity
+
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        for run in self._runs:
+            run.finish()
+
+    @property
+    def sparsity(self) -> float:
+        """The share of zeros among the weights that are pruned, now."""
+        kept = [constraint_of(weight.variable) for run in self._runs for weight in run.bound.weights]
+        arrays = [as_array(constraint.mask) for constraint in kept if constraint is not None]
+        entries = sum(array.size for array in arrays)
+        return 1.0 - sum(int(np.count_nonzero(array)) for array in arrays) / entries if entries else 0.0
+
+    def _accumulation(self) -> int:
+        return getattr(self.model.optimizer, "gradient_accumulation_steps", None) or 1
+
+    def _total_steps(self) -> int:
+        if self.params.get("steps") is None:
+            raise PruningError(
+                "The length of an epoch is not known, so the schedule cannot be laid out. Write "
+                "model.fit(..., steps_per_epoch=n), or dataset.apply(tf.data.experimental.assert_cardinality(n))."
+            )
+        steps = self.params["epochs"] * self.params["steps"] // self._accumulation()
+        if steps < 1:
+            raise PruningError(
+                f"gradient_accumulation_steps={self._accumulation()} is more than the "
+                f"{self.params['epochs'] * self.params['steps']} batches of this run, so no weight would ever change. "
+                "Train longer, or accumulate fewer batches."
+            )
+        return steps
+
+
+class Run:
+    """A bound method on its way through a run: which of its moments have come, and the masks so far."""
+
+    def __init__(self, bound: BoundMethod, schedule: BoundSchedule):
+        self.bound, self.schedule = bound, schedule
+        self.done = -1
+
+    def advance(self, first: int, last: int) -> None:
+        """Decides the masks for the training steps `first` to `last`, where the schedule fires among them."""
+        resumed = self.done < 0 < first
+        due = self.schedule.last_fired(last)
+        if due is None or due <= self.done:
+            return
+        if resumed and due < first:
+            # The masks were decided before the interruption. Wrapped layers bring them back themselves; the
+            # restored weights of a plain model show them by their zeros.
+            self._restore()
+        else:
+            self._update(self.schedule(due))
+        self.done = due
+
+    def _restore(self) -> None:
+        for weight in self.bound.weights:
+            kept = _kept(weight)
+            set_mask(weight.variable, kept)
+
+    def _update(self, amount: float) -> None:
+        kept = {weight.key: _kept(weight) for weight in self.bound.weights}
+        decided = self.bound.decide(amount, kept)
+        for weight in self.bound.weights:
+            set_mask(weight.variable, decided[weight.key])
+
+    def finish(self) -> None:
+        """Makes the zeros exact after whatever ended the run, and says so when the target was not reached."""
+        for weight in self.bound.weights:
+            constraint = constraint_of(weight.variable)
+            if constraint is not None:
+                # Averaged weights (use_ema) are written over the trained ones after the last step.
+                set_mask(weight.variable, as_array(constraint.mask))
+        if self.done < self.schedule.end:
+            reached = self.schedule(self.done) if self.done >= 0 else 0.0
+            warnings.warn(
+                f"tfprune: training stopped after step {self.done} of the schedule, at {reached:.4g}; its end at step "
+                f"{self.schedule.end} with {self.schedule.final:.4g} was not reached. With EarlyStopping, set "
+                "start_from_epoch behind the end of the schedule, or end the schedule sooner.",
+                stacklevel=2,
+            )
+
+
+def _kept(weight: PrunableWeight) -> np.ndarray:
+    """The mask that is held; before anything was decided, the entries that are not zero yet."""
+    constraint = constraint_of(weight.variable)
+    mask = None if constraint is None else as_array(constraint.mask)
+    return as_array(weight.variable) != 0 if mask is None or mask.all() else mask
+
+
+def _hold(model: keras.Model, weight: PrunableWeight) -> bool:
+    """Makes the compiled step keep the weight's zeros; False where it does so already."""
+    constraint = constraint_of(weight.variable)
+    fresh = constraint is None
+    if constraint is None:
+        constraint = hold(weight.variable, new_mask(model, weight))
+    average = _moving_average(model.optimizer, weight.variable)
+    if average is not constraint.average:
+        constraint.average = average
+        fresh = True
+    return fresh
+
+
+def _moving_average(optimizer: Any, variable: keras.Variable) -> keras.Variable | None:
+    """The optimizer's moving average of a weight (`use_ema=True`), found by the name that Keras gives it."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if not getattr(optimizer, "use_ema", False):
+        return None
+    name = f"{variable.path.replace('/', '_')}_average"
+    return next((slot for slot in optimizer.variables if slot.name == name and slot.shape == variable.shape), None)
+
+
+class PruningCallback(MaskCallback):
+    """Prunes a plain model while `fit` trains it, by any method.
+
+    The masks go on holding after training, in further `fit` calls too; `strip_masks(model)` ends it.
+
+    Args:
+        method: `Percentile(0.8)`, `Threshold(0.05)`, ..., its config, or a sparsity.
+
+    Raises:
+        PruningError: When `fit` begins: nothing to prune, a schedule that does not fit the run, a wrapped model.
+
+    Example:
+        model.fit(x, y, epochs=3, callbacks=[tfprune.PruningCallback(tfprune.Percentile(0.9))])
+        plain = tfprune.strip_masks(model)
+    """
+
+    def __init__(self, method: Any):
+        super().__init__()
+        self.method = methods.get(method)
+
+    def bound_methods(self) -> list[BoundMethod]:
+        if pruned_layers(self.model):
+            raise PruningError(
+                f"'{self.model.name}' is wrapped: its layers hold their own masks and method. "
+                "Write callbacks=[tfprune.UpdateMasks()] instead."
+            )
+        return [self.method.bind(self.model)]
+
+
+class ThresholdPruning(PruningCallback):
+    """`PruningCallback(Threshold(...))`: takes the arguments of `Threshold`.
+
+    Example:
+        model.fit(x, y, epochs=3, callbacks=[tfprune.ThresholdPruning(0.5, unit="std")])
+    """
+
+    def __init__(self, amount: Any, *args: Any, **kwargs: Any):
+        super().__init__(Threshold(amount, *args, **kwargs))
+
+
+class PercentilePruning(PruningCallback):
+    """`PruningCallback(Percentile(...))`: takes the arguments of `Percentile`.
+
+    Example:
+        model.fit(x, y, epochs=3, callbacks=[tfprune.PercentilePruning(0.9)])
+    """
+
+    def __init__(self, amount: Any = None, *args: Any, **kwargs: Any):
+        super().__init__(Percentile(amount, *args, **kwargs))
+
+
+class UpdateMasks(MaskCallback):
+    """Decides the masks of a wrapped model while `fit` trains it; the methods are those of its layers.
+
+    Raises:
+        PruningError: When `fit` begins: the model has no `PrunedLayer`, or a schedule does not fit the run.
+    """
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        super().on_train_begin(logs)
+        for layer in pruned_layers(self.model):
+            layer.updating = True
+
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        super().on_train_end(logs)
+        for layer in pruned_layers(self.model):
+            layer.updating = False
+
+    def bound_methods(self) -> list[BoundMethod]:
+        by_method: dict[str, list[PrunedLayer]] = {}
+        for layer in pruned_layers(self.model):
+            by_method.setdefault(repr(layer.method.get_config()), []).append(layer)
+        if not by_method:
+            raise PruningError(
+                f"'{self.model.name}' has no PrunedLayer, so there are no masks to update. Write "
+                "model = tfprune.wrap(model, tfprune.Percentile(0.8)), or use PercentilePruning(0.8) without wrapping."
+            )
+        bound_methods = []
+        for layers in by_method.values():
+            masked = {id(mask) for layer in layers for mask in layer.masks.values()}
+            bound = layers[0].method.bind(self.model)
+            bound.weights = [
+                weight
+                for weight in bound.weights
+                if (held := constraint_of(weight.variable)) is not None and id(held.mask) in masked
+            ]
+            bound_methods.append(bound)
+        return bound_methods
+
+
+class SparsityLogger(keras.callbacks.Callback):
+    """Writes the sparsity of every pruned weight to TensorBoard, at the end of each epoch.
+
+    Scalars are `sparsity/<layer>/<weight>` and `sparsity/total`, counted from the weights themselves.
+
+    Args:
+        log_dir: Folder for the event files; made when missing.
+
+    Example:
+        model.fit(x, y, callbacks=[tfprune.PercentilePruning(0.9), tfprune.SparsityLogger("logs")])
+    """
+
+    def __init__(self, log_dir: str | os.PathLike[str]):
+        super().__init__()
+        self.log_dir = os.fspath(log_dir)
+        self._writer: Any = None
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        import tensorflow as tf
+
+        if self._writer is None:
+            self._writer = tf.summary.create_file_writer(self.log_dir)
+        zeros = entries = 0
+        with self._writer.as_default(step=epoch):
+            for weight in every_weight(self.model):
+                if not weight.is_kernel and constraint_of(weight.variable) is None:
+                    continue
+                array = as_array(weight.variable)
+                gone = array.size - int(np.count_nonzero(array))
+                zeros, entries = zeros + gone, entries + array.size
+                tf.summary.scalar(f"sparsity/{weight.key}", gone / array.size)
+            tf.summary.scalar("sparsity/total", zeros / entries if entries else 0.0)
+        self._writer.flush()
+
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None

@@ -1,0 +1,181 @@
+"""How important each entry of a weight is: larger scores are kept.
+
+Every criterion is a function `(weight, context) -> entries`: an array of the weight's shape whose entries add up over
+a block or a channel. `total` turns such a sum into the score of the whole (the root of a sum of squares, say), so one
+criterion serves single entries, blocks and channels alike.
+"""
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune.errors import PruningError, listing, nearest
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a criterion may look at besides the weight.
+
+    Args:
+        key: The weight's place in the model, such as `"conv1/kernel"`.
+        extras: What a pass over data gathered for this weight, by name (`"gradient"`, `"activation"`, ...).
+    """
+
+    key: str = ""
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Criterion:
+    """Base of every criterion: entries that add up, and the score of a sum."""
+
+    def __call__(self, weight: np.ndarray, context: Context) -> np.ndarray:
+        """The additive importance of every entry, an array of the weight's shape."""
+        raise NotImplementedError
+
+    def total(self, summed: np.ndarray) -> np.ndarray:
+        """The score of entries whose sum is given; single entries are sums of one."""
+        return summed
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that build the criterion again."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Criterion":
+        """The criterion that `get_config` described."""
+        return cls(**config)
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.get_config() == other.get_config()  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        return hash((type(self), repr(self.get_config())))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_config().items())})"
+
+
+@keras.saving.register_keras_serializable(package="tfprune")
+class Magnitude(Criterion):
+    """The absolute value; over blocks and channels the L1 norm.
+
+    Han et al., "Learning both weights and connections", 2015 (https://arxiv.org/abs/1506.02626);
+    for channels Li et al., "Pruning filters for efficient ConvNets", 2017 (https://arxiv.org/abs/1608.08710).
+
+    >>> Magnitude()(np.array([-2.0, 0.5]), Context())
+    array([2. , 0.5])
+    """
+
+    def __call__(self, weight: np.ndarray, context: Context) -> np.ndarray:
+        return np.abs(weight)
+
+
+@keras.saving.register_keras_serializable(package="tfprune")
+class L2(Criterion):
+    """The L2 norm: for single entries the same order as the magnitude, for blocks and channels the Euclidean length.
+
+    >>> criterion = L2()
+    >>> criterion.total(criterion(np.array([3.0, -4.0]), Context()).sum())
+    5.0
+    """
+
+    def __call__(self, weight: np.ndarray, context: Context) -> np.ndarray:
+        return np.square(weight)
+
+    def total(self, summed: np.ndarray) -> np.ndarray:
+        return np.sqrt(summed)
+
+
+@keras.saving.register_keras_serializable(package="tfprune")
+class Random(Criterion):
+    """Chance, the honest baseline: the same seed and weight name give the same scores at every update.
+
+    Args:
+        seed: Any int. Defaults to `0`.
+    """
+
+    def __init__(self, seed: int = 0):
+        self.seed = seed
+
+    def __call__(self, weight: np.ndarray, context: Context) -> np.ndarray:
+        # The name goes in by a checksum, since Python's own hash of text differs from process to process.
+        generator = np.random.default_rng([self.seed, zlib.crc32(context.key.encode())])
+        return generator.random(weight.shape, dtype=np.float32)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"seed": self.seed}
+
+
+@keras.saving.register_keras_serializable(package="tfprune")
+class Function(Criterion):
+    """A plain function of the user's as a criterion; `get` makes it.
+
+    Args:
+        function: Takes the weight, or the weight and a `Context`; gives additive scores of the weight's shape.
+    """
+
+    def __init__(self, function: Callable[..., np.ndarray]):
+        self.function = function
+
+    def __call__(self, weight: np.ndarray, context: Context) -> np.ndarray:
+        takes_context = getattr(self.function, "__code__", None) is not None and self.function.__code__.co_argcount > 1
+        scores = np.asarray(self.function(weight, context) if takes_context else self.function(weight))
+        if scores.shape != weight.shape:
+            raise PruningError(
+                f"The criterion {getattr(self.function, '__name__', self.function)} gave scores of shape "
+                f"{scores.shape} for '{context.key}' of shape {weight.shape}; give one score for each entry."
+            )
+        return scores
+
+    def get_config(self) -> dict[str, Any]:
+        return {"function": keras.saving.serialize_keras_object(self.function)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Function":
+        return cls(keras.saving.deserialize_keras_object(config["function"]))
+
+
+NAMES: dict[str, type[Criterion]] = {"magnitude": Magnitude, "l1": Magnitude, "l2": L2, "random": Random}
+
+
+def get(identifier: Any) -> Criterion:
+    """A criterion from its name, config, a function or itself.
+
+    Raises:
+        PruningError: An unknown name, or something else.
+
+    >>> get("l2")
+    L2()
+    """
+    if isinstance(identifier, Criterion):
+        return identifier
+    if isinstance(identifier, str):
+        if identifier not in NAMES:
+            raise PruningError(f"There is no criterion {identifier!r}. {nearest(identifier, NAMES)}")
+        return NAMES[identifier]()
+    if isinstance(identifier, Mapping) and "class_name" in identifier:
+        return keras.saving.deserialize_keras_object(dict(identifier))
+    if callable(identifier):
+        return Function(identifier)
+    raise PruningError(f"{identifier!r} is no criterion; give one of {listing(NAMES)}, or a function of the weight.")
+
+
+def score(criterion: Criterion, weight: np.ndarray, context: Context) -> np.ndarray:
+    """The additive entries of a weight, checked to be finite.
+
+    Raises:
+        PruningError: The weight or its scores hold NaN or infinity.
+    """
+    entries = criterion(weight, context)
+    # The largest and smallest entry carry any NaN or infinity with them: two cheap passes instead of a mask.
+    if entries.size and not (np.isfinite(entries.max()) and np.isfinite(entries.min())):
+        bad = int(np.count_nonzero(~np.isfinite(weight)))
+        raise PruningError(
+            f"The weight '{context.key}' has {bad} NaN or infinite entries, so its importance under {criterion!r} "
+            "is not defined. Lower the learning rate or restore a checkpoint from before they appeared."
+        )
+    return entries

@@ -1,0 +1,167 @@
+"""A Keras model as a tree of layers: checking it, walking through it, copying it."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from tfprune.errors import PruningError
+from tfprune.nodes import is_graph
+
+
+class Place(NamedTuple):
+    """A layer in a model: its path (`"backbone/conv1"`), and the layers from the top of the model down to it."""
+
+    path: str
+    owners: tuple[keras.Layer, ...]
+
+    @property
+    def layer(self) -> keras.Layer:
+        """The layer itself."""
+        return self.owners[-1]
+
+
+def check_model(model: Any, purpose: str) -> keras.Model:
+    """The model as given, once it is known to be a built Keras 3 model.
+
+    Args:
+        model: What the user passed.
+        purpose: What is to be done with it, for the message (`"prune"`).
+
+    Raises:
+        PruningError: It is a Keras 2 model, no model at all, or not built yet.
+    """
+    module = type(model).__module__
+    bases = {base.__module__.split(".")[0] for base in type(model).__mro__}
+    if not isinstance(model, keras.Model):
+        if "tf_keras" in bases:
+            raise PruningError(
+                f"Cannot {purpose} '{getattr(model, 'name', model)}': it is a Keras 2 model (tf_keras, class "
+                f"{module}.{type(model).__name__}). Bring it over first: model = tfprune.from_tfmot(model)"
+            )
+        raise PruningError(f"Cannot {purpose} {type(model).__name__}: give a keras.Model (Keras {keras.__version__}).")
+    if not model.built:
+        raise PruningError(
+            f"Cannot {purpose} '{model.name}': it is not built yet, so it has no weights. "
+            "Call it once on data, or model.build((None, ...)) with the input shape."
+        )
+    return model
+
+
+def children(layer: keras.Layer) -> list[keras.Layer]:
+    """The layers directly inside a layer, in the order of their creation."""
+    if isinstance(layer, keras.Model):
+        return list(layer.layers)
+    # Keras has no public way to the layers inside a composite layer (attention, recurrent cells, wrappers);
+    # tests/test_models.py fails when this one moves.
+    return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
+def places(model: keras.Layer) -> Iterator[Place]:
+    """Every layer in a model with its path, parents before children; a shared layer comes once.
+
+    Wrappers that hold masks take no part in the path, so a wrapped model has the paths of the plain one.
+    """
+    seen: set[int] = set()
+    names: set[str] = set()
+
+    def visit(layer: keras.Layer, path: tuple[str, ...], owners: tuple[keras.Layer, ...]) -> Iterator[Place]:
+        for found in children(layer):
+            child = getattr(found, "holds_masks_of", found)  # a PrunedLayer stands for the layer that it wraps
+            if id(child) in seen:
+                continue
+            seen.add(id(child))
+            full = (*path, child.name)
+            joined = "/".join(full)
+            while joined in names:  # two layers of one name, as subclassed models may have
+                full = (*full[:-1], full[-1] + "_again")
+                joined = "/".join(full)
+            names.add(joined)
+            yield Place(joined, (*owners, child))
+            yield from visit(child, full, (*owners, child))
+
+    yield from visit(model, (), ())
+
+
+def own_weights(layer: keras.Layer) -> list[keras.Variable]:
+    """The weights of a layer that belong to none of the layers inside it."""
+    inner = {id(weight) for child in children(layer) for weight in child.weights}
+    return [weight for weight in layer.weights if id(weight) not in inner]
+
+
+def named_weights(layer: keras.Layer) -> Iterator[tuple[str, keras.Variable]]:
+    """A layer's own weights with names that are unique in the layer."""
+    used: set[str] = set()
+    for variable in own_weights(layer):
+        name = variable.name if variable.name not in used else f"{variable.name}_{len(used)}"
+        used.add(name)
+        yield name, variable
+
+
+def copy_model(
+    model: keras.Model, layer_copy: Callable[[Any], Any] | None = None, keep_compiled: bool = True
+) -> keras.Model:
+    """A model of the same graph with new layers, nothing shared; the weights are NOT copied yet.
+
+    Args:
+        model: Functional, Sequential, or a subclass with `get_config`.
+        layer_copy: Makes the new layer (or `keras.ops` operation) for one of the old. Defaults to its config.
+        keep_compiled: Whether the copy is compiled as the model was, with a fresh optimizer.
+
+    Raises:
+        PruningError: The model is subclassed and cannot be rebuilt from its config, or takes no `layer_copy`.
+    """
+    if is_graph(model):
+        copy = keras.models.clone_model(model, clone_function=layer_copy or fresh_layer, recursive=True)
+    else:
+        if layer_copy is not None:
+            raise PruningError(
+                f"'{model.name}' is a subclassed model ({type(model).__name__}) whose layers cannot be exchanged. "
+                "Prune it with PruningCallback in fit, or write it with the functional API."
+            )
+        copy = _rebuilt(model)
+    if keep_compiled and model.compiled and not copy.compiled:
+        copy.compile_from_config(model.get_compile_config())
+    if not keep_compiled and copy.compiled:
+        copy.compiled = False
+    return copy
+
+
+def fresh_layer(layer: Any) -> Any:
+    """A new layer (or operation) of the same configuration, without weights yet."""
+    return type(layer).from_config(layer.get_config())
+
+
+def _rebuilt(model: keras.Model) -> keras.Model:
+    try:
+        copy = keras.models.clone_model(model)
+        if not copy.built:
+            copy.build_from_config(model.get_build_config())
+        if len(copy.weights) != len(model.weights):
+            raise ValueError("its copy has other weights; does get_config() return every argument of __init__?")
+    except Exception as error:
+        raise PruningError(
+            f"'{model.name}' is a subclassed model ({type(model).__name__}) that cannot be rebuilt from its config: "
+            f"{error} Give it get_config() and build(), or change it in place with apply_masks()."
+        ) from error
+    return copy
+
+
+def copy_weights(source: keras.Layer, target: keras.Layer) -> None:
+    """Sets every weight of `target` to that of `source`; both have the same structure."""
+    for from_variable, to_variable in zip(source.weights, target.weights, strict=True):
+        to_variable.assign(from_variable)
+
+
+def clone_with_weights(model: keras.Model, keep_compiled: bool = True) -> keras.Model:
+    """An equal model that shares nothing with the first."""
+    copy = copy_model(model, keep_compiled=keep_compiled)
+    copy_weights(model, copy)
+    return copy
+
+
+def as_array(variable: Any) -> np.ndarray:
+    """The value of a variable on the host; in half precision as float32, which numpy can sort and compare."""
+    array = np.asarray(keras.ops.convert_to_numpy(variable))
+    return array if array.dtype in (np.float32, np.float64, np.bool_) else array.astype(np.float32)

@@ -1,0 +1,67 @@
+"""The exact choice of the smallest scores, over one array or many, with one rule for ties.
+
+Every mask of tfprune is decided here: exactly `count` entries are chosen, ties going to the earlier array and then to
+the lowest flat index. Scores of minus infinity (entries already pruned) therefore go first.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+# Enough to bracket the wanted rank within about one per cent of the entries; sorting it costs milliseconds.
+SAMPLE = 1 << 15
+
+
+def smallest(scores: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
+    """Marks the `count` smallest entries over all the arrays together.
+
+    Args:
+        scores: Arrays of floats, none of them NaN.
+        count: How many to choose, from 0 to the number of all entries.
+
+    Returns:
+        For each array a boolean array of its shape, True where chosen.
+
+    >>> smallest([np.array([3.0, 1.0, 1.0]), np.array([1.0, 2.0])], 2)
+    [array([False,  True,  True]), array([False, False])]
+    """
+    total = sum(array.size for array in scores)
+    if count <= 0:
+        return [np.zeros(array.shape, bool) for array in scores]
+    if count >= total:
+        return [np.ones(array.shape, bool) for array in scores]
+    threshold = kth_smallest(scores, count)
+    chosen = [array < threshold for array in scores]
+    ties = count - sum(int(np.count_nonzero(mark)) for mark in chosen)
+    for array, mark in zip(scores, chosen):
+        if ties == 0:
+            break
+        tied = np.flatnonzero(array == threshold)[:ties]
+        mark.reshape(-1)[tied] = True
+        ties -= tied.size
+    return chosen
+
+
+def kth_smallest(scores: Sequence[np.ndarray], rank: int) -> np.floating:
+    """The `rank`-th smallest entry (from 1) over all the arrays.
+
+    A sorted sample brackets the answer, one pass counts and collects what lies in the bracket, and only that is
+    partitioned: exact like a full sort, and several times faster than partitioning everything. When the sample
+    misleads, everything is partitioned.
+    """
+    arrays = [array.reshape(-1) for array in scores if array.size]
+    total = sum(array.size for array in arrays)
+    if total > 4 * SAMPLE:
+        stride = total // SAMPLE
+        sample = np.sort(np.concatenate([array[::stride] for array in arrays]))
+        place = rank / total * sample.size
+        margin = 4 * np.sqrt(sample.size) / 2  # four standard errors of a rank in the sample
+        low = sample[max(0, int(place - margin))]
+        high = sample[min(sample.size - 1, int(place + margin))]
+        below = sum(int(np.count_nonzero(array < low)) for array in arrays)
+        if below < rank:
+            inside = np.concatenate([array[(array >= low) & (array <= high)] for array in arrays])
+            if rank <= below + inside.size:
+                position = rank - below - 1
+                return np.partition(inside, position)[position]
+    return np.partition(np.concatenate(arrays), rank - 1)[rank - 1]
