@@ -65,7 +65,7 @@ def model_macs(model: keras.Model, input_shape: Any = None) -> Macs:
         tensors = [x for x in keras.tree.flatten((call.args, call.kwargs)) if isinstance(x, keras.KerasTensor)]
         outputs = _specs(call, tensors)
         count = layer_macs(call.operation, [x.shape for x in tensors], [x.shape for x in outputs])
-        if not _is_known(call.operation):
+        if not _is_known(getattr(call.operation, "holds_masks_of", call.operation)):
             unknown[call.path] = None
         if count != 0 or getattr(call.operation, "weights", None):
             before = counts.get(call.path, 0)
@@ -89,6 +89,7 @@ def layer_macs(
     Returns:
         The count; 0 for what does not multiply and for kinds not known; None when a size that matters is None.
     """
+    operation = getattr(operation, "holds_masks_of", operation)  # a PrunedLayer costs what its layer costs
     count = _rule(operation)
     if count is None:
         return 0
