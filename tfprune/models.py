@@ -163,5 +163,5 @@ def clone_with_weights(model: keras.Model, keep_compiled: bool = True) -> keras.
 
 def as_array(variable: Any) -> np.ndarray:
     """The value of a variable on the host; in half precision as float32, which numpy can sort and compare."""
-    array = np.asarray(keras.ops.convert_to_numpy(variable))
+    array = np.asarray(keras.ops.convert_to_tensor(variable))
     return array if array.dtype in (np.float32, np.float64, np.bool_) else array.astype(np.float32)
