@@ -1,0 +1,188 @@
+"""Fake quantization: values stay float32 but take only the 256 (or 255) values that int8 can hold.
+
+Activations are rounded over a range that is observed, learned or fixed; weights symmetrically, over the range that
+their largest entry spans at each step. Both let gradients through as if they did nothing (straight-through).
+
+Paper: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
+2018.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfprune.errors import PruningError
+
+RangeMode = Literal["moving_average", "learned", "fixed"]
+MODES: tuple[str, ...] = ("moving_average", "learned", "fixed")
+LEVELS = 127  # int8 weights use -127..127, so that zero is in the middle and -w is as exact as w
+
+
+@keras.saving.register_keras_serializable(package="tfprune")
+class FakeQuantize(keras.layers.Layer):
+    """Rounds its input to the 256 values that int8 can hold over one range.
+
+    One layer may be called on several tensors that must share a scale, as the inputs of a concatenation do; each is
+    then a *source* with a range of its own, and the range in use is the smallest that holds them all.
+
+    Args:
+        ranges: `"moving_average"`: of the extremes of each training batch; `"learned"`: trained like a weight, from
+            calibrated values; `"fixed"`: `minimum` and `maximum` as given.
+        sources: Names of the layers whose results are observed, one range each.
+        momentum: Weight of the past in the moving average, in [0, 1). Defaults to 0.99.
+        minimum: Smallest value of a fixed range, <= 0.
+        maximum: Largest value of a fixed range, >= 0.
+        float_layers: Layers before it that compute in float, each with the reason.
+    """
+
+    has_learned_ranges = True  # tells `convert` that it needs no representative data
+
+    def __init__(
+        self,
+        ranges: RangeMode = "moving_average",
+        sources: Sequence[str] = ("input",),
+        momentum: float = 0.99,
+        minimum: float | None = None,
+        maximum: float | None = None,
+        float_layers: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        # TensorFlow's fake quantization has float32 kernels only.
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        if ranges not in MODES:
+            raise PruningError(f"ranges={ranges!r} is unknown; use one of {', '.join(map(repr, MODES))}.")
+        if not 0 <= momentum < 1:
+            raise PruningError(f"momentum={momentum!r} must be in [0, 1); 0.99 averages over about 100 batches.")
+        if ranges == "fixed" and (minimum is None or maximum is None or not minimum <= 0 <= maximum):
+            raise PruningError(f"A fixed range must hold zero: got minimum={minimum!r}, maximum={maximum!r}.")
+        self.ranges = ranges
+        self.sources = list(sources)
+        self.momentum = momentum
+        self.minimum = minimum
+        self.maximum = maximum
+        self.float_layers = dict(float_layers or {})
+        self.supports_masking = True
+        self.observing = False  # set by `calibrate`: watch the values and pass them on unrounded
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the range of each source; -6 to 6 until something is observed."""
+        if self.ranges == "fixed":
+            return
+        shape, learned = (len(self.sources),), self.ranges == "learned"
+        self.lows = self.add_weight(name="minimum", shape=shape, initializer=_constant(-6.0), trainable=learned)
+        self.highs = self.add_weight(name="maximum", shape=shape, initializer=_constant(6.0), trainable=learned)
+        self.batches = self.add_weight(name="batches", shape=shape, initializer="zeros", trainable=False)
+
+    def call(self, inputs: Any, source: int | None = 0, training: bool | None = None) -> Any:
+        """Rounds `inputs`; while training or calibrating, first takes their extremes into the range of `source`.
+
+        Args:
+            inputs: Float tensor of any shape.
+            source: Which range these values belong to; None when they only use the range that others set.
+            training: Whether a training step runs.
+        """
+        if source is not None and self.ranges != "fixed":
+            if self.observing:
+                self._observe(inputs, source)
+                return inputs
+            if training and self.trainable and self.ranges == "moving_average":
+                self._observe(inputs, source)
+        elif self.observing:
+            return inputs
+        low, high = self._bounds()
+        return tf.quantization.fake_quant_with_min_max_vars(inputs, low, high, num_bits=8)
+
+    def range(self) -> tuple[float, float]:
+        """The range in use as two plain numbers, zero always between them."""
+        low, high = self._bounds()
+        return float(low), float(high)
+
+    def is_observed(self) -> bool:
+        """Whether every source has seen data, in training or calibration."""
+        return self.ranges == "fixed" or bool(np.all(keras.ops.convert_to_numpy(self.batches) > 0))
+
+    def forget(self) -> None:
+        """Makes the next batch that is observed count as the first."""
+        if self.ranges != "fixed":
+            self.batches.assign(keras.ops.zeros_like(self.batches))
+
+    def fixed(self) -> "FakeQuantize":
+        """A layer of the same name that keeps the range in use for good."""
+        low, high = self.range()
+        config = {**self.get_config(), "ranges": "fixed", "minimum": low, "maximum": high}
+        return FakeQuantize.from_config(config)
+
+    def _bounds(self) -> tuple[Any, Any]:
+        if self.ranges == "fixed":
+            return self.minimum, self.maximum
+        low = keras.ops.minimum(keras.ops.min(self.lows), 0.0)
+        high = keras.ops.maximum(keras.ops.max(self.highs), 0.0)
+        # A tensor that is always zero has no scale; any will do.
+        return low, keras.ops.where(high - low < 1e-7, low + 1.0, high)
+
+    def _observe(self, inputs: Any, source: int) -> None:
+        here = keras.ops.one_hot(source, len(self.sources), dtype="float32")
+        # The first batches are averaged evenly; from 1 / (1 - momentum) of them on, the average moves.
+        rate = keras.ops.maximum(1.0 - self.momentum, 1.0 / (self.batches + 1.0)) * here
+        low = tf.stop_gradient(keras.ops.minimum(keras.ops.min(inputs), 0.0))
+        high = tf.stop_gradient(keras.ops.maximum(keras.ops.max(inputs), 0.0))
+        self.lows.assign(self.lows + rate * (low - self.lows))
+        self.highs.assign(self.highs + rate * (high - self.highs))
+        self.batches.assign(self.batches + here)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """The shape of the input."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the layer."""
+        config = super().get_config()
+        config.update(
+            ranges=self.ranges,
+            sources=self.sources,
+            momentum=self.momentum,
+            minimum=self.minimum,
+            maximum=self.maximum,
+            float_layers=self.float_layers,
+        )
+        return config
+
+
+@tf.custom_gradient
+def _straight_through(weight: tf.Tensor, scale: tf.Tensor) -> tuple[tf.Tensor, Any]:
+    steps = tf.clip_by_value(tf.round(weight / scale), -LEVELS, LEVELS)
+    return steps * scale, lambda gradient: (gradient, None)
+
+
+def weight_scale(weight: Any, channel_axes: Sequence[int]) -> Any:
+    """The step between neighbouring int8 values, one for each channel: the largest magnitude over 127.
+
+    Args:
+        weight: Float tensor.
+        channel_axes: Axes that count output channels, as non-negative numbers; none of them for one scale.
+
+    Returns:
+        Tensor that broadcasts against `weight`; 1 for a channel of zeros.
+    """
+    others = [axis for axis in range(len(weight.shape)) if axis not in channel_axes]
+    largest = keras.ops.max(keras.ops.abs(weight), axis=others, keepdims=True)
+    return tf.stop_gradient(keras.ops.where(largest > 0, largest / LEVELS, 1.0))
+
+
+def fake_quantize_weight(weight: Any, channel_axes: Sequence[int]) -> Any:
+    """Rounds a weight to the 255 values that symmetric int8 can hold in each channel; zero stays exactly zero."""
+    weight = tf.convert_to_tensor(weight)  # a gradient of one's own may not capture variables
+    return _straight_through(weight, weight_scale(weight, channel_axes))
+
+
+def weight_integers(weight: Any, channel_axes: Sequence[int]) -> np.ndarray:
+    """The int8 numbers that a weight becomes in the `.tflite`, in Keras' layout."""
+    steps = keras.ops.round(weight / weight_scale(weight, channel_axes))
+    return keras.ops.convert_to_numpy(steps).clip(-LEVELS, LEVELS).astype(np.int8)
+
+
+def _constant(value: float) -> keras.initializers.Initializer:
+    return keras.initializers.Constant(value)

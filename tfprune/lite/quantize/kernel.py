@@ -1,0 +1,212 @@
+"""A layer with a kernel, trained as int8 will compute it: batch norm folded in, the kernel rounded, zeros held."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfprune.errors import PruningError
+from tfprune.lite.quantize.fake_quantize import fake_quantize_weight, weight_integers
+from tfprune.masks import hold, set_mask
+
+
+def channel_axes(layer: keras.Layer) -> tuple[int, ...]:
+    """The axes of a layer's kernel that count its output channels; each channel gets an int8 scale of its own."""
+    rank = len(layer.kernel.shape)
+    if isinstance(layer, (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)):
+        return (rank - 2, rank - 1)
+    if isinstance(layer, (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose)):
+        return (rank - 2,)
+    return (rank - 1,)
+
+
+@keras.saving.register_keras_serializable(package="tfprune")
+class QuantizedKernel(keras.layers.Layer):
+    """Computes a dense or convolutional layer with its kernel rounded to int8, one scale per output channel.
+
+    A batch norm that follows the layer is folded into its kernel and bias, as it will be in the `.tflite`. For the
+    first `freeze_batch_norm` training steps the fold follows the statistics of the batch (kernel scaled by the moving
+    deviation, the result corrected by the ratio to that of the batch: Krishnamoorthi, "Quantizing deep convolutional
+    networks for efficient inference", 2018); after them the moving statistics are frozen, and what trains is exactly
+    what is deployed. Gamma and beta train throughout.
+
+    Args:
+        layer: Dense, convolution, transposed or depthwise convolution, with a linear activation.
+        batch_norm: The batch norm over the layer's output channels. Defaults to None.
+        freeze_batch_norm: Training steps after which its statistics are frozen; None for never. Defaults to 0.
+        held: Names of the weights whose pruned entries are held at zero, of "kernel", "bias", "gamma", "beta".
+    """
+
+    def __init__(
+        self,
+        layer: keras.Layer,
+        batch_norm: keras.layers.BatchNormalization | None = None,
+        freeze_batch_norm: int | None = 0,
+        held: tuple[str, ...] = (),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.layer = layer
+        self.batch_norm = batch_norm
+        self.freeze_batch_norm = freeze_batch_norm
+        self.held = tuple(held)
+        self.masks: dict[str, keras.Variable] = {}
+        self.steps: keras.Variable | None = None
+        self.supports_masking = True
+
+    def build(self, input_shape: Any) -> None:
+        """Builds the layer and its batch norm, and creates a mask for each weight whose zeros are held."""
+        if not self.layer.built:
+            self.layer.build(input_shape)
+        if self.batch_norm is not None and not self.batch_norm.built:
+            self.batch_norm.build(self.layer.compute_output_shape(input_shape))
+        if self.batch_norm is not None and self.freeze_batch_norm:
+            self.steps = self.add_weight(name="steps", shape=(), dtype="int32", initializer="zeros", trainable=False)
+        for name in self.held:
+            weight = self.prunable()[name]
+            mask = self.add_weight(
+                name=f"{name}_mask", shape=weight.shape, dtype="bool", initializer="ones", trainable=False
+            )
+            self.masks[name] = mask
+            hold(weight, mask)
+
+    def prunable(self) -> dict[str, keras.Variable]:
+        """The weights whose zeros can be held, by name."""
+        found = {"kernel": self.layer.kernel, "bias": self.layer.bias}
+        if self.batch_norm is not None:
+            found.update(gamma=self.batch_norm.gamma, beta=self.batch_norm.beta)
+        return {name: weight for name, weight in found.items() if weight is not None}
+
+    def hold(self, masks: Mapping[str, np.ndarray]) -> None:
+        """Sets the masks (True where kept) of the weights named in `held`, and zeroes what they drop."""
+        for name, mask in masks.items():
+            set_mask(self.prunable()[name], mask)
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """The layer's output with an int8 kernel; its bias is still float."""
+        if self.batch_norm is None:
+            kernel = fake_quantize_weight(self._kernel(), channel_axes(self.layer))
+            return self._run(inputs, kernel, self.layer.bias)
+        follows_batch = training and self.batch_norm.trainable and self.freeze_batch_norm != 0
+        if not follows_batch:
+            return self._frozen(inputs)
+        if self.steps is None:
+            outputs, mean, variance = self._with_batch_statistics(inputs)
+        else:
+            outputs, mean, variance = tf.cond(
+                self.steps < self.freeze_batch_norm,
+                lambda: self._with_batch_statistics(inputs),
+                lambda: (self._frozen(inputs), *self._moving()),
+            )
+            self.steps.assign(self.steps + 1)
+        self.batch_norm.moving_mean.assign(mean)
+        self.batch_norm.moving_variance.assign(variance)
+        return outputs
+
+    def deployed(self) -> tuple[Any, Any]:
+        """The kernel on the int8 grid and the float bias that the `.tflite` will hold, batch norm folded in."""
+        if self.batch_norm is None:
+            kernel, bias = self._kernel(), self.layer.bias
+        else:
+            kernel, bias = self._fold(*self._moving())
+        kernel = fake_quantize_weight(kernel, channel_axes(self.layer))
+        return kernel, keras.ops.zeros(self._channels()) if bias is None else keras.ops.convert_to_tensor(bias)
+
+    def integers(self) -> np.ndarray:
+        """The int8 kernel of the `.tflite`, in Keras' layout."""
+        return weight_integers(self.deployed()[0], channel_axes(self.layer))
+
+    def _kernel(self) -> Any:
+        kernel = keras.ops.convert_to_tensor(self.layer.kernel)
+        if "kernel" in self.masks:  # also where an optimizer does not apply constraints
+            kernel = kernel * keras.ops.cast(self.masks["kernel"], kernel.dtype)
+        return kernel
+
+    def _run(self, inputs: Any, kernel: Any, bias: Any) -> Any:
+        """The wrapped layer on another kernel and bias; a bias is added when the layer has none of its own."""
+        replaced = [(self.layer.kernel, kernel)]
+        if self.layer.bias is not None:
+            replaced.append((self.layer.bias, keras.ops.zeros_like(self.layer.bias) if bias is None else bias))
+        with keras.StatelessScope(state_mapping=replaced):
+            outputs = self.layer(inputs)
+        if self.layer.bias is None and bias is not None:
+            outputs = outputs + bias
+        return outputs
+
+    def _frozen(self, inputs: Any) -> Any:
+        kernel, bias = self._fold(*self._moving())
+        return self._run(inputs, fake_quantize_weight(kernel, channel_axes(self.layer)), bias)
+
+    def _moving(self) -> tuple[Any, Any]:
+        norm = self.batch_norm
+        return keras.ops.convert_to_tensor(norm.moving_mean), keras.ops.convert_to_tensor(norm.moving_variance)
+
+    def _fold(self, mean: Any, variance: Any) -> tuple[Any, Any]:
+        """Kernel and bias that give the layer's output normalised with these statistics."""
+        gain = self._gain(variance)
+        bias = 0.0 if self.layer.bias is None else self.layer.bias
+        beta = 0.0 if self.batch_norm.beta is None else self.batch_norm.beta
+        return self._kernel() * self._per_channel(gain), (bias - mean) * gain + beta
+
+    def _gain(self, variance: Any) -> Any:
+        gain = keras.ops.rsqrt(variance + self.batch_norm.epsilon)
+        return gain if self.batch_norm.gamma is None else gain * self.batch_norm.gamma
+
+    def _with_batch_statistics(self, inputs: Any) -> tuple[Any, Any, Any]:
+        norm = self.batch_norm
+        plain = self._run(inputs, self._kernel(), self.layer.bias)
+        mean, variance = keras.ops.moments(plain, axes=list(range(len(plain.shape) - 1)))
+        moving_mean, moving_variance = self._moving()
+        kernel, _ = self._fold(moving_mean, moving_variance)
+        outputs = self._run(inputs, fake_quantize_weight(kernel, channel_axes(self.layer)), None)
+        correction = keras.ops.sqrt((moving_variance + norm.epsilon) / (variance + norm.epsilon))
+        bias = self._fold(mean, variance)[1]
+        keep = norm.momentum
+        return (
+            outputs * correction + bias,
+            moving_mean * keep + tf.stop_gradient(mean) * (1.0 - keep),
+            moving_variance * keep + tf.stop_gradient(variance) * (1.0 - keep),
+        )
+
+    def _channels(self) -> int:
+        return int(np.prod([self.layer.kernel.shape[axis] for axis in channel_axes(self.layer)]))
+
+    def _per_channel(self, values: Any) -> Any:
+        axes = channel_axes(self.layer)
+        return keras.ops.reshape(values, [d if axis in axes else 1 for axis, d in enumerate(self.layer.kernel.shape)])
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """That of the layer."""
+        return self.layer.compute_output_shape(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        """The layers inside, and what is held."""
+        config = super().get_config()
+        config.update(
+            layer=keras.saving.serialize_keras_object(self.layer),
+            batch_norm=keras.saving.serialize_keras_object(self.batch_norm),
+            freeze_batch_norm=self.freeze_batch_norm,
+            held=list(self.held),
+        )
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "QuantizedKernel":
+        """The layer from its config."""
+        config = dict(config)
+        for name in ("layer", "batch_norm"):
+            config[name] = keras.saving.deserialize_keras_object(config[name])
+        return cls(**config)
+
+
+def check_freeze(freeze_batch_norm: Any) -> None:
+    """Raises when `freeze_batch_norm` is neither None nor a number of steps."""
+    if freeze_batch_norm is None or (
+        isinstance(freeze_batch_norm, int) and not isinstance(freeze_batch_norm, bool) and freeze_batch_norm >= 0
+    ):
+        return
+    raise PruningError(
+        f"freeze_batch_norm={freeze_batch_norm!r} must be a number of training steps >= 0, or None to never freeze."
+    )

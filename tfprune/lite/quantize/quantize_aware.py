@@ -1,0 +1,341 @@
+"""A float model rebuilt as one that trains with the rounding of int8, and that one made ready for the converter."""
+
+import fnmatch
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune.errors import PruningError, listing, nearest
+from tfprune.lite.quantize.calibration import calibrate
+from tfprune.lite.quantize.fake_quantize import FakeQuantize, RangeMode
+from tfprune.lite.quantize.kernel import QuantizedKernel, channel_axes, check_freeze
+from tfprune.lite.quantize.program import Program, Value, values_in
+from tfprune.lite.quantize.report import quantization_report
+from tfprune.lite.quantize.rules import Use, quantize_call
+from tfprune.masks import constraint_of
+from tfprune.models import as_array, check_model, copy_weights
+from tfprune.nodes import Call, flow, require_graph
+
+HELD_SHARE = 0.01  # a kernel with this share of exact zeros has been pruned; training alone leaves next to none
+
+
+def quantize_aware(
+    model: keras.Model,
+    data: Any = None,
+    *,
+    ranges: RangeMode = "moving_average",
+    momentum: float = 0.99,
+    freeze_batch_norm: int | None = 0,
+    keep_float: Iterable[str] = (),
+    hold_zeros: bool = True,
+    strict: bool = False,
+) -> keras.Model:
+    """A new model that computes as its int8 `.tflite` will, and can be trained to make up for the rounding.
+
+    Kernels are rounded to symmetric int8 with one scale per output channel, activations to int8 over ranges that are
+    observed in training. Batch norms are folded into the layers before them. Then
+    `convert(quantized, quantization="int8")` needs no representative data: it uses the ranges found here.
+
+    Zeros: a mask that is held on a weight goes on being held. Without one, the exact zeros of a kernel are held when
+    they are 1 % of it or more (and not all of it), and with them the zeros of bias, gamma and beta in channels whose
+    kernel is zero throughout.
+
+    Args:
+        model: A functional or Sequential model, trained, pruned or shrunk; it is left as it is. Nested models are
+            opened. Whatever its dtype policy, the new model computes in float32.
+        data: Samples to find the first ranges with: an array, a list or dict of arrays for several inputs, or an
+            iterable of batches such as a tf.data.Dataset (labels are ignored). Defaults to None: the first training
+            batches do it.
+        ranges: `"moving_average"` of the extremes of each batch, or `"learned"` by gradients (needs `data`).
+        momentum: Of the moving average, in [0, 1). Defaults to 0.99.
+        freeze_batch_norm: Training steps during which batch-norm statistics follow the batches; then they are frozen.
+            0 (default) suits a trained model; None never freezes, for training from scratch.
+        keep_float: Names (paths for nested models) of layers to leave in float.
+        hold_zeros: Whether pruned weights stay zero. Defaults to True.
+        strict: Raise when a layer has no int8 kernel, where otherwise it is left in float and listed in
+            `quantization_report(quantized)`. Defaults to False.
+
+    Returns:
+        A functional model with the names, the outputs and, with a fresh optimizer, the compilation of `model`. It is
+        saved as `.keras` and loaded by keras.models.load_model after `import tfprune`.
+
+    Raises:
+        PruningError: The model cannot be read as a graph, is quantized already, has a layer without an int8 kernel
+            under `strict`, or the calibration data does not fit or is not finite.
+
+    Example:
+        quantized = tfprune.quantize_aware(model, data=x_train[:500])
+        quantized.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        quantized.fit(x_train, y_train, epochs=1)
+        tfprune.convert(quantized, quantization="int8").save("model.tflite")
+    """
+    check_model(model, "quantize")
+    require_graph(model, "Quantization-aware training")
+    check_freeze(freeze_batch_norm)
+    if ranges not in ("moving_average", "learned"):
+        raise PruningError(f"ranges={ranges!r} is unknown; use 'moving_average' or 'learned'.")
+    if ranges == "learned" and data is None:
+        raise PruningError("ranges='learned' begins from calibrated ranges: pass data=, a few hundred samples.")
+    if is_quantized(model):
+        raise PruningError(f"'{model.name}' is quantization-aware already; train it, or convert it to int8.")
+    quantized = _Rebuild(model, Program(ranges, momentum, freeze_batch_norm, output_names(model)), keep_float, hold_zeros).model()
+    report = quantization_report(quantized)
+    if strict and report.left_in_float:
+        reasons = "; ".join(f"'{name}': {reason}" for name, reason in report.left_in_float.items())
+        raise PruningError(
+            f"Not every layer of '{model.name}' has an int8 kernel. {reasons}. Replace these layers, or pass "
+            "strict=False to leave them in float."
+        )
+    if data is not None:
+        calibrate(quantized, data)
+    _compile_like(model, quantized)
+    return quantized
+
+
+def is_quantized(model: keras.Model) -> bool:
+    """Whether the model is one that `quantize_aware` made."""
+    return any(isinstance(layer, (FakeQuantize, QuantizedKernel)) for layer in model.layers)
+
+
+def frozen(model: keras.Model) -> keras.Model:
+    """The model for the converter: plain layers whose kernels are on the int8 grid, between fixed ranges.
+
+    Batch norms are folded for good. Its answers are those of `model` at inference, and its zeros those of the
+    `.tflite`.
+
+    Args:
+        model: What `quantize_aware` gave, calibrated or trained.
+
+    Raises:
+        PruningError: A range has never seen data.
+    """
+    unseen = [layer for layer in model.layers if isinstance(layer, FakeQuantize) and not layer.is_observed()]
+    if unseen:
+        names = listing(name for layer in unseen for name in layer.sources)
+        raise PruningError(
+            f"The int8 ranges of {names} are unknown, for the model has seen no data since quantize_aware(). Train it "
+            "(fit), or give samples: quantize_aware(model, data=images) or calibrate(quantized, images)."
+        )
+    weights: list[tuple[keras.Layer, list[Any]]] = []
+
+    def plain(layer: Any) -> Any:
+        if isinstance(layer, FakeQuantize):
+            return layer.fixed()
+        if isinstance(layer, QuantizedKernel):
+            config = {**layer.layer.get_config(), "name": layer.name, "use_bias": True}
+            fresh = type(layer.layer).from_config(config)
+            weights.append((fresh, list(layer.deployed())))
+        else:
+            fresh = type(layer).from_config(layer.get_config())
+            if isinstance(layer, keras.Layer):
+                weights.append((fresh, layer.get_weights()))
+        return fresh
+
+    copy = keras.models.clone_model(model, clone_function=plain)
+    for layer, values in weights:
+        layer.set_weights(values)
+    return copy
+
+
+class _Rebuild:
+    """Carries the calls of a float model, one after the other, into a `Program`."""
+
+    def __init__(self, model: keras.Model, program: Program, keep_float: Iterable[str], hold_zeros: bool) -> None:
+        self.float_model = model
+        self.program = program
+        self.keep_float = tuple(keep_float)
+        self.hold_zeros = hold_zeros
+        self.copies: dict[int, Any] = {}
+        self.calls: Counter[int] = Counter()  # of each operation
+        self.uses: Counter[tuple[int, int]] = Counter()  # of each result of each call
+        self.visited = 0
+        self._survey()
+
+    def model(self) -> keras.Model:
+        """The quantized model, weights and masks set, not compiled."""
+        model, program = self.float_model, self.program
+        values = [program.feed(tensor.name, keras.backend.is_float_dtype(tensor.dtype)) for tensor in model.inputs]
+        results = flow(model, values, self._visit)
+        held = self._held_masks() if self.hold_zeros else {}
+        inputs = {id(tensor): _input_like(tensor) for tensor in model.inputs}
+        tensors = program.build({value: inputs[id(tensor)] for value, tensor in zip(values, model.inputs)})
+        outputs = {
+            # The outputs keep their names, which losses and metrics may be given by.
+            id(tensor): keras.layers.Identity(name=name)(tensors[value])
+            for tensor, value, name in zip(model.outputs, results, output_names(model))
+        }
+        for kernel, masks in held.items():
+            kernel.hold(masks)
+        return _functional_class(model)(
+            keras.tree.map_structure(lambda tensor: inputs[id(tensor)], model.input),
+            keras.tree.map_structure(lambda tensor: outputs[id(tensor)], model.output),
+            name=model.name,
+        )
+
+    def _survey(self) -> None:
+        """Counts the calls of every operation and the uses of every result, which the rules need to know ahead."""
+        paths = []
+
+        def visit(call: Call) -> list[tuple[int, int]]:
+            index = sum(self.calls.values())
+            self.calls[id(call.operation)] += 1
+            self.uses.update(x for x in keras.tree.flatten((call.args, call.kwargs)) if isinstance(x, _Result))
+            paths.append(call.path)
+            return [_Result(index, number) for number in range(len(call.outputs))]
+
+        inputs = [_Result(-1, number) for number in range(len(self.float_model.inputs))]
+        self.uses.update(flow(self.float_model, inputs, visit))
+        for name in self.keep_float:
+            if not any(_means(name, path) for path in paths):
+                raise PruningError(f"keep_float={name!r} is no layer of '{self.float_model.name}'. {nearest(name, paths)}")
+
+    def _visit(self, call: Call) -> list[Value]:
+        operation = self._copy(call)
+        inputs = values_in(call.args, call.kwargs)
+        use = Use(
+            name=operation.name,
+            operation=operation,
+            args=call.args,
+            kwargs=call.kwargs,
+            inputs=inputs,
+            input_shape=tuple(call.node.input_tensors[0].shape),
+            output_shape=tuple(call.outputs[0].shape),
+            results=len(call.outputs),
+            shared=self.calls[id(call.operation)] > 1,
+        )
+        asked = any(_means(name, call.path) for name in self.keep_float)
+        results = quantize_call(self.program, use, "keep_float names it" if asked else None)
+        for number, value in enumerate(results):
+            others = value.uses - 1 if value in inputs else 0
+            value.uses = others + self.uses[_Result(self.visited, number)]
+        self.visited += 1
+        return results
+
+    def _copy(self, call: Call) -> Any:
+        """The new model's own float32 copy of an operation, with its weights; one however often it is called."""
+        if id(call.operation) not in self.copies:
+            source = getattr(call.operation, "holds_masks_of", call.operation)
+            copy = _float32_copy(source, self.program.unique(call.path))
+            if isinstance(source, keras.Layer):
+                if not copy.built and source.built:
+                    copy.build_from_config(source.get_build_config() or {})
+                copy_weights(source, copy)
+                for old, new in zip(source.weights, copy.weights):
+                    constraint = constraint_of(old)
+                    if constraint is not None:
+                        self.program.masks[id(new)] = as_array(constraint.mask)
+            self.copies[id(call.operation)] = copy
+        return self.copies[id(call.operation)]
+
+    def _held_masks(self) -> dict[QuantizedKernel, dict[str, np.ndarray]]:
+        held = {}
+        for kernel in self.program.kernels.values():
+            masks = masks_to_hold(kernel, self.program.masks)
+            if masks:
+                kernel.held = tuple(masks)
+                held[kernel] = masks
+        return held
+
+
+@dataclass(frozen=True)
+class _Result:
+    """The result of a call in the float model; call -1 is the model's input."""
+
+    call: int
+    number: int
+
+
+def masks_to_hold(kernel: QuantizedKernel, known: Mapping[int, np.ndarray]) -> dict[str, np.ndarray]:
+    """The masks of a layer's weights: those held before, and those that the exact zeros of its kernel imply.
+
+    Args:
+        kernel: The quantized layer.
+        known: Masks that were held, by id of the variable.
+    """
+    weights = kernel.prunable()
+    masks = {name: known[id(weight)] for name, weight in weights.items() if id(weight) in known}
+    values = as_array(weights["kernel"])
+    if "kernel" not in masks and HELD_SHARE <= np.mean(values == 0) < 1:
+        masks["kernel"] = values != 0
+    if "kernel" not in masks:
+        return masks
+    axes = channel_axes(kernel.layer)
+    alive = masks["kernel"].any(axis=tuple(axis for axis in range(values.ndim) if axis not in axes)).reshape(-1)
+    for name, weight in weights.items():
+        if name != "kernel" and name not in masks:
+            kept = alive | (as_array(weight) != 0)
+            if not kept.all():
+                masks[name] = kept
+    return masks
+
+
+def output_names(model: keras.Model) -> list[str]:
+    """The names of a model's outputs, which Keras gives after the layers that make them."""
+    return list(getattr(model, "output_names", None) or [model.layers[-1].name])
+
+
+def _float32_copy(operation: Any, name: str) -> Any:
+    config = _in_float32(operation.get_config())
+    try:
+        if isinstance(operation, keras.layers.Lambda):  # from_config refuses functions, lest a file bring them
+            copy = keras.layers.Lambda(operation.function, arguments=operation.arguments, name=name, dtype="float32")
+        elif isinstance(operation, keras.Layer):
+            copy = type(operation).from_config({**config, "name": name})
+        else:
+            copy = type(operation).from_config(config)
+            copy.name = name
+    except Exception as error:
+        raise PruningError(
+            f"The layer '{operation.name}' ({type(operation).__name__}) cannot be copied from its config: {error} "
+            "Give it a get_config() that returns every argument of __init__."
+        ) from error
+    return copy
+
+
+def _in_float32(config: Any) -> Any:
+    """A layer's config with every dtype policy in it, those of inner layers too, replaced by float32."""
+    if isinstance(config, dict):
+        if config.get("class_name") == "DTypePolicy":
+            return "float32"
+        return {
+            key: "float32" if key == "dtype" and _is_float_policy(value) else _in_float32(value)
+            for key, value in config.items()
+        }
+    return [_in_float32(entry) for entry in config] if isinstance(config, list) else config
+
+
+def _is_float_policy(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith(("float", "bfloat", "mixed_"))
+
+
+def _input_like(tensor: keras.KerasTensor) -> keras.KerasTensor:
+    dtype = "float32" if keras.backend.is_float_dtype(tensor.dtype) else tensor.dtype
+    return keras.Input(batch_shape=tensor.shape, dtype=dtype, name=tensor.name)
+
+
+def _functional_class(model: keras.Model) -> type[keras.Model]:
+    """The class of the new model: a user's own functional class (with its train_step) where it is built like one."""
+    plain = type(keras.Model(model.inputs, model.outputs))
+    built_alike = issubclass(type(model), plain) and type(model).__init__ is plain.__init__
+    return type(model) if built_alike else keras.Model
+
+
+def _compile_like(model: keras.Model, quantized: keras.Model) -> None:
+    if not model.compiled:
+        return
+    try:
+        quantized.compile_from_config(model.get_compile_config())
+    except (TypeError, ValueError) as error:
+        warnings.warn(
+            f"The compilation of '{model.name}' could not be carried over ({error}); call compile() before fit.",
+            stacklevel=3,
+        )
+
+
+def _means(name: str, path: str) -> bool:
+    return fnmatch.fnmatchcase(path, name) or fnmatch.fnmatchcase(path.rsplit("/", 1)[-1], name)
