@@ -1,0 +1,272 @@
+"""From a Keras model to a `.tflite` file in float32, float16, dynamic range, int8, or int8 with int16 activations.
+
+The road: the model's inference is traced with a batch of one (fixed shapes let LiteRT's fast kernels take the whole
+graph), written as a SavedModel of just the variables it reads, converted, and its ends given the names and the order
+that they have in Keras. What comes out is looked into before it is handed over: an int8 model holds no float operator.
+"""
+
+import re
+import tempfile
+from typing import Any
+
+import keras
+
+from tfprune.errors import ConversionError, PruningError, listing, nearest
+from tfprune.lite import flatbuffer
+from tfprune.lite.islands import join_islands
+from tfprune.lite.lite_model import LiteModel, allocate, first_sentence
+from tfprune.lite.representative import Calibration, calibration
+from tfprune.lite.signature import Signature, signature_of
+from tfprune.lite.silence import silence
+from tfprune.lite.trace import INPUT, OUTPUT, layer_at, loops, prepared, save, trace
+from tfprune.models import check_model, places
+
+QUANTIZATIONS = ("float32", "float16", "dynamic", "int8", "int16x8")
+INTEGER = ("int8", "int16x8")
+IO = ("int8", "float32")
+
+
+def convert(
+    model: keras.Model,
+    quantization: str = "float32",
+    representative_data: Any = None,
+    io: str = "int8",
+    sparse: bool = False,
+    batch_size: int | None = 1,
+) -> LiteModel:
+    """Makes a `.tflite` model of a Keras model, which stays as it is.
+
+    Batch norms fold into the layers before them. Zeros stay zeros: a pruned weight is exactly 0 in every quantization.
+
+    Args:
+        model: Any built Keras 3 model: functional, Sequential, subclassed, nested, of several inputs or outputs, pruned
+            and still wrapped, or in mixed precision.
+        quantization: `"float32"`; `"float16"`, weights stored in half the bytes; `"dynamic"`, weights int8 and
+            activations quantized while running; `"int8"`, weights, activations, inputs and outputs; `"int16x8"`, int8
+            weights with int16 activations. Defaults to `"float32"`.
+        representative_data: For `"int8"` and `"int16x8"`: inputs of the kind the model will meet, from which the ranges
+            of the activations are learned. An array, a list or dict of arrays for several inputs, a `tf.data.Dataset`
+            (of x, (x, y) or dicts), a generator or a function that returns one; 100 to 500 samples are enough, and at
+            most 500 are used. Not needed for a model of `quantize_aware`, nor read for the other quantizations.
+        io: What an integer model takes and gives: `"int8"`, integers (int16 for `"int16x8"`); or `"float32"`, which
+            puts a conversion at either end, with integers all the same in between. Inputs that are integers in Keras
+            (token numbers) are int32 in any case. The other quantizations have float ends whatever `io` says.
+            Defaults to `"int8"`.
+        sparse: Whether to store weights that are mostly zero in sparse form, which makes the file smaller without
+            compression. For `"float32"` and `"float16"`.
+        batch_size: Samples that the file takes at once; None leaves it open, at some cost in speed. A `LiteModel` takes
+            any number of samples in any case. Defaults to 1.
+
+    Returns:
+        A `LiteModel`.
+
+    Raises:
+        PruningError: An argument, the model, or the representative data cannot be used; the message says what to write
+            instead.
+        ConversionError: The converter or LiteRT refuses the model; names the layer or operator where known.
+
+    Example:
+        ```python
+        lite = tfprune.convert(model, quantization="int8", representative_data=images[:200])
+        lite.save("model.tflite")
+        ```
+    """
+    _check_arguments(quantization, io, sparse, batch_size)
+    check_model(model, "convert")
+    integer = quantization in INTEGER
+    learned = has_learned_ranges(model)
+    source = _for_converter(model, quantization) if learned else model
+    signature = signature_of(source)
+    data = Calibration([], ["Calibrated by quantization-aware training."])
+    if integer and not learned:
+        if representative_data is None:
+            raise PruningError(_missing_data(quantization, signature))
+        data = calibration(representative_data, signature, source)
+    content, names = _converted(source, signature, quantization, io, sparse, batch_size, data.samples)
+    content, notes = _finished(content, signature, names, quantization == "int8")
+    lite = LiteModel(content, [*(data.notes if integer else []), *notes])
+    if integer and not learned:  # with learned ranges, layers in float are those that the user has left so
+        _require_integers(lite, model, quantization)
+    _require_runnable(lite)
+    return lite
+
+
+def has_learned_ranges(model: keras.Model) -> bool:
+    """Whether quantization-aware training has left the ranges of the activations in the model.
+
+    A layer that carries them says so by an attribute `has_learned_ranges` that is true.
+    """
+    return any(getattr(place.layer, "has_learned_ranges", False) for place in places(model))
+
+
+def _for_converter(model: keras.Model, quantization: str) -> keras.Model:
+    """A quantization-aware model with its ranges fixed, in layers that the converter knows."""
+    from tfprune.lite.quantize import frozen
+
+    if quantization != "int8":
+        raise PruningError(
+            f"'{model.name}' has learned to compute in int8, so quantization={quantization!r} does not suit it. Use "
+            "quantization='int8', or convert the model from before quantize_aware."
+        )
+    return frozen(model)
+
+
+def _check_arguments(quantization: str, io: str, sparse: bool, batch_size: int | None) -> None:
+    if quantization not in QUANTIZATIONS:
+        raise PruningError(f"quantization={quantization!r} is unknown. {nearest(str(quantization), QUANTIZATIONS)}")
+    if io not in IO:
+        raise PruningError(
+            f"io={io!r} is unknown. Write io='int8' for integer inputs and outputs, or io='float32' for float ones."
+        )
+    if sparse and quantization not in ("float32", "float16"):
+        raise PruningError(
+            f"sparse=True does not go with quantization={quantization!r}: the converter writes such a file, but LiteRT "
+            "cannot run it. Use quantization='float32', or leave sparse out and compress the file: gzip shrinks zeros."
+        )
+    if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
+        raise PruningError(
+            f"batch_size={batch_size!r} is no number of samples. Give 1 or more, or None to leave it open."
+        )
+
+
+def _missing_data(quantization: str, signature: Signature) -> str:
+    if len(signature.inputs) == 1:
+        example = "representative_data=x_train[:200]"
+    else:
+        example = "representative_data={" + ", ".join(f"{given.name!r}: ..." for given in signature.inputs) + "}"
+    return (
+        f"quantization={quantization!r} learns the ranges of the activations from data, and none came. Write "
+        f"tfprune.convert(model, quantization={quantization!r}, {example}) with a few hundred typical inputs; "
+        "quantization='dynamic' needs none."
+    )
+
+
+def _converted(
+    model: keras.Model,
+    signature: Signature,
+    quantization: str,
+    io: str,
+    sparse: bool,
+    batch_size: int | None,
+    samples: list[Any],
+) -> tuple[bytes, list[str]]:
+    """The converter's file as it is, and the names that its outputs shall have."""
+    import tensorflow as tf
+
+    unroll = quantization in INTEGER or batch_size is None
+    spoken = None
+    try:
+        with tempfile.TemporaryDirectory(prefix="tfprune") as folder, silence() as spoken:
+            with prepared(model, unroll):
+                function, names = trace(model, signature, batch_size)
+            if unroll:
+                _refuse_loops(model, function, quantization)
+            save(function, folder)
+            converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+            _configure(converter, quantization, io, sparse, samples)
+            return converter.convert(), names
+    except (PruningError, ConversionError):
+        raise
+    except Exception as error:  # whatever the user's layers, TensorFlow and its converter raise
+        said = spoken.text if spoken is not None else ""
+        raise ConversionError(_explained(model, quantization, f"{error}\n{said}", error)) from error
+
+
+def _configure(converter: Any, quantization: str, io: str, sparse: bool, samples: list[Any]) -> None:
+    import tensorflow as tf
+
+    kinds = tf.lite.OpsSet
+    if quantization != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if sparse:
+        converter.optimizations = [*converter.optimizations, tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
+    if quantization == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if quantization in INTEGER:
+        ends = tf.float32 if io == "float32" else tf.int8 if quantization == "int8" else tf.int16
+        converter.inference_input_type = converter.inference_output_type = ends
+    if samples:  # learned ranges are in the graph itself, and the converter wants no data then
+        whole = kinds.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+        converter.target_spec.supported_ops = [kinds.TFLITE_BUILTINS_INT8 if quantization == "int8" else whole]
+        converter.representative_dataset = lambda: (
+            {f"{INPUT}{index}": array for index, array in enumerate(sample)} for sample in samples
+        )
+
+
+def _refuse_loops(model: keras.Model, function: Any, quantization: str) -> None:
+    """Raises where a loop is left: the quantizer ends the whole process on one."""
+    left = loops(function)
+    if left:
+        layer = layer_at(model, left[0])
+        where = f"layer '{layer}'" if layer else f"operation '{left[0]}'"
+        what = f"quantized to {quantization}" if quantization in INTEGER else "converted with an open batch"
+        raise ConversionError(
+            f"A loop cannot be {what}, and {where} runs in one. Recurrent layers are unrolled when the length of their "
+            "input is known: give it in keras.Input((steps, ...)); or use quantization='dynamic'."
+        )
+
+
+def _finished(content: bytes, signature: Signature, names: list[str], int8: bool) -> tuple[bytes, list[str]]:
+    """The file with the ends' names and order of the Keras model, and without float islands."""
+    model = flatbuffer.read_model(content)
+    given = [spec.name for spec in signature.inputs]
+    _name_ends(model, "inputs", INPUT, given)
+    _name_ends(model, "outputs", OUTPUT, names)
+    notes = join_islands(model) if int8 else []
+    return flatbuffer.write_model(model), notes
+
+
+def _name_ends(model: Any, side: str, prefix: str, names: list[str]) -> None:
+    """Puts one side's ends in the order of Keras and gives them their names there."""
+    graph = model.subgraphs[0]
+    entries = {entry.name.decode(): entry for entry in getattr(model.signatureDefs[0], side)}
+    ordered = [entries[f"{prefix}{index}"] for index in range(len(names))]
+    for entry, name in zip(ordered, names):
+        entry.name = name.encode()
+        graph.tensors[entry.tensorIndex].name = name.encode()
+    setattr(graph, side, [entry.tensorIndex for entry in ordered])
+    setattr(model.signatureDefs[0], side, ordered)
+
+
+def _require_integers(lite: LiteModel, model: keras.Model, quantization: str) -> None:
+    floats = [operator for operator in lite.inspect().operators if operator.is_float]
+    # With float ends, numbers that stand for integers (tokens) come as float32 and are turned into integers first.
+    floats = [operator for operator in floats if not (operator.name == "CAST" and operator.outputs == ("int32",))]
+    if floats:
+        layers = {layer_at(model, operator.tensor) for operator in floats} - {None}
+        where = f" (layers {listing(sorted(str(layer) for layer in layers))})" if layers else ""
+        names = listing(dict.fromkeys(operator.name for operator in floats))
+        raise ConversionError(
+            f"'{model.name}' cannot be converted to {quantization} whole: there is no integer form of {names}{where}. "
+            "Exchange these layers, or use quantization='dynamic' or 'float16'."
+        )
+
+
+def _require_runnable(lite: LiteModel) -> None:
+    """Raises where LiteRT cannot prepare the file; an open length is left to the caller's data."""
+    if all(None not in end.shape for end in lite.inputs):
+        allocate(lite.interpreter(), lite.inputs, [end.shape for end in lite.inputs])
+
+
+UNSUPPORTED = re.compile(r"'tf\.(\w+)' op is neither a custom op nor a flex op")
+UNQUANTIZED = re.compile(r"Quantization to 16x8-bit not yet supported for op: '(\w+)'")
+PLACE = re.compile(r'fused\["\w+:", "([^"@]+)(?:@[^"]*)?"\]')
+
+
+def _explained(model: keras.Model, quantization: str, text: str, error: Exception) -> str:
+    """One sentence on why the converter refused, with the layer where it says which."""
+    places = [layer for layer in (layer_at(model, path) for path in PLACE.findall(text)) if layer]
+    where = f" in layer '{places[0]}'" if places else ""
+    missing = list(dict.fromkeys(UNSUPPORTED.findall(text)))
+    if missing:
+        return (
+            f"'{model.name}' cannot be converted: LiteRT has no operator for TensorFlow's {listing(missing)}{where}. "
+            "Write that layer with other operations."
+        )
+    left = list(dict.fromkeys(UNQUANTIZED.findall(text)))
+    if left:
+        return (
+            f"'{model.name}' cannot be converted to {quantization}: there is no such form of {listing(left)}. Use "
+            "quantization='int8', which knows more operators, or 'float16'."
+        )
+    return f"'{model.name}' cannot be converted to {quantization}{where}: {first_sentence(error)}"

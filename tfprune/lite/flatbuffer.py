@@ -1,0 +1,188 @@
+"""The `.tflite` file as objects: read through the published schema, constants decoded, written back."""
+
+import functools
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfprune.errors import PruningError
+
+IDENTIFIER = b"TFL3"
+
+# How the values of a constant lie in its buffer. Four-bit types lie two to a byte and are unpacked by hand.
+STORED = {
+    "FLOAT32": np.float32,
+    "FLOAT16": np.float16,
+    "FLOAT64": np.float64,
+    "INT8": np.int8,
+    "UINT8": np.uint8,
+    "INT16": np.int16,
+    "UINT16": np.uint16,
+    "INT32": np.int32,
+    "UINT32": np.uint32,
+    "INT64": np.int64,
+    "UINT64": np.uint64,
+    "BOOL": np.bool_,
+}
+FLOATS = ("FLOAT32", "FLOAT16", "BFLOAT16", "FLOAT64")
+
+
+def schema() -> Any:
+    """The Python classes that are generated from the published schema."""
+    from ai_edge_litert import schema_py_generated
+
+    return schema_py_generated
+
+
+@functools.cache
+def _names(enumeration: str) -> dict[int, str]:
+    members = vars(getattr(schema(), enumeration))
+    return {value: name for name, value in members.items() if isinstance(value, int)}
+
+
+def type_name(tensor: Any) -> str:
+    """The type of a tensor in the schema's words, `"INT8"`."""
+    return _names("TensorType").get(tensor.type, f"TYPE_{tensor.type}")
+
+
+def dtype_name(tensor: Any) -> str:
+    """The type of a tensor in NumPy's words, `"int8"`."""
+    return type_name(tensor).lower()
+
+
+def operator_name(model: Any, operator: Any) -> str:
+    """The name of an operator, `"CONV_2D"`; the custom name where it is a custom one."""
+    code = model.operatorCodes[operator.opcodeIndex]
+    # Files older than 2020 keep the number in the deprecated field, and newer ones in both while it fits.
+    number = max(code.builtinCode, code.deprecatedBuiltinCode)
+    name = _names("BuiltinOperator").get(number, f"OPERATOR_{number}")
+    return f"CUSTOM {code.customCode.decode()}" if name == "CUSTOM" and code.customCode else name
+
+
+def shape_of(tensor: Any) -> tuple[int, ...]:
+    """The shape of a tensor; the file may leave out that of a scalar."""
+    return () if tensor.shape is None else tuple(int(size) for size in tensor.shape)
+
+
+def tensor_name(tensor: Any) -> str:
+    """The name of a tensor as text."""
+    return (tensor.name or b"").decode(errors="replace")
+
+
+def read_content(source: Any) -> bytes:
+    """The bytes of a `.tflite` file given as a path, as bytes, or as a `LiteModel`.
+
+    Raises:
+        PruningError: There is no such file, or it is another kind of file.
+    """
+    content = getattr(source, "content", source)
+    name = "The bytes"
+    if isinstance(content, (str, os.PathLike)):
+        path = Path(content)
+        name = f"'{path}'"
+        if not path.is_file():
+            raise PruningError(f"{name} is not a file. Give the path of a .tflite file, its bytes, or a LiteModel.")
+        content = path.read_bytes()
+    if not isinstance(content, (bytes, bytearray, memoryview)):
+        raise PruningError(
+            f"Cannot read a .tflite model from {type(source).__name__}. Give the path of a .tflite file, its bytes, "
+            "or a LiteModel."
+        )
+    content = bytes(content)
+    if content[4:8] != IDENTIFIER:
+        raise PruningError(f"{name} is not a .tflite model{_kind(content)}.")
+    return content
+
+
+def _kind(content: bytes) -> str:
+    if not content:
+        return ": it is empty"
+    if content.startswith(b"PK"):
+        return ": it looks like a .keras file, which keras.models.load_model reads; tfprune.convert makes the .tflite"
+    if content.startswith(b"\x89HDF"):
+        return ": it looks like an HDF5 file, which keras.models.load_model reads; tfprune.convert makes the .tflite"
+    return f": it lacks the mark 'TFL3' (its first bytes are {content[:8]!r})"
+
+
+def read_model(content: bytes) -> Any:
+    """The model as objects of the schema.
+
+    Raises:
+        PruningError: The file is cut off or damaged.
+    """
+    try:
+        model = schema().ModelT.InitFromPackedBuf(content, 0)
+        for graph in model.subgraphs:
+            for tensor in graph.tensors:
+                model.buffers[tensor.buffer]
+        return model
+    except Exception as error:  # the reader follows offsets wherever they lead, so anything may come
+        raise PruningError(
+            f"The .tflite model of {len(content):,} bytes is truncated or damaged: it cannot be read to its end. "
+            "Save or copy it again."
+        ) from error
+
+
+def write_model(model: Any) -> bytes:
+    """The bytes of a model given as objects of the schema."""
+    import flatbuffers
+
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def stored_bytes(model: Any, tensor: Any, content: bytes) -> np.ndarray | None:
+    """The bytes of a constant as they lie in the file; None for a tensor that is computed."""
+    buffer = model.buffers[tensor.buffer]
+    if buffer.offset > 1:  # files above 2 GB keep their buffers behind the tables
+        return np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+    if tensor.buffer == 0 or buffer.data is None or len(buffer.data) == 0:
+        return None
+    return np.asarray(buffer.data, np.uint8)
+
+
+def stored_values(model: Any, tensor: Any, content: bytes) -> np.ndarray | None:
+    """The values of a constant as a flat array, without the zeros that a sparse encoding leaves out.
+
+    None for a tensor that is computed, or whose type has no counterpart in NumPy.
+    """
+    stored = stored_bytes(model, tensor, content)
+    if stored is None:
+        return None
+    name = type_name(tensor)
+    if name == "BFLOAT16":
+        return (stored.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    if name in ("INT4", "UINT4"):
+        return _four_bit(stored, signed=name == "INT4")[: int(np.prod(shape_of(tensor)))]
+    if name not in STORED:
+        return None
+    return stored.view(STORED[name])
+
+
+def _four_bit(stored: np.ndarray, signed: bool) -> np.ndarray:
+    pairs = np.stack([stored & 0x0F, stored >> 4], axis=-1).reshape(-1)
+    return ((pairs ^ 8).astype(np.int8) - 8) if signed else pairs
+
+
+def zero_points(tensor: Any) -> np.ndarray:
+    """The stored value that means zero, shaped to broadcast against the tensor: one for all, or one per channel."""
+    points = getattr(tensor.quantization, "zeroPoint", None)
+    if points is None or len(points) == 0:
+        return np.zeros((), np.int64)
+    points = np.asarray(points, np.int64)
+    if len(points) == 1:
+        return points.reshape(())
+    shape = [1] * len(shape_of(tensor))
+    shape[tensor.quantization.quantizedDimension] = len(points)
+    return points.reshape(shape)
+
+
+def zero_pattern(model: Any, tensor: Any, content: bytes) -> np.ndarray | None:
+    """Where a dense constant is zero, as booleans of its shape; None where that cannot be told."""
+    values = stored_values(model, tensor, content)
+    if values is None or tensor.sparsity is not None or values.size != int(np.prod(shape_of(tensor))):
+        return None
+    return values.reshape(shape_of(tensor)) == zero_points(tensor)

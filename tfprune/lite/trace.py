@@ -1,0 +1,121 @@
+"""From a Keras model to a TensorFlow function of fixed shapes that the converter takes."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+
+from tfprune.lite.signature import HALF_PRECISION, Signature, flat_outputs, output_names
+from tfprune.models import children
+
+# The converter reorders and renames the ends of a model, so they are numbered here and named afterwards.
+INPUT, OUTPUT = "input_", "output_"
+LOOPS = ("While", "StatelessWhile")
+
+
+def trace(model: keras.Model, signature: Signature, batch_size: int | None) -> tuple[Any, list[str]]:
+    """The model's inference as a concrete function, its ends called `input_0`, `output_0` and so on.
+
+    Args:
+        model: The Keras model.
+        signature: Its inputs.
+        batch_size: Samples at once; None leaves it open. An input with a fixed batch of its own keeps that.
+
+    Returns:
+        The concrete function and the names of the outputs in order.
+    """
+    import tensorflow as tf
+
+    names: list[str] = []
+    batch = batch_of(signature.inputs, batch_size)
+    specs = [
+        tf.TensorSpec([batch, *given.shape[1:]], given.dtype, f"{INPUT}{index}")
+        for index, given in enumerate(signature.inputs)
+    ]
+
+    @tf.function(input_signature=specs)
+    def inference(*tensors: Any) -> dict[str, Any]:
+        outputs = signature.call(model, tensors)
+        names[:] = output_names(model, outputs)
+        return {f"{OUTPUT}{index}": _full(tensor) for index, tensor in enumerate(flat_outputs(outputs))}
+
+    def _full(tensor: Any) -> Any:
+        half = keras.backend.standardize_dtype(tensor.dtype) in HALF_PRECISION
+        return tf.cast(tensor, tf.float32) if half else tf.identity(tensor)
+
+    return inference.get_concrete_function(), names
+
+
+def save(function: Any, folder: str) -> None:
+    """Writes a concrete function and the variables that it reads, and nothing else, as a SavedModel."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.read = list(function.graph.variables)
+    tf.saved_model.save(module, folder, signatures=function)
+
+
+def loops(function: Any) -> list[str]:
+    """The names of the loops in a function, which tell the layers that make them."""
+    return [operation.name for operation in function.graph.get_operations() if operation.type in LOOPS]
+
+
+@contextlib.contextmanager
+def prepared(model: keras.Model, unroll: bool) -> Iterator[None]:
+    """Lets a model compute in float32, and recurrent layers step by step without a loop, inside the block only.
+
+    Mixed precision has no kernels in LiteRT; its variables are float32 already. A loop cannot be quantized to integers.
+
+    Args:
+        model: The model, whose layers are all as before after the block.
+        unroll: Whether to unroll recurrent layers.
+    """
+    changed: list[tuple[Any, str, Any]] = []
+    try:
+        for layer in _every_layer(model):
+            policy = layer.dtype_policy
+            if policy.compute_dtype in HALF_PRECISION and policy.quantization_mode is None:
+                changed.append((layer, "dtype_policy", policy))
+                layer.dtype_policy = "float32"
+            if unroll and isinstance(layer, keras.layers.RNN) and not layer.unroll:
+                changed.append((layer, "unroll", layer.unroll))
+                layer.unroll = True
+        yield
+    finally:
+        for layer, attribute, value in reversed(changed):
+            setattr(layer, attribute, value)
+
+
+def _every_layer(layer: keras.Layer, seen: set[int] | None = None) -> Iterator[keras.Layer]:
+    seen = set() if seen is None else seen
+    if id(layer) not in seen:
+        seen.add(id(layer))
+        yield layer
+        for child in children(layer):
+            yield from _every_layer(child, seen)
+
+
+def layer_at(model: keras.Model, path: str) -> str | None:
+    """The name of the layer that an operation of the traced graph comes from.
+
+    Args:
+        model: The traced model.
+        path: The operation's name, `"sequential_1/lstm_1/while"`. TensorFlow puts a number behind a scope whose name
+            has been taken, so the layer's own name may be without it.
+    """
+    names = {layer.name for layer in _every_layer(model)} - {model.name}
+    parts = path.split(";")[0].split("/")
+    numbered = parts[0] not in (model.name, "")
+    for part in reversed(parts):
+        bare = part.rsplit("_", 1)[0] if part.rsplit("_", 1)[-1].isdigit() else part
+        for name in (bare, part) if numbered else (part, bare):
+            if name in names:
+                return name
+    return None
+
+
+def batch_of(inputs: Sequence[Any], batch_size: int | None) -> int | None:
+    """The batch that a trace has: that of the inputs that fix one, else what was asked for."""
+    fixed = [given.shape[0] for given in inputs if given.shape[0] is not None]
+    return fixed[0] if fixed else batch_size
