@@ -42,7 +42,7 @@ def global_(units: Units, share: float) -> Counts:
 def lamp(units: Units, share: float) -> Counts:
     """The lowest layer-adaptive scores of all weights together: the square over the sum of all squares not below it.
 
-    A weight's largest unit scores 1, so no weight is ever emptied.
+    A weight's largest unit scores 1, the most there is, so no weight is emptied while others have more than one unit.
     Lee et al., "Layer-adaptive sparsity for the magnitude-based pruning", 2021 (https://arxiv.org/abs/2010.07611).
 
     >>> lamp({"a": np.array([1.0, 2.0]), "b": np.array([3.0, 4.0])}, 0.25)
@@ -175,6 +175,8 @@ def of_function(function: Callable[[Units, float], Mapping[str, float]], units: 
     """
     shares = function(units, share)
     name = getattr(function, "__name__", str(function))
+    if not isinstance(shares, Mapping):
+        raise PruningError(f"The allocation {name} gave {shares!r}; give a mapping of every key to its share.")
     missing = [key for key in units if key not in shares]
     if missing:
         raise PruningError(f"The allocation {name} gave no share for {listing(missing)}; give one for every key.")

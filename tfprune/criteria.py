@@ -5,6 +5,7 @@ a block or a channel. `total` turns such a sum into the score of the whole (the 
 criterion serves single entries, blocks and channels alike.
 """
 
+import inspect
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -50,7 +51,7 @@ class Criterion:
         return cls(**config)
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.get_config() == other.get_config()  # type: ignore[attr-defined]
+        return isinstance(other, Criterion) and type(self) is type(other) and self.get_config() == other.get_config()
 
     def __hash__(self) -> int:
         return hash((type(self), repr(self.get_config())))
@@ -122,14 +123,28 @@ class Function(Criterion):
         self.function = function
 
     def __call__(self, weight: np.ndarray, context: Context) -> np.ndarray:
-        takes_context = getattr(self.function, "__code__", None) is not None and self.function.__code__.co_argcount > 1
-        scores = np.asarray(self.function(weight, context) if takes_context else self.function(weight))
+        scores = np.asarray(self.function(weight, context) if self._takes_context() else self.function(weight))
+        scores = scores.astype(np.result_type(scores, np.float32), copy=False)
         if scores.shape != weight.shape:
             raise PruningError(
                 f"The criterion {getattr(self.function, '__name__', self.function)} gave scores of shape "
                 f"{scores.shape} for '{context.key}' of shape {weight.shape}; give one score for each entry."
             )
         return scores
+
+    def __repr__(self) -> str:
+        return f"Function({getattr(self.function, '__name__', self.function)})"
+
+    def _takes_context(self) -> bool:
+        """Whether the function needs two arguments; one with a default is the user's own option."""
+        try:
+            parameters = inspect.signature(self.function).parameters.values()
+        except ValueError:  # functions written in C may not tell
+            return False
+        needed = [
+            p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        ]
+        return len(needed) > 1
 
     def get_config(self) -> dict[str, Any]:
         return {"function": keras.saving.serialize_keras_object(self.function)}
@@ -153,13 +168,15 @@ def get(identifier: Any) -> Criterion:
     """
     if isinstance(identifier, Criterion):
         return identifier
+    if isinstance(identifier, type) and issubclass(identifier, Criterion):
+        return identifier()
     if isinstance(identifier, str):
         if identifier not in NAMES:
             raise PruningError(f"There is no criterion {identifier!r}. {nearest(identifier, NAMES)}")
         return NAMES[identifier]()
     if isinstance(identifier, Mapping) and "class_name" in identifier:
         return keras.saving.deserialize_keras_object(dict(identifier))
-    if callable(identifier):
+    if callable(identifier) and not isinstance(identifier, type):
         return Function(identifier)
     raise PruningError(f"{identifier!r} is no criterion; give one of {listing(NAMES)}, or a function of the weight.")
 
@@ -170,12 +187,25 @@ def score(criterion: Criterion, weight: np.ndarray, context: Context) -> np.ndar
     Raises:
         PruningError: The weight or its scores hold NaN or infinity.
     """
-    entries = criterion(weight, context)
-    # The largest and smallest entry carry any NaN or infinity with them: two cheap passes instead of a mask.
-    if entries.size and not (np.isfinite(entries.max()) and np.isfinite(entries.min())):
-        bad = int(np.count_nonzero(~np.isfinite(weight)))
+    with np.errstate(over="ignore"):  # reported below
+        entries = criterion(weight, context)
+    # These two carry every NaN and infinity of the weight into the scores; others need not.
+    telling = (entries,) if type(criterion) in (Magnitude, L2) else (weight, entries)
+    if all(_is_finite(array) for array in telling):
+        return entries
+    bad = int(np.count_nonzero(~np.isfinite(weight)))
+    if bad:
         raise PruningError(
             f"The weight '{context.key}' has {bad} NaN or infinite entries, so its importance under {criterion!r} "
             "is not defined. Lower the learning rate or restore a checkpoint from before they appeared."
         )
-    return entries
+    bad = int(np.count_nonzero(~np.isfinite(entries)))
+    raise PruningError(
+        f"{criterion!r} gave {bad} NaN or infinite scores for '{context.key}', whose entries are finite "
+        f"(up to {np.abs(weight).max():.3g}); a score must be a finite number."
+    )
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    # The largest and smallest entry carry any NaN or infinity with them: two cheap passes instead of a mask.
+    return not array.size or bool(np.isfinite(array.max()) and np.isfinite(array.min()))

@@ -4,6 +4,7 @@ A method is a plain, serialisable description. `bind(model)` ties it to the weig
 decides masks for a given amount, always on the host, exactly, and without changing the model.
 """
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from tfprune import allocation as allocations
 from tfprune import criteria, patterns, schedules
 from tfprune.criteria import Context
-from tfprune.errors import PruningError, nearest
+from tfprune.errors import PruningError, listing, nearest
 from tfprune.models import as_array, check_model
 from tfprune.prunable import PrunableWeight, amount_for, prunable_weights, selectors
 from tfprune.schedules import Schedule
@@ -100,14 +101,17 @@ class Method:
         return cls(**{name: _deserialized(value) for name, value in config.items()})
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.get_config() == other.get_config()  # type: ignore[attr-defined]
+        return isinstance(other, Method) and type(self) is type(other) and self._arguments() == other._arguments()
 
     def __hash__(self) -> int:
-        return hash((type(self), repr(self.get_config())))
+        return hash(repr(self))
 
     def __repr__(self) -> str:
-        shown = {name: getattr(self, name) for name in self.get_config()}
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self._arguments().items())})"
+
+    def _arguments(self) -> dict[str, Any]:
+        """The arguments as objects: what cannot be serialised can still be shown and compared."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
 
 class BoundWeightMethod(BoundMethod):
@@ -167,6 +171,7 @@ class Threshold(Method):
         if isinstance(self.pattern, patterns.NofM):
             raise PruningError(f"{self.pattern!r} keeps a fixed number and has no threshold; write Percentile instead.")
         self.unit = unit
+        _check_progress(self)
         for value in _stated_amounts(self):
             self.check_amount(value)
 
@@ -231,14 +236,16 @@ class Percentile(Method):
                 raise PruningError("Percentile: no amount given; write Percentile(0.8) for 80 % zeros.")
             amount = pattern.full
         super().__init__(amount, criterion, pattern, layers)
-        self.allocation = allocations.check(allocation)
+        allocation = allocations.check(allocation)
+        self.allocation = _named(allocation) if isinstance(allocation, Mapping) else allocation
+        _check_progress(self)
         for value in _stated_amounts(self):
             self.check_amount(value)
         ends = not isinstance(self.schedule, (schedules.Function, schedules.Tfmot))
         if pattern.full < 1.0 and ends and (isinstance(layers, Mapping) or not np.isclose(self.final, pattern.full)):
             raise PruningError(
-                f"{pattern!r} always ends at sparsity {pattern.full:.4g}, not at {self.final:.4g} or at amounts by "
-                f"layer; write Percentile({pattern.full:.4g}, pattern={pattern!r}), or leave the amount out."
+                f"{pattern!r} always ends at sparsity {pattern.full:.6g}, not at {self.final:.6g} or at amounts by "
+                f"layer; write Percentile({pattern.full:.6g}, pattern={pattern!r}), or leave the amount out."
             )
 
     def check_amount(self, amount: float) -> None:
@@ -255,8 +262,10 @@ class Percentile(Method):
         self, weights: list[PrunableWeight], units: Mapping[str, np.ndarray], amount: float
     ) -> dict[str, np.ndarray]:
         """Marks exactly as many units as the amount asks for."""
-        share = min(1.0, amount / self.pattern.full)
+        share = amount / self.pattern.full
         if self.pattern.full < 1.0:
+            # Such an amount is often written with few digits (0.6667 for 1:3); near enough means all of it.
+            share = 1.0 if share > 1.0 or np.isclose(share, 1.0) else share
             return allocations.choose("uniform", units, share)
         amounts = self.layers if isinstance(self.layers, Mapping) else self.allocation
         if isinstance(amounts, Mapping):
@@ -286,7 +295,7 @@ def get(identifier: Any) -> Method:
     """
     if isinstance(identifier, Method):
         return identifier
-    if isinstance(identifier, (int, float, Schedule)) and not isinstance(identifier, bool):
+    if isinstance(identifier, (int, float, np.integer, np.floating, Schedule)) and not isinstance(identifier, bool):
         return Percentile(identifier)
     if isinstance(identifier, Mapping) and "class_name" in identifier:
         return keras.saving.deserialize_keras_object(dict(identifier))
@@ -316,6 +325,10 @@ def _stated_amounts(method: Method) -> list[float]:
 def _named(layers: Any) -> Any:
     """`layers` in its lasting form: None, names, a mapping of names, or a predicate."""
     names = selectors(layers)
+    if isinstance(layers, Mapping):
+        for name, amount in layers.items():
+            if isinstance(amount, bool) or not isinstance(amount, (int, float, np.integer, np.floating)):
+                raise PruningError(f"layers: {amount!r} for {name!r} is no amount; write a number, such as 0.8.")
     return dict(zip(names, layers.values())) if isinstance(layers, Mapping) and isinstance(names, list) else names
 
 
@@ -330,7 +343,18 @@ def _progress(method: Method, amount: float) -> float:
     """How far the overall amount is on its way, for amounts given by layer."""
     if not isinstance(method.layers, Mapping) and not isinstance(getattr(method, "allocation", None), Mapping):
         return 1.0
-    return amount / method.final if method.final else 1.0
+    return min(1.0, amount / method.final) if method.final else 1.0
+
+
+def _check_progress(method: Method) -> None:
+    """Amounts by layer grow with the overall one, which therefore has to say where it ends."""
+    for name in ("layers", "allocation"):
+        amounts = getattr(method, name, None)
+        if isinstance(amounts, Mapping) and isinstance(method.amount, (schedules.Function, schedules.Tfmot)):
+            raise PruningError(
+                f"{name} gives amounts by layer ({listing(amounts)}), but {method.amount!r} does not say where it "
+                "ends, so their ramp is not known; write a schedule with a final amount, such as Polynomial(0.0, 0.8)."
+            )
 
 
 def _deserialized(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """A Keras model as a tree of layers: checking it, walking through it, copying it."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -113,19 +114,78 @@ def copy_model(
         PruningError: The model is subclassed and cannot be rebuilt from its config, or takes no `layer_copy`.
     """
     if is_graph(model):
-        copy = keras.models.clone_model(model, clone_function=layer_copy or fresh_layer, recursive=True)
+        with _not_compiled(model):
+            copy = keras.models.clone_model(model, clone_function=layer_copy or fresh_layer, recursive=True)
     else:
         if layer_copy is not None:
             raise PruningError(
                 f"'{model.name}' is a subclassed model ({type(model).__name__}) whose layers cannot be exchanged. "
                 "Prune it with PruningCallback in fit, or write it with the functional API."
             )
-        copy = _rebuilt(model)
-    if keep_compiled and model.compiled and not copy.compiled:
-        copy.compile_from_config(model.get_compile_config())
-    if not keep_compiled and copy.compiled:
-        copy.compiled = False
+        with _not_compiled(model):
+            copy = _rebuilt(model)
+    if keep_compiled and model.compiled:
+        compile_like(model, copy)
     return copy
+
+
+@contextlib.contextmanager
+def _not_compiled(model: keras.Model) -> Iterator[None]:
+    """Keeps `clone_model` from compiling its copies by way of JSON, which fails for a loss of the user's own."""
+    compiled = [part for part in [model, *(place.layer for place in places(model))] if getattr(part, "compiled", False)]
+    for part in compiled:
+        part.compiled = False
+    try:
+        yield
+    finally:
+        for part in compiled:
+            part.compiled = True
+
+
+def compile_like(model: keras.Model, copy: keras.Model) -> None:
+    """Compiles a copy with the same loss, metrics and settings as the model, and a fresh optimizer.
+
+    Losses and metrics of the user's own need not be registered with Keras, as they have to be in a saved model.
+
+    Raises:
+        PruningError: The optimizer or a metric cannot be built again from its config.
+    """
+    if type(model).compile is not keras.Model.compile:
+        copy.compile_from_config(model.get_compile_config())
+        return
+    # The arguments of compile() as they were given: only Keras' private record has them. Its public twin writes them
+    # as JSON, which cannot be read back where they are not registered. tests/test_models.py fails when it moves.
+    arguments = dict(model._compile_config.config)
+    optimizer = model.optimizer
+    scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    if scaled and not isinstance(arguments["optimizer"], keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer  # compile() adds its own scaling around it
+    try:
+        arguments["optimizer"] = _fresh_optimizer(optimizer)
+        for name in ("metrics", "weighted_metrics"):
+            arguments[name] = keras.tree.map_structure(_fresh_metric, arguments[name])
+    except Exception as error:
+        raise PruningError(
+            f"The compile settings of '{model.name}' cannot be copied: {error} Give that class get_config()."
+        ) from error
+    copy.compile(**arguments, auto_scale_loss=scaled)
+    if copy.optimizer is not None:
+        copy.optimizer.build(copy.trainable_variables)
+
+
+def _fresh_optimizer(optimizer: Any) -> Any:
+    if optimizer is None:
+        return None
+    # The config holds a learning-rate schedule as JSON; a class of the user's own is read back by its name.
+    # `_learning_rate` is the schedule itself, of which the public `learning_rate` is only the present value.
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    kinds = [type(inner), type(getattr(inner, "_learning_rate", None))]
+    with keras.saving.custom_object_scope({kind.__name__: kind for kind in kinds}):
+        return type(optimizer).from_config(optimizer.get_config())
+
+
+def _fresh_metric(metric: Any) -> Any:
+    return type(metric).from_config(metric.get_config()) if isinstance(metric, keras.metrics.Metric) else metric
 
 
 def fresh_layer(layer: Any) -> Any:

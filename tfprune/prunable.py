@@ -99,8 +99,12 @@ def prunable_weights(model: keras.Model, layers: Any = None) -> list[PrunableWei
         known = [place.path for place in places(model)]
         for name in chosen:
             if not any(_names(weight.place, weight.key, name) for weight in found):
-                has = f"'{name}' is there, but has no weight of rank 2 or more to prune. " if name in known else ""
-                raise PruningError(has or f"layers={name!r} matches no layer of '{model.name}'. {nearest(name, known)}")
+                if any(_names_layer(place.layer, place.path, name) for place in places(model)):
+                    raise PruningError(
+                        f"layers={name!r} is in '{model.name}', but has no weight of rank 2 or more to prune. "
+                        f"To prune a bias or a norm, name the weight itself, such as '{name}/bias'."
+                    )
+                raise PruningError(f"layers={name!r} matches no layer of '{model.name}'. {nearest(name, known)}")
     if not found:
         raise PruningError(
             f"'{model.name}' has no prunable weight"

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 
 from tfprune.errors import PruningError
 
@@ -42,7 +43,7 @@ class Schedule:
         self.begin = _moment(self, "begin", begin)
         self.end = _moment(self, "end", end)
         self.every = _moment(self, "every", every)
-        if isinstance(every, int) and every < 1:
+        if isinstance(self.every, int) and self.every < 1:
             raise PruningError(f"{self._name}: every={every} is no distance; write every=1 to update at each step.")
         if type(self.begin) is type(self.end) and self.begin > self.end:
             raise PruningError(f"{self._name}: begin={begin} comes after end={end}; swap them.")
@@ -75,11 +76,16 @@ class Schedule:
         if total_steps < 1:
             raise PruningError(f"{self._name}: a run of {total_steps} steps trains nothing; give it at least one step.")
         begin, end = (_step(moment, total_steps) for moment in (self.begin, self.end))
-        if end > total_steps - 1 or begin > end:
+        if begin > end:
+            raise PruningError(
+                f"{self._name} begins at step {begin} and ends at step {end} of this run of {total_steps} steps, so "
+                f"its final amount would never be reached. State both as steps, or both as shares of the run."
+            )
+        if end > total_steps - 1:
             raise PruningError(
                 f"{self._name} runs from step {begin} to step {end}, but this run has steps 0 to {total_steps - 1}, "
                 f"so its final amount would never be reached. Write shares of the run, such as begin=0.0, "
-                f"end={DEFAULT_END}, or train for {max(begin, end) + 1} steps."
+                f"end={DEFAULT_END}, or train for {end + 1} steps."
             )
         every = self.every if isinstance(self.every, int) else max(1, round(self.every * total_steps))
         return BoundSchedule(self, begin, end, every, total_steps)
@@ -113,7 +119,7 @@ class Schedule:
         return cls(**config)
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.get_config() == other.get_config()  # type: ignore[attr-defined]
+        return isinstance(other, Schedule) and type(self) is type(other) and self.get_config() == other.get_config()
 
     def __hash__(self) -> int:
         return hash((type(self), repr(self.get_config())))
@@ -374,8 +380,13 @@ class Piecewise(Schedule):
         return min(self.amounts.values()), max(self.amounts.values())
 
     def moments(self, bound: "BoundSchedule") -> Iterator[int]:
-        steps = (_step(moment, bound.total_steps) for moment in self.amounts)
-        yield from (step for step in steps if bound.begin <= step <= bound.end)
+        steps = [_step(moment, bound.total_steps) for moment in self.amounts]
+        if steps[-1] > bound.end:
+            raise PruningError(
+                f"Piecewise ends at step {bound.end}, before its last moment at step {steps[-1]}, so its final amount "
+                f"{self.final} would never be reached. Leave end= out, or take that moment out."
+            )
+        yield from (step for step in steps if bound.begin <= step)
         yield bound.begin
         yield bound.end
         if self.refine is not None:
@@ -432,6 +443,10 @@ class Function(Schedule):
         function = keras.saving.serialize_keras_object(self.function)
         return {"function": function, **super().get_config()}
 
+    def __repr__(self) -> str:
+        name = getattr(self.function, "__name__", self.function)
+        return f"Function({name}, begin={self.begin}, end={self.end}, every={self.every})"
+
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Function":
         function = keras.saving.deserialize_keras_object(config["function"])
@@ -443,12 +458,24 @@ class Tfmot(Schedule):
     """A `PruningSchedule` of tensorflow-model-optimization of an unknown class, asked step by step; `get` makes it.
 
     Such an object answers `schedule(step)` with a pair: whether to prune there, and the sparsity. It does not say
-    when it ends, so the run is asked whole when it begins.
+    when it ends, so the run is asked whole when it begins. Where its amount still grows after the last step at which
+    it prunes, the last step of the run prunes too, so that this growth is not lost.
     """
 
     def __init__(self, schedule: Callable[[int], tuple[Any, Any]]):
         super().__init__(0, 1.0, 1)
         self.schedule = schedule
+
+    @property
+    def final(self) -> float:
+        raise PruningError(
+            f"{type(self.schedule).__name__} does not say where it ends outside of `fit`; "
+            "for one-shot use write the number."
+        )
+
+    @property
+    def extremes(self) -> tuple[float, float]:
+        return 0.0, 0.0  # unknown until it is asked; the method checks every amount again when it is used
 
     def moments(self, bound: "BoundSchedule") -> Iterator[int]:
         fired = [step for step in range(bound.total_steps) if bool(self.schedule(step)[0])]
@@ -458,6 +485,9 @@ class Tfmot(Schedule):
                 "write a tfprune schedule in shares of the run, such as Polynomial(0.0, 0.8)."
             )
         yield from fired
+        last = bound.total_steps - 1
+        if self.amount_at_step(last, bound) > self.amount_at_step(fired[-1], bound):
+            yield last
 
     def amount_at_step(self, step: int, bound: "BoundSchedule") -> float:
         return float(self.schedule(step)[1])
@@ -467,6 +497,15 @@ class Tfmot(Schedule):
             f"{type(self.schedule).__name__} is a class of the user's built on tensorflow-model-optimization and "
             "cannot be saved with a model; write the same ramp as a tfprune schedule."
         )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tfmot) and self.schedule == other.schedule
+
+    def __hash__(self) -> int:
+        return hash((type(self), id(self.schedule)))
+
+    def __repr__(self) -> str:
+        return f"Tfmot({type(self.schedule).__name__})"
 
 
 def get(identifier: Any) -> Schedule:
@@ -482,13 +521,13 @@ def get(identifier: Any) -> Schedule:
     """
     if isinstance(identifier, Schedule):
         return identifier
-    if isinstance(identifier, (int, float)) and not isinstance(identifier, bool):
+    if isinstance(identifier, (int, float, np.integer, np.floating)) and not isinstance(identifier, bool):
         return Polynomial(0.0, float(identifier))
     if isinstance(identifier, Mapping) and "class_name" in identifier:
         return keras.saving.deserialize_keras_object(dict(identifier))
     if _is_tfmot(identifier):
         return _from_tfmot(identifier)
-    if callable(identifier):
+    if callable(identifier) and not isinstance(identifier, type):
         return Function(identifier)
     raise PruningError(
         f"{identifier!r} is no schedule; give a number, a schedule such as Polynomial(0.0, 0.8), "
@@ -503,7 +542,7 @@ def _is_tfmot(identifier: Any) -> bool:
 
 def _from_tfmot(schedule: Any) -> Schedule:
     config = schedule.get_config().get("config", {}) if hasattr(schedule, "get_config") else {}
-    timing = {
+    timing: dict[str, Any] = {
         "begin": config.get("begin_step"),
         "end": 1.0 if config.get("end_step", -1) == -1 else config["end_step"],
         "every": config.get("frequency"),
@@ -520,6 +559,8 @@ def _number(text: str) -> Moment:
 
 
 def _moment(schedule: Schedule, name: str, value: Any) -> Moment:
+    if isinstance(value, (np.integer, np.floating)):
+        value = value.item()
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise PruningError(
             f"{schedule._name}: {name}={value!r} is no moment; "
@@ -528,8 +569,9 @@ def _moment(schedule: Schedule, name: str, value: Any) -> Moment:
     if isinstance(value, int) and value < 0:
         raise PruningError(f"{schedule._name}: {name}={value} is negative; steps count from 0.")
     if isinstance(value, float) and not 0.0 <= value <= 1.0:
+        example = round(value) if 1.0 < value < math.inf else 100
         raise PruningError(
-            f"{schedule._name}: {name}={value} is no share of a run in [0, 1]; write {name}={round(value)} for a step."
+            f"{schedule._name}: {name}={value} is no share of a run in [0, 1]; write {name}={example} for a step."
         )
     return value
 

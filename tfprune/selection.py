@@ -31,7 +31,8 @@ def smallest(scores: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
     if count >= total:
         return [np.ones(array.shape, bool) for array in scores]
     threshold = kth_smallest(scores, count)
-    chosen = [array < threshold for array in scores]
+    # In C order whatever the order of the scores: the ties below are written through a flat view.
+    chosen = [np.less(array, threshold, order="C") for array in scores]
     ties = count - sum(int(np.count_nonzero(mark)) for mark in chosen)
     for array, mark in zip(scores, chosen):
         if ties == 0:
