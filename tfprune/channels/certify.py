@@ -1,0 +1,161 @@
+"""Certificates: is the shrunk model the same function as the masked one?"""
+
+import enum
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune.channels.plan import plan_shrink
+from tfprune.channels.groups import weight_keys
+from tfprune.errors import PruningError
+from tfprune.nodes import is_graph
+from tfprune.report import Column, Report
+
+TOLERANCE = 1e-5
+"""Largest difference, relative to the output's scale, that rounding in float32 accounts for."""
+
+
+class Exactness(enum.Enum):
+    """How the smaller model relates to the masked one."""
+
+    EXACT = "exact: only zeros were removed"
+    FOLDED = "exact after folding a constant into a bias"
+    EQUAL = "equal on these inputs, not proven for others"
+    APPROXIMATE = "approximate"
+
+
+class Certificate(Report):
+    """The largest difference between two models, per output, and what is known beyond the inputs that were tried.
+
+    Attributes:
+        exactness: the class of exactness.
+        largest: largest difference over all outputs, relative to the scale of each.
+        samples: how many inputs were compared.
+    """
+
+    title = "Certificate"
+    columns = (
+        Column("output", "output"),
+        Column("shape", "shape"),
+        Column("scale", "scale", ".3g"),
+        Column("difference", "largest difference", ".2e"),
+        Column("relative", "relative to scale", ".2e"),
+    )
+    plotted = "relative"
+
+    def __init__(self, rows: Sequence[dict[str, Any]], exactness: Exactness, samples: int):
+        self._rows = list(rows)
+        self.exactness = exactness
+        self.samples = samples
+
+    @property
+    def largest(self) -> float:
+        return max(row["relative"] for row in self._rows)
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [dict(row) for row in self._rows]
+
+    def totals(self) -> dict[str, Any]:
+        return {"relative": self.largest}
+
+    def notes(self) -> list[str]:
+        return [f"{self.exactness.value} ({self.samples} inputs compared)."]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "exactness": self.exactness.name.lower(), "samples": self.samples}
+
+
+def certify(masked: keras.Model, shrunk: keras.Model, data: Any = None, *, samples: int = 8, seed: int = 0) -> Certificate:
+    """Compares the outputs of a masked model with those of the smaller one.
+
+    Args:
+        masked: the model before shrinking, with the zeros of its masks.
+        shrunk: the model after.
+        data: inputs, as `predict` takes them. Default: `samples` random ones in the range of the standard normal
+            distribution (whole numbers where an input is one).
+        samples: how many random inputs.
+        seed: of the random inputs.
+
+    Returns:
+        The differences, and the class of exactness: exact when the smaller model has just the channels that can be
+        shown to be dead in the masked one, so that the difference is rounding; else what the comparison says.
+
+    Raises:
+        PruningError: the models have different inputs or outputs, or the outputs are not finite.
+    """
+    inputs = _random_inputs(masked, samples, seed) if data is None else data
+    before, after = _outputs(masked, inputs), _outputs(shrunk, inputs)
+    if len(before) != len(after):
+        raise PruningError(f"'{masked.name}' has {len(before)} outputs, '{shrunk.name}' {len(after)}.")
+    rows = []
+    for name, left, right in zip(_names(masked, len(before)), before, after):
+        if left.shape != right.shape:
+            raise PruningError(f"Output '{name}' has shape {left.shape} in one model and {right.shape} in the other.")
+        if not np.isfinite(left).all():
+            raise PruningError(f"Output '{name}' of '{masked.name}' is not finite on these inputs; give others.")
+        scale = float(np.abs(left).max()) if left.size else 0.0
+        difference = float(np.abs(left - right).max()) if left.size else 0.0
+        relative = difference / scale if scale else float(difference > 0)
+        rows.append(
+            {
+                "output": name,
+                "shape": "x".join(map(str, left.shape[1:])) or "1",
+                "scale": scale,
+                "difference": difference,
+                "relative": relative,
+            }
+        )
+    count = len(keras.tree.flatten(inputs)[0])
+    largest = max((row["relative"] for row in rows), default=0.0)
+    return Certificate(rows, _exactness(masked, shrunk, largest), count)
+
+
+def _exactness(masked: keras.Model, shrunk: keras.Model, largest: float) -> Exactness:
+    if not largest <= TOLERANCE:
+        return Exactness.APPROXIMATE
+    if is_graph(masked) and is_graph(shrunk):
+        plan = plan_shrink(masked)
+        if _sizes_by_plan(masked, plan) == _sizes(shrunk):
+            return Exactness.FOLDED if plan.folds else Exactness.EXACT
+    return Exactness.EQUAL
+
+
+def _sizes(model: keras.Model) -> dict[str, tuple[int, ...]]:
+    keys = weight_keys(model)
+    return {keys[id(v)]: tuple(v.shape) for v in model.weights if id(v) in keys}
+
+
+def _sizes_by_plan(model: keras.Model, plan: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+    from tfprune.channels.groups import traced_groups
+    from tfprune.channels.rebuild import _Rebuild
+
+    groups = traced_groups(model)
+    rebuild = _Rebuild(groups, groups.removed(dict(plan)))
+    return {groups.keys[id(v)]: rebuild.size(v) for v in model.weights if id(v) in groups.keys}
+
+
+def _outputs(model: keras.Model, inputs: Any) -> list[np.ndarray]:
+    outputs = model.predict(inputs, verbose=0)
+    return [np.asarray(x, np.float64) for x in keras.tree.flatten(outputs)]
+
+
+def _names(model: keras.Model, count: int) -> list[str]:
+    names = list(getattr(model, "output_names", None) or [])
+    return names if len(names) == count else [f"output_{index}" for index in range(count)]
+
+
+def _random_inputs(model: keras.Model, samples: int, seed: int) -> Any:
+    if not getattr(model, "inputs", None):
+        raise PruningError(f"'{model.name}' does not tell the shapes of its inputs; give data.")
+    generator = np.random.default_rng(seed)
+
+    def draw(tensor: Any) -> np.ndarray:
+        shape = [samples, *(16 if size is None else size for size in tensor.shape[1:])]
+        if "int" in str(tensor.dtype) or "bool" in str(tensor.dtype):
+            return generator.integers(0, 2, shape).astype(tensor.dtype)
+        return generator.normal(size=shape).astype("float32")
+
+    structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+    return keras.tree.map_structure(draw, structure)

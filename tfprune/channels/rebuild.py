@@ -1,0 +1,327 @@
+"""Shrinking: a plan carried out as a new, smaller, plain Keras model."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune.channels.graph import Role, Trace
+from tfprune.channels.groups import ChannelGroups, require_plain, traced_groups
+from tfprune.channels.labels import Channels
+from tfprune.channels.optimizer import carry_slots
+from tfprune.channels.plan import ShrinkPlan, check_plan, plan_shrink
+from tfprune.channels.rules import Resized, find
+from tfprune.errors import PruningError
+from tfprune.nodes import is_graph, nodes_in_order, require_graph
+
+
+def shrink(model: Any, plan: ShrinkPlan | None = None, *, optimizer: bool = False) -> keras.Model:
+    """Builds the smaller model: the channels that a plan removes are gone from every weight.
+
+    The result is a plain Keras model that needs nothing of tfprune: same input and output names, trainable flags,
+    regularizers and compile settings, and the weights that are left. The model that is given stays as it is, and
+    nothing is shared with it.
+
+    Args:
+        model: functional or Sequential, with plain layers (after `strip_masks`).
+        plan: from `plan_shrink`. Default: every channel that is dead already; none: an equal copy, with a warning.
+        optimizer: whether the state of the optimizer comes along (momenta, step count), so that training goes on
+            without a jump. By default the new model's optimizer starts afresh.
+
+    Raises:
+        PruningError: the model's graph cannot be read, its layers are wrapped, the plan was made for another model or
+            would empty a layer, or a layer cannot be made anew from its configuration.
+
+    Example:
+        small = tfprune.shrink(tfprune.strip_masks(model))
+        small.save("small.keras")
+    """
+    require_graph(model, "Shrinking")
+    require_plain(model)
+    if plan is None:
+        plan = plan_shrink(model)
+        if not plan.removes:
+            warnings.warn(
+                f"'{model.name}' has no dead channel: the result is an equal copy. To choose channels, give a plan: "
+                "shrink(model, plan_shrink(model, Structured(0.5))).",
+                stacklevel=2,
+            )
+    approximate = isinstance(plan, ShrinkPlan) and plan.approximate
+    folds = isinstance(plan, ShrinkPlan) and bool(plan.folds)
+    groups = traced_groups(model, approximate=approximate, values=folds)
+    gone = groups.removed(check_plan(plan, groups))
+    rebuild = _Rebuild(groups, gone)
+    small = rebuild.model(model)
+    rebuild.set_weights()
+    if folds:
+        rebuild.fold_constants(set(plan.folds))
+    _copy_flags(model, small, rebuild.copies)
+    _compile_alike(model, small)
+    if optimizer:
+        carry_slots(model, small, rebuild.kept_axes, rebuild.pairs())
+    return small
+
+
+class _Rebuild:
+    """Copies of layers with new sizes, called as the old ones were."""
+
+    def __init__(self, groups: ChannelGroups, gone: np.ndarray):
+        self.trace: Trace = groups.trace
+        self.groups = groups
+        self.gone = gone
+        self.copies: dict[int, Any] = {}  # by id of the old layer
+        self.originals: dict[int, Any] = {}
+        self.resized: dict[int, Resized] = {}
+        self.kept_axes: dict[int, dict[int, np.ndarray]] = self._kept_axes()
+
+    # Sizes
+
+    def _kept_axes(self) -> dict[int, dict[int, np.ndarray]]:
+        """By id of a variable: the positions that stay along each axis that loses some."""
+        kept: dict[int, dict[int, np.ndarray]] = {}
+        for use in self.trace.uses:
+            stays = ~self.gone[self.trace.partition.root[use.line.labels]]
+            axes = kept.setdefault(id(use.variable), {})
+            axes[use.axis] = axes[use.axis] & stays if use.axis in axes else stays
+        return kept
+
+    def size(self, variable: Any) -> tuple[int, ...]:
+        axes = self.kept_axes.get(id(variable), {})
+        return tuple(int(axes[a].sum()) if a in axes else int(n) for a, n in enumerate(variable.shape))
+
+    def kept(self, channels: Channels, axis: int) -> np.ndarray | None:
+        """Which positions along an axis of a tensor stay; None when all do."""
+        axis = channels.axis(axis)
+        stays = None
+        for factor in channels.factors:
+            if axis in factor.axes:
+                alive = self.trace.alive(factor, axis, self.gone)
+                stays = alive if stays is None else stays & alive
+        return None if stays is None or stays.all() else stays
+
+    def shape(self, channels: Channels) -> tuple[int | None, ...]:
+        shape = []
+        for axis, size in enumerate(channels.shape):
+            kept = self.kept(channels, axis)
+            shape.append(size if kept is None else int(kept.sum()))
+        return tuple(shape)
+
+    def resized_for(self, node: Any) -> Resized:
+        visit = self.trace.calls[id(node)]
+        inputs, outputs = visit.inputs, visit.outputs
+        return Resized(
+            self.size,
+            [self.shape(channels) for channels in inputs],
+            [self.shape(channels) for channels in outputs],
+            [channels.shape for channels in outputs],
+            lambda index, axis: self.kept(outputs[index], axis),
+            lambda index, axis: self.kept(inputs[index], axis),
+        )
+
+    # Layers and models
+
+    def model(self, model: Any, input_shapes: Sequence[tuple[int | None, ...]] | None = None) -> Any:
+        """A copy of a model, nested models in it included."""
+        inputs = [self._input(tensor, index, input_shapes) for index, tensor in enumerate(model.inputs)]
+        if isinstance(model, keras.Sequential):
+            copy = self._sequential(model, inputs[0])
+        else:
+            copy = self._functional(model, inputs)
+        self._remember(model, copy)
+        return copy
+
+    def _input(self, tensor: Any, index: int, shapes: Sequence[tuple[int | None, ...]] | None) -> Any:
+        layer = tensor._keras_history.operation
+        config = layer.get_config()
+        if shapes is not None:
+            config["batch_shape"] = shapes[index]
+        return type(layer).from_config(config).output
+
+    def _functional(self, model: Any, inputs: Sequence[Any]) -> Any:
+        values = {id(old): new for old, new in zip(model.inputs, inputs)}
+        for node in nodes_in_order(model.inputs, model.outputs):
+
+            def fill(x: Any) -> Any:
+                return values[id(x)] if isinstance(x, keras.KerasTensor) else x
+
+            args = keras.tree.map_structure(fill, node.arguments.args)
+            kwargs = keras.tree.map_structure(fill, node.arguments.kwargs)
+            results = keras.tree.flatten(self._call(node, args, kwargs))
+            values.update((id(old), new) for old, new in zip(node.output_tensors, results))
+
+        def new(old: Any) -> Any:
+            return values[id(old)]
+
+        structures = keras.tree.map_structure(new, model.input), keras.tree.map_structure(new, model.output)
+        # A subclass that takes inputs and outputs, with its own train_step, stays what it is.
+        alike = type(model) if _takes_graph(type(model)) else keras.Model
+        return alike(*structures, name=model.name)
+
+    def _sequential(self, model: Any, inputs: Any) -> Any:
+        layers = [inputs]
+        tensor = model.inputs[0]
+        by_layer = {id(node.operation): node for node in nodes_in_order(model.inputs, model.outputs)}
+        for layer in model.layers:
+            node = by_layer[id(layer)]
+            layers.append(self.copy(layer, node, [layers[-1].shape if layers[-1] is inputs else None]))
+        del tensor
+        return keras.Sequential(layers, name=model.name)
+
+    def _call(self, node: Any, args: Any, kwargs: Any) -> Any:
+        operation = node.operation
+        path = self.trace.calls[id(node)].path if id(node) in self.trace.calls else operation.name
+        given = [x for x in keras.tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
+        try:
+            if isinstance(operation, keras.Layer):
+                copy = self.copy(operation, node, [tensor.shape for tensor in given])
+                results = copy(*args, **kwargs)
+            else:
+                results = self._replay(operation, node, args, kwargs)
+        except PruningError:
+            raise
+        except Exception as error:
+            raise PruningError(f"Layer '{path}' ({type(operation).__name__}) does not fit its neighbours: {error}") from error
+        self._check_shapes(node, keras.tree.flatten(results), path)
+        return results
+
+    def _replay(self, operation: Any, node: Any, args: Any, kwargs: Any) -> Any:
+        entry = find(operation)
+        if entry is not None and entry.replay is not None:
+            return entry.replay(operation, args, kwargs, self.resized_for(node))
+        return type(operation).from_config(operation.get_config())(*args, **kwargs)
+
+    def copy(self, layer: Any, node: Any, shapes: Sequence[Any]) -> Any:
+        """The layer's copy with its new sizes; made once."""
+        if id(layer) in self.copies:
+            return self.copies[id(layer)]
+        if is_graph(layer):
+            return self.model(layer, [self.shape(self._incoming(tensor)) for tensor in node.input_tensors])
+        config = layer.get_config()
+        entry = find(layer)
+        resized = self.resized_for(node)
+        if entry is not None and entry.resize is not None:
+            entry.resize(layer, config, resized)
+        self.resized[id(layer)] = resized
+        try:
+            copy = _from_config(layer, config)
+        except Exception as error:
+            raise PruningError(
+                f"Layer '{layer.name}' ({type(layer).__name__}) cannot be made anew from its configuration: {error} "
+                "Give its class a get_config() that returns every argument of __init__."
+            ) from error
+        self._remember(layer, copy)
+        return copy
+
+    def _incoming(self, tensor: Any) -> Channels:
+        return self.trace.tensors[id(tensor)]
+
+    def _remember(self, old: Any, new: Any) -> None:
+        self.copies[id(old)] = new
+        self.originals[id(old)] = old
+
+    def _check_shapes(self, node: Any, results: Sequence[Any], path: str) -> None:
+        if id(node) not in self.trace.calls:
+            return
+        for index, (channels, result) in enumerate(zip(self.trace.calls[id(node)].outputs, results)):
+            expected = self.shape(channels)
+            if any(a is not None and b is not None and a != b for a, b in zip(expected, result.shape)):
+                raise PruningError(
+                    f"Layer '{path}' ({type(node.operation).__name__}) gives shape {tuple(result.shape)} at output "
+                    f"{index} after shrinking, but its channel rule says {expected}. Correct the rule or its resize."
+                )
+
+    # Weights
+
+    def pairs(self) -> list[tuple[Any, Any]]:
+        """Old and new variables side by side."""
+        pairs = []
+        for key, old in self.originals.items():
+            if isinstance(old, keras.Model):
+                continue
+            new = self.copies[key]
+            if len(old.variables) != len(new.variables):
+                raise PruningError(
+                    f"The copy of layer '{old.name}' ({type(old).__name__}) has {len(new.variables)} weights instead "
+                    f"of {len(old.variables)}; does get_config() return every argument of __init__?"
+                )
+            pairs += list(zip(old.variables, new.variables))
+        return pairs
+
+    def set_weights(self) -> None:
+        """Gives every new variable the entries of the old one that stay."""
+        for old, new in self.pairs():
+            value = self.cut(old, keras.ops.convert_to_numpy(old) if self.kept_axes.get(id(old)) else old.value)
+            if tuple(value.shape) != tuple(new.shape):
+                raise PruningError(
+                    f"Weight '{self.groups.keys.get(id(old), old.path)}' has shape {tuple(new.shape)} after shrinking, "
+                    f"but {tuple(value.shape)} by its channel rule. Correct the rule or its resize."
+                )
+            new.assign(value)
+        for key, old in self.originals.items():
+            entry = None if isinstance(old, keras.Model) else find(old)
+            if entry is not None and entry.adjust is not None:
+                entry.adjust(old, self.copies[key], self.resized[key])
+            if hasattr(self.copies[key], "finalize_state"):  # preprocessing layers derive values from their weights
+                self.copies[key].finalize_state()
+
+    def cut(self, variable: Any, value: Any) -> Any:
+        """The entries of a variable's value (or of an optimizer's slot for it) that stay."""
+        for axis, kept in self.kept_axes.get(id(variable), {}).items():
+            if not kept.all():
+                value = np.compress(kept, value, axis)
+        return value
+
+    def fold_constants(self, names: set[str]) -> None:
+        """Moves what removed constant channels gave to the layers that listened into the biases of those layers."""
+        chosen = np.zeros(self.trace.size, bool)
+        for name in names:
+            chosen[self.groups[name].roots] = True
+        chosen &= self.gone
+        new_variables = {id(old): new for old, new in self.pairs()}
+        for use in self.trace.uses:
+            lost = chosen[self.trace.partition.root[use.line.labels]]
+            if use.role is not Role.INPUT or not use.foldable or not lost.any():
+                continue
+            kernel = np.moveaxis(keras.ops.convert_to_numpy(use.variable), use.axis, 0)[lost]
+            out_axis = -2 if type(use.operation).__name__.endswith("Transpose") else -1
+            constant = np.where(np.isfinite(use.line.now[lost]), use.line.now[lost], 0.0)
+            given = np.tensordot(constant, kernel, 1)
+            given = given.sum(axis=tuple(a for a in range(given.ndim) if a != given.ndim + out_axis))
+            bias = new_variables[id(use.operation.bias)]
+            bias.assign_add(self.cut(use.operation.bias, given).astype(bias.dtype))
+
+
+def _from_config(layer: Any, config: dict[str, Any]) -> Any:
+    if isinstance(layer, keras.layers.Lambda):
+        # The user's own model is at hand, so its lambda is no more dangerous than it was.
+        return type(layer).from_config(config, safe_mode=False)
+    return type(layer).from_config(config)
+
+
+def _takes_graph(cls: type) -> bool:
+    """Whether a model class is made from inputs and outputs, as keras.Model is."""
+    defining = next(base for base in cls.__mro__ if "__init__" in vars(base))
+    return defining.__module__.startswith("keras.")
+
+
+def _copy_flags(old: Any, new: Any, copies: dict[int, Any]) -> None:
+    """Gives layers and models their trainable flags, from the outside in: a model's flag sets those of its layers."""
+    if new.trainable != old.trainable:
+        new.trainable = old.trainable
+    for layer in getattr(old, "layers", []):
+        if id(layer) in copies:
+            _copy_flags(layer, copies[id(layer)], copies)
+
+
+def _compile_alike(old: Any, new: Any) -> None:
+    if not old.compiled:
+        return
+    try:
+        new.compile_from_config(old.get_compile_config())
+    except Exception as error:
+        warnings.warn(
+            f"The compile settings of '{old.name}' cannot be copied ({error}); call compile() on the result.",
+            stacklevel=3,
+        )

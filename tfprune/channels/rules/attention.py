@@ -1,0 +1,215 @@
+"""Attention: whole heads may go, and the width inside heads."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune.channels.graph import Role, Visit
+from tfprune.channels.labels import Channels, Line, unvalued
+from tfprune.channels.reasons import Reason
+from tfprune.channels.rules.registry import Resized, layer_rule
+
+layers = keras.layers
+
+
+def _resize_multi_head(layer: Any, config: dict[str, Any], new: Resized) -> None:
+    heads, key_dim = new.size(layer.query_dense.kernel)[1:]
+    output = new.size(layer.output_dense.kernel)[2]
+    config.update(num_heads=heads, key_dim=key_dim, value_dim=new.size(layer.value_dense.kernel)[2])
+    if config.get("output_shape") or output != new.inputs[0][-1]:
+        config["output_shape"] = [output]
+
+
+def _rescale_query(old: Any, layer: Any, new: Resized) -> None:
+    """Scores are divided by the root of the key's width, which is now smaller: the query makes up for it."""
+    ratio = layer.query_dense.kernel.shape[2] / old.query_dense.kernel.shape[2]
+    if ratio != 1:
+        for variable in layer.query_dense.weights:
+            variable.assign(variable * math.sqrt(ratio))
+
+
+@layer_rule(layers.MultiHeadAttention, resize=_resize_multi_head, adjust=_rescale_query)
+def multi_head_attention(visit: Visit) -> list[Channels]:
+    """Three projections into (heads, width), and one out of them."""
+    layer = visit.layer
+    if len(layer.output_dense.kernel.shape) != 3:
+        return visit.freeze_all(Reason.INPUT_SHAPE)
+    size, key_dim = layer.query_dense.kernel.shape[1:]
+    heads = visit.fresh(size, "heads")
+    keys = visit.fresh(key_dim, "key_dim")
+    values = visit.fresh(layer.value_dense.kernel.shape[2], "value_dim")
+    output = visit.fresh(layer.output_dense.kernel.shape[2])
+    _attend(visit, heads, heads, keys, values, output)
+    return _results(visit, output, heads)
+
+
+def _resize_grouped_query(layer: Any, config: dict[str, Any], new: Resized) -> None:
+    query, key = new.size(layer.query_dense.kernel), new.size(layer.key_dense.kernel)
+    config.update(num_query_heads=query[1], num_key_value_heads=key[1], head_dim=query[2])
+
+
+@layer_rule(layers.GroupQueryAttention, resize=_resize_grouped_query, adjust=_rescale_query)
+def grouped_query_attention(visit: Visit) -> list[Channels]:
+    """Several query heads share the key and value of one: they go together, one width serves all projections."""
+    layer = visit.layer
+    size, width = layer.key_dense.kernel.shape[1:]
+    heads = visit.fresh(size, "heads")
+    keys = visit.fresh(width, "head_dim")
+    # The layer gives as many channels as its query has, and has no setting to tell them apart.
+    lines, _ = visit.take(visit.input)
+    output = lines[0].labels if lines else None
+    queries = np.repeat(heads, layer.num_repeats)
+    _attend(visit, queries, heads, keys, keys, output)
+    return _results(visit, output, queries)
+
+
+def _attend(
+    visit: Visit,
+    queries: np.ndarray,
+    heads: np.ndarray,
+    keys: np.ndarray,
+    values: np.ndarray,
+    output: np.ndarray | None,
+) -> None:
+    """Records the weights of multi-head attention: labels of query heads, of key and value heads, and of widths."""
+    layer = visit.layer
+    tensors = dict(zip(("query", "value", "key"), visit.inputs))
+    sources = {name: visit.args[i] if len(visit.args) > i else visit.kwargs.get(name) for i, name in enumerate(tensors)}
+    query, value = (s if isinstance(s, Channels) else visit.input for s in (sources["query"], sources.get("value")))
+    key = sources.get("key")
+    key = key if isinstance(key, Channels) else value
+    projections = [(layer.query_dense, query, queries, keys), (layer.key_dense, key, heads, keys)]
+    projections += [(layer.value_dense, value, heads, values)]
+    if getattr(layer, "_use_gate", getattr(layer, "use_gate", False)):
+        # The gate has no public name; without it its weights would be missed, so tests hold it to this one.
+        projections.append((layer._gate_dense, query, queries, values))
+    for dense, source, head_labels, widths in projections:
+        lines, rest = visit.take(source)
+        for factor in rest:
+            visit.freeze(factor, Reason.OTHER_AXIS)
+        for line in lines:
+            visit.use(Role.INPUT, dense.kernel, 0, line)
+        for axis, labels in ((1, head_labels), (2, widths)):
+            visit.use(Role.OUTPUT, dense.kernel, axis, labels)
+            visit.use(Role.BIAS, dense.bias, axis - 1, labels)
+    for mask in visit.inputs:
+        if not any(mask is source for source in (query, key, value)):
+            visit.freeze(mask, Reason.OTHER_AXIS)
+    silent_keys = _silent(visit, layer.query_dense, 2) | _silent(visit, layer.key_dense, 2)
+    visit.demand_zero(keys, np.zeros(len(keys)), np.where(silent_keys, 0.0, math.nan), Reason.MIXED)
+    kernel = layer.output_dense.kernel
+    repeats = len(queries) // len(heads)
+    silent_heads = np.repeat(_silent(visit, layer.value_dense, 1), repeats)
+    visit.use(Role.INPUT, kernel, 0, _line(queries, silent_heads))
+    visit.use(Role.INPUT, kernel, 1, _line(values, _silent(visit, layer.value_dense, 2)))
+    if output is not None:
+        visit.use(Role.OUTPUT, kernel, 2, output)
+        visit.use(Role.BIAS, layer.output_dense.bias, 0, output)
+
+
+def _silent(visit: Visit, dense: Any, axis: int) -> np.ndarray:
+    """Where a projection gives zero today along an axis of its kernel."""
+    quiet = visit.values.is_zero(dense.kernel, axis)
+    return quiet if dense.bias is None else quiet & visit.values.is_zero(dense.bias, axis - 1)
+
+
+def _line(labels: np.ndarray, silent: np.ndarray) -> Line:
+    return unvalued(labels).with_values(0.0, np.where(silent, 0.0, math.nan))
+
+
+def _results(visit: Visit, output: np.ndarray | None, heads: np.ndarray) -> list[Channels]:
+    now = math.nan
+    factors = []
+    if output is not None:
+        kernel, bias = visit.layer.output_dense.kernel, visit.layer.output_dense.bias
+        quiet = visit.values.is_zero(kernel, 2)
+        values = np.where(quiet, visit.values.vector(bias, len(output)), now)
+        factors = [visit.along(-1, unvalued(output).with_values(0.0, values))]
+    results = [visit.result(factors)]
+    if len(visit.shapes) > 1:  # the scores, one map per head
+        results.append(visit.result([visit.along(1, heads, 1)], 1))
+    return results
+
+
+@layer_rule(layers.Attention)
+def attention(visit: Visit) -> list[Channels]:
+    """Scores are products of query and key, summed over their channels; the value's channels pass."""
+    query, value, key = _sources(visit)
+    if visit.layer.score_mode == "dot":
+        _scores(visit, query, key)
+    else:  # "concat": tanh(query + key), summed over their channels
+        lines = [line for tensor in (query, key) for line in _lines(visit, tensor)]
+        _summed(visit, lines, len(lines) == 2)
+    return _weighted_sum(visit, value)
+
+
+@layer_rule(layers.AdditiveAttention)
+def additive_attention(visit: Visit) -> list[Channels]:
+    """Scores are tanh(query + key), weighted by `scale` where there is one and summed over their channels."""
+    query, value, key = _sources(visit)
+    lines = [line for tensor in (query, key) for line in _lines(visit, tensor)]
+    scale = visit.layer.scale if visit.layer.use_scale else None
+    if scale is None:
+        _summed(visit, lines, len(lines) == 2)
+    elif len(lines) == 2:
+        visit.join(lines[0].labels, lines[1].labels)
+        visit.use(Role.INPUT, scale, 0, lines[0].with_values(math.nan, np.where(
+            (lines[0].now == 0) & (lines[1].now == 0), 0.0, math.nan)))  # fmt: skip
+    else:
+        for line in lines:
+            visit.freeze(line, Reason.FIXED_PARTNER)
+    return _weighted_sum(visit, value)
+
+
+def _sources(visit: Visit) -> tuple[Channels, Channels, Channels]:
+    given = visit.args[0] if visit.args else visit.kwargs["inputs"]
+    query, value = given[0], given[1]
+    return query, value, given[2] if len(given) > 2 else value
+
+
+def _lines(visit: Visit, tensor: Channels) -> list[Line]:
+    lines, rest = visit.take(tensor)
+    for factor in rest:
+        visit.freeze(factor, Reason.OTHER_AXIS)
+    return lines
+
+
+def _summed(visit: Visit, lines: Sequence[Line], complete: bool) -> None:
+    """tanh of a sum, added up over channels: both must go, and be zero."""
+    if not complete:
+        for line in lines:
+            visit.freeze(line, Reason.FIXED_PARTNER)
+        return
+    visit.join(lines[0].labels, lines[1].labels)
+    values = [
+        np.where(np.all([getattr(line, name) == 0 for line in lines], axis=0), 0.0, math.nan)
+        for name in ("masked", "now")
+    ]
+    visit.demand_zero(lines[0].labels, values[0], values[1], Reason.MIXED)
+
+
+def _scores(visit: Visit, query: Channels, key: Channels) -> None:
+    lines = [_lines(visit, query), _lines(visit, key)]
+    if not all(lines):
+        for line in [*lines[0], *lines[1]]:
+            visit.freeze(line, Reason.MIXED)
+        return
+    both = [*lines[0], *lines[1]]
+    for line in both[1:]:
+        visit.join(both[0].labels, line.labels)
+    values = [
+        np.where(np.any([getattr(line, name) == 0 for line in both], axis=0), 0.0, math.nan)
+        for name in ("masked", "now")
+    ]
+    visit.demand_zero(both[0].labels, values[0], values[1], Reason.MIXED)
+
+
+def _weighted_sum(visit: Visit, value: Channels) -> list[Channels]:
+    factors = [
+        visit.along(-1, line.with_values(*(np.where(v == 0, 0.0, math.nan) for v in (line.masked, line.now))))
+        for line in _lines(visit, value)
+    ]
+    return [visit.result(factors), *(Channels(shape) for shape in visit.shapes[1:])]

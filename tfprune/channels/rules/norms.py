@@ -1,0 +1,176 @@
+"""Normalisation: per channel it follows its channels; over channels it changes when one goes."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune.channels.graph import Role, Visit
+from tfprune.channels.labels import Channels, Factor, Line
+from tfprune.channels.reasons import Frozen, Reason
+from tfprune.channels.rules.activation import forget
+from tfprune.channels.rules.registry import Resized, layer_rule
+
+layers = keras.layers
+
+
+@layer_rule(layers.BatchNormalization)
+def batch_normalization(visit: Visit) -> Channels:
+    """Moving averages, gamma and beta per channel: with all of a channel at zero it gives beta, which is zero too."""
+    layer = visit.layer
+    lines, rest = visit.take(visit.input, layer.axis)
+    factors = [forget(factor) for factor in rest]
+    for line in lines:
+        _scale(visit, line, 0)
+        visit.use(Role.STATISTIC, layer.moving_mean, 0, line)
+        visit.use(Role.STATISTIC, layer.moving_variance, 0, line)
+        factors.append(visit.along(layer.axis, _normalised(visit, line)))
+    return visit.result(factors)
+
+
+def _normalised(visit: Visit, line: Line) -> Line:
+    layer, size = visit.layer, len(line.labels)
+    gamma = visit.values.vector(layer.gamma, size, missing=1.0)
+    beta = visit.values.vector(layer.beta, size)
+    mean = visit.values.vector(layer.moving_mean, size)
+    deviation = np.sqrt(visit.values.vector(layer.moving_variance, size) + layer.epsilon)
+    with np.errstate(invalid="ignore"):
+        now = np.where(gamma == 0, beta, gamma * (line.now - mean) / deviation + beta)
+        # Without gamma a masked channel is a constant, not zero: its moving average is not masked.
+        masked = np.zeros(size) if layer.gamma is not None else (line.masked - mean) / deviation
+    return line.with_values(masked, now)
+
+
+def _scale(visit: Visit, line: Line, axis: int) -> None:
+    visit.use(Role.SCALE, visit.layer.gamma, axis, line)
+    visit.use(Role.SCALE, visit.layer.beta, axis, line)
+
+
+@layer_rule(layers.LayerNormalization)
+def layer_normalization(visit: Visit) -> Channels:
+    """Mean and variance over its axes; channels along others pass."""
+    return _over_axes(visit, visit.layer.axis, [visit.layer.gamma, visit.layer.beta])
+
+
+@layer_rule(getattr(layers, "RMSNormalization", None))
+def rms_normalization(visit: Visit) -> Channels:
+    """The mean square over its axes."""
+    return _over_axes(visit, visit.layer.axis, [visit.layer.scale])
+
+
+def _over_axes(visit: Visit, axis: int | Sequence[int], weights: Sequence[Any]) -> Channels:
+    axes = [visit.input.axis(a) for a in ([axis] if isinstance(axis, int) else axis)]
+    if not visit.approximate:
+        return visit.result([forget(factor) for factor in visit.frozen_axis(visit.input, axes, Reason.NORMALIZED)])
+    factors: list[Factor] = []
+    remaining = visit.input.factors
+    for position, place in enumerate(axes):
+        lines, remaining_list = visit.take(Channels(visit.input.shape, remaining), place)
+        remaining = tuple(remaining_list)
+        for line in lines:
+            for weight in weights:
+                visit.use(Role.SCALE, weight, position, line)
+            visit.trace.approximate.append((line.labels, Frozen(Reason.NORMALIZED, visit.path)))
+            factors.append(visit.along(place, line.with_values(0.0 if weights[0] is not None else math.nan, math.nan)))
+    return visit.result([*factors, *(forget(factor) for factor in remaining)])
+
+
+def _resize_groups(layer: Any, config: dict[str, Any], new: Resized) -> None:
+    before, after = layer.gamma if layer.gamma is not None else layer.beta, None
+    if layer.groups == -1 or before is None:
+        return
+    after = new.size(before)[0]
+    config["groups"] = after // (before.shape[0] // layer.groups)
+
+
+@layer_rule(layers.GroupNormalization, resize=_resize_groups)
+def group_normalization(visit: Visit) -> Channels:
+    """Mean and variance within groups of channels: whole groups may go, and the others do not notice."""
+    layer = visit.layer
+    size = visit.input.shape[visit.input.axis(layer.axis)]
+    groups = size if layer.groups == -1 else layer.groups
+    lines, rest = visit.take(visit.input, layer.axis)
+    for factor in rest:
+        visit.freeze(factor, Reason.OTHER_AXIS)
+    factors = []
+    for line in lines:
+        if groups == 1 and not visit.approximate:
+            visit.freeze(line, Reason.NORMALIZED)
+            continue
+        if groups == 1:
+            visit.trace.approximate.append((line.labels, Frozen(Reason.NORMALIZED, visit.path)))
+        elif layer.gamma is None and layer.beta is None:
+            visit.freeze(line, Reason.INPUT_SHAPE)
+            continue
+        else:
+            members = line.labels.reshape(groups, -1)
+            visit.join(members, members[:, :1])
+        _scale(visit, line, 0)
+        gamma = visit.values.vector(layer.gamma, size, missing=1.0)
+        beta = visit.values.vector(layer.beta, size)
+        masked = 0.0 if layer.gamma is not None else math.nan
+        factors.append(visit.along(layer.axis, line.with_values(masked, np.where(gamma == 0, beta, math.nan))))
+    return visit.result(factors)
+
+
+@layer_rule(layers.UnitNormalization)
+def unit_normalization(visit: Visit) -> Channels:
+    """Division by the length over its axes, to which zeros add nothing."""
+    axes = visit.layer.axis if isinstance(visit.layer.axis, (list, tuple)) else [visit.layer.axis]
+    places = [visit.input.axis(axis) for axis in axes]
+    for factor in visit.input.factors:
+        if set(factor.axes) & set(places):
+            visit.demand_zero(factor.labels, factor.masked, factor.now, Reason.NORMALIZED)
+    return visit.result(
+        Factor(f.labels, np.where(f.masked == 0, 0, math.nan), np.where(f.now == 0, 0, math.nan))
+        for f in visit.input.factors
+    )
+
+
+@layer_rule(layers.PReLU)
+def prelu(visit: Visit) -> Channels:
+    """A slope per channel (and per place, unless `shared_axes` says otherwise)."""
+    alpha = visit.layer.alpha
+    for factor in visit.input.factors:
+        own = [axis for axis in factor.axes if alpha.shape[axis - 1] != 1]
+        if not own:
+            continue
+        line = visit.tied(factor, own[-1:]).line(own[-1])
+        visit.use(Role.STATISTIC, alpha, own[-1] - 1, line)
+    return visit.result(
+        Factor(f.labels, np.where(f.masked == 0, 0, math.nan), np.where(f.now == 0, 0, math.nan))
+        for f in visit.input.factors
+    )
+
+
+def _layer_scale() -> Any:
+    # ConvNeXt's own layers are not exported by Keras; models that hold them are.
+    from keras.src.applications import convnext
+
+    return convnext
+
+
+def _resize_layer_scale(layer: Any, config: dict[str, Any], new: Resized) -> None:
+    config["projection_dim"] = new.size(layer.gamma)[0]
+
+
+@layer_rule(_layer_scale().LayerScale, resize=_resize_layer_scale)
+def layer_scale(visit: Visit) -> Channels:
+    """A factor per channel."""
+    gamma = visit.layer.gamma
+    lines, rest = visit.take(visit.input)
+    factors = [forget(factor) for factor in rest]
+    for line in lines:
+        visit.use(Role.SCALE, gamma, 0, line)
+        values = visit.values.vector(gamma, len(line.labels))
+        now = np.where((values == 0) | (line.now == 0), 0.0, values * line.now)
+        factors.append(visit.along(-1, line.with_values(0.0, now)))
+    return visit.result(factors)
+
+
+@layer_rule(_layer_scale().StochasticDepth)
+def stochastic_depth(visit: Visit) -> Channels:
+    """Acts in training only."""
+    return visit.result(visit.input.factors)

@@ -1,0 +1,152 @@
+"""`keras.ops` operations that treat entries alone, reduce axes, or have a layer of the same meaning."""
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune.channels.graph import Visit
+from tfprune.channels.labels import Channels, Factor
+from tfprune.channels.reasons import Reason
+from tfprune.channels.rules.activation import forget, map_values, mixed, zeros_only
+from tfprune.channels.rules.registry import Resized, operation_rule
+from tfprune.channels.rules.space import over_space
+
+_UNARY = [
+    *("Absolute", "Arcsin", "Arcsinh", "Arctan", "Arctanh", "Cbrt", "Ceil", "Conjugate", "Cos", "Cosh", "Deg2rad"),
+    *("Rad2deg", "Exp", "Exp2", "Expm1", "Floor", "Isfinite", "Isinf", "Isnan", "LogicalNot", "NanToNum", "Negative"),
+    *("Round", "Sign", "Signbit", "Sin", "Sinc", "Sinh", "Square", "Tan", "Tanh", "Trunc", "Real", "Fabs", "Clip"),
+    *("Relu", "Relu6", "Sigmoid", "SparseSigmoid", "Softplus", "Softsign", "SoftShrink", "SparsePlus", "Silu"),
+    *("Squareplus", "LogSigmoid", "LeakyRelu", "HardSigmoid", "HardSilu", "Elu", "Selu", "Gelu", "Celu", "TanhShrink"),
+    *("HardTanh", "HardShrink", "Threshold", "Erf", "Erfc", "Log1p", "OnesLike", "ZerosLike"),
+    # Not finite, or not smooth enough to stay finite in training, at or near zero: looked at by running them.
+    *("Log", "Log2", "Log10", "Sqrt", "Rsqrt", "Reciprocal", "Arccos", "Arccosh", "Erfinv"),
+]
+_NEEDS_KNOWN = {"Log", "Log2", "Log10", "Rsqrt", "Reciprocal", "Log1p", "Arccosh", "Erfinv", "Sqrt", "Arcsin", "Arccos"}
+
+
+@operation_rule(*_UNARY)
+def entrywise(visit: Visit) -> Channels:
+    """One entry in, one entry out."""
+    factors = []
+    for factor in visit.input.factors:
+        if type(visit.layer).__name__ in _NEEDS_KNOWN and np.isnan(factor.masked).any():
+            visit.freeze(factor, Reason.NOT_FINITE)
+            continue
+        factors.append(map_values(visit, factor, visit.layer.call))
+    return visit.result(factors)
+
+
+@operation_rule("Cast", "SaturateCast", "StopGradient", "Copy", "ConvertToTensor")
+def unchanged(visit: Visit) -> Channels:
+    """The same entries."""
+    return visit.result(visit.input.factors)
+
+
+@operation_rule("Softmax", "LogSoftmax", "Sparsemax", "Glu")
+def softmax(visit: Visit) -> Channels:
+    """Entries along the axis decide one another's value."""
+    axis = visit.layer.axis
+    if axis is None:
+        return visit.freeze_all(Reason.MIXED)[0]
+    if type(visit.layer).__name__ == "Glu":
+        return visit.result(forget(f) for f in visit.frozen_axis(visit.input, [axis], Reason.MIXED))
+    axes = list(axis) if isinstance(axis, (list, tuple)) else [axis]
+    return visit.result(mixed(visit, visit.input, axes))
+
+
+_ADDITIVE = {"Sum", "CountNonzero", "Nansum"}
+_STEADY = {"Mean", "Max", "Min", "Amax", "Amin", "Median"}
+
+
+@operation_rule(
+    *("Sum", "CountNonzero", "Nansum", "Mean", "Max", "Min", "Amax", "Amin", "Prod", "Any", "All", "Median"),
+    *("Var", "Std", "Logsumexp", "Norm", "Argmax", "Argmin"),
+)
+def reduction(visit: Visit) -> Channels:
+    """Axes summed up: channels along others pass; those along them may go where zeros make no difference."""
+    op, source = visit.layer, visit.input
+    name = type(op).__name__
+    axis = getattr(op, "axis", None)
+    places = range(source.rank) if axis is None else np.atleast_1d(axis)
+    reduced = {source.axis(int(a)) for a in places}
+    additive = name in _ADDITIVE or (name == "Norm" and getattr(op, "ord", None) in (None, 2, "fro", 1))
+    keepdims = bool(getattr(op, "keepdims", False))
+    factors: list[Factor] = []
+    for factor in source.factors:
+        crossed = set(factor.axes) & reduced
+        if crossed and additive and crossed == set(factor.axes):
+            visit.demand_zero(factor.labels, factor.masked, factor.now, Reason.MIXED)
+            continue
+        if crossed:
+            left = visit.frozen_axis(Channels(source.shape, (factor,)), sorted(crossed), Reason.MIXED)
+        else:
+            left = [factor]
+        for f in left:
+            f = f if name in _STEADY else zeros_only(f) if name in _ADDITIVE else forget(f)
+            factors.append(f if keepdims else f.map(lambda v: np.squeeze(v, tuple(reduced))))
+    return visit.result(factors)
+
+
+@operation_rule("MaxPool", "AveragePool", "AdaptiveMaxPool", "AdaptiveAveragePool")
+def pooling(visit: Visit) -> Channels:
+    """Windows of space."""
+    axis = 1 if visit.layer.data_format == "channels_first" else -1
+    return visit.result(over_space(visit, axis, constants=True))
+
+
+@operation_rule("Resize", "PadImages", "CropImages")
+def images(visit: Visit) -> Channels:
+    """Space resized, padded or cut."""
+    axis = 1 if getattr(visit.layer, "data_format", None) == "channels_first" else -1
+    return visit.result(over_space(visit, axis, constants=False))
+
+
+def _replay_pad(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], new: Resized) -> Any:
+    widths = []
+    for axis, (before, after) in enumerate(_pad_width(op, len(new.inputs[0]))):
+        kept = new.kept(0, axis)
+        if kept is not None and (before or after):
+            before, after = int(kept[:before].sum()), int(kept[len(kept) - after :].sum())
+        widths.append((before, after))
+    return keras.ops.pad(args[0], widths, mode=op.mode, **kwargs)
+
+
+def _pad_width(op: Any, rank: int) -> list[tuple[int, int]]:
+    """The widths for every axis; one pair stands for all."""
+    given = [tuple(pair) for pair in op.pad_width]
+    return given if len(given) == rank else given * rank
+
+
+@operation_rule("Pad", replay=_replay_pad)
+def pad(visit: Visit) -> Channels:
+    """`keras.ops.pad`: entries added along the axis of channels are channels too, and may go as those they meet do."""
+    op = visit.layer
+    constant = visit.argument("constant_values", 1)
+    value = 0.0 if op.mode == "constant" and constant in (None, 0) else math.nan
+    factors = list(visit.input.factors)
+    for axis, (before, after) in enumerate(_pad_width(op, visit.input.rank)):
+        if not (before or after):
+            continue
+        result = []
+        for factor in factors:
+            if axis not in factor.axes:
+                result.append(zeros_only(factor))
+            elif op.mode != "constant":
+                visit.freeze(factor, Reason.OTHER_AXIS)
+            else:
+                result.append(_padded(visit, visit.tied(factor, [axis]), axis, before, after, value))
+        factors = result
+    return visit.result(factors)
+
+
+def _padded(visit: Visit, factor: Factor, axis: int, before: int, after: int, value: float) -> Factor:
+    labels = visit.fresh(before + after, kind=f"padding{axis}")
+    line = factor.line(axis)
+    sides = (before, after)
+    merged = np.concatenate([labels[:before], line.labels, labels[before:]])
+    values = [np.pad(v, sides, constant_values=value) for v in (line.masked, line.now)]
+    shape = [1] * factor.labels.ndim
+    shape[axis] = len(merged)
+    return Factor(*(v.reshape(shape) for v in (merged, *values)))

@@ -1,0 +1,186 @@
+"""Recurrent layers, and wrappers that apply a layer in both directions or at every step."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune.channels.graph import Role, Visit
+from tfprune.channels.labels import Channels, Line, unvalued
+from tfprune.channels.reasons import Reason
+from tfprune.channels.rules.activation import function_of
+from tfprune.channels.rules.registry import Resized, find, layer_rule
+from tfprune.channels.values import known
+
+layers = keras.layers
+
+# The gate that makes a unit's new value, among those side by side in the kernels: a unit whose part of it is zero
+# stays at zero.
+_GATES = {layers.LSTM: (4, 2), layers.GRU: (3, 2), layers.SimpleRNN: (1, 0)}
+
+
+def _resize_units(layer: Any, config: dict[str, Any], new: Resized) -> None:
+    config["units"] = new.size(layer.cell.recurrent_kernel)[0]
+
+
+@layer_rule(*_GATES, resize=_resize_units)
+def recurrent(visit: Visit) -> list[Channels]:
+    """Kernels of (inputs, gates x units) and (units, gates x units)."""
+    states = [x for x in visit.inputs[1:] if x.rank == 2]
+    line = units(visit, visit.layer, visit.input, states)
+    return _outputs(visit, [line] * len(visit.shapes))
+
+
+def units(visit: Visit, layer: Any, sequence: Channels, states: Sequence[Channels], kind: str = "units") -> Line:
+    """The units of one recurrent layer: they also listen to themselves, and go together with their initial states."""
+    lines, rest = visit.take(sequence)
+    for factor in rest:
+        visit.freeze(factor, Reason.OTHER_AXIS)
+    cell = layer.cell
+    count, candidate = next(gates for cls, gates in _GATES.items() if isinstance(layer, cls))
+    size = cell.recurrent_kernel.shape[0]
+    labels = visit.fresh(size, kind)
+    quiet = _stays_zero(visit, cell, lines, size, candidate)
+    for state in states:
+        found, _ = visit.take(state)
+        if not found:
+            visit.freeze(labels, Reason.FIXED_PARTNER)
+        for line in found:
+            visit.join(labels, line.labels)
+            quiet = quiet & (line.now == 0)
+    now = np.where(quiet, 0.0, math.nan)
+    gates = np.tile(labels, count)
+    for line in lines:
+        visit.use(Role.INPUT, cell.kernel, 0, line)
+    visit.use(Role.INPUT, cell.recurrent_kernel, 0, unvalued(labels).with_values(0.0, now))
+    visit.use(Role.OUTPUT, cell.kernel, 1, gates)
+    visit.use(Role.OUTPUT, cell.recurrent_kernel, 1, gates)
+    visit.use(Role.BIAS, cell.bias, -1, gates)
+    return unvalued(labels).with_values(_masked(cell, bool(states)), now)
+
+
+def _masked(cell: Any, has_states: bool) -> float:
+    function = function_of(cell.activation)
+    if isinstance(function, Reason) or has_states:
+        return math.nan
+    return 0.0 if float(np.asarray(function(np.zeros(1, np.float32)))[0]) == 0 else math.nan
+
+
+def _stays_zero(visit: Visit, cell: Any, lines: Sequence[Line], size: int, candidate: int) -> np.ndarray:
+    if math.isnan(_masked(cell, False)) or not visit.values.enabled:
+        return np.zeros(size, bool)
+    own = slice(candidate * size, (candidate + 1) * size)
+    kernel = visit.values.read(cell.kernel)[:, own]
+    heard = ~(known(lines, len(kernel)) == 0)
+    quiet = ~(kernel[heard] != 0).any(0) & ~(visit.values.read(cell.recurrent_kernel)[:, own] != 0).any(0)
+    if cell.bias is not None:
+        bias = visit.values.read(cell.bias).reshape(-1, cell.bias.shape[-1])[:, own]
+        quiet &= ~(bias != 0).any(0)
+    return quiet
+
+
+def _outputs(visit: Visit, lines: Sequence[Line | None]) -> list[Channels]:
+    """One result per output, whether a sequence or a state: units come last in both."""
+    return [
+        visit.result([visit.along(-1, line, index)] if line is not None else [], index)
+        for index, line in enumerate(lines)
+    ]
+
+
+def _resize_bidirectional(layer: Any, config: dict[str, Any], new: Resized) -> None:
+    # Both directions are written out: they may keep different numbers of units.
+    for key, part in (("layer", layer.forward_layer), ("backward_layer", layer.backward_layer)):
+        config[key]["config"]["units"] = new.size(part.cell.recurrent_kernel)[0]
+
+
+@layer_rule(layers.Bidirectional, resize=_resize_bidirectional)
+def bidirectional(visit: Visit) -> list[Channels]:
+    """Two recurrent layers whose outputs are joined as `merge_mode` says."""
+    layer = visit.layer
+    parts = (layer.forward_layer, layer.backward_layer)
+    if not all(type(part) in _GATES for part in parts):
+        return visit.freeze_all(Reason.UNKNOWN_LAYER)
+    states = [x for x in visit.inputs[1:] if x.rank == 2]
+    half = len(states) // 2
+    forward = units(visit, parts[0], visit.input, states[:half], "forward")
+    backward = units(visit, parts[1], visit.input, states[half:], "backward")
+    mode = layer.merge_mode
+    if mode == "concat":
+        both = [np.concatenate(pair) for pair in zip(*((v.labels, v.masked, v.now) for v in (forward, backward)))]
+        outputs: list[Line | None] = [Line(*both)]
+    elif mode is None:
+        outputs = [forward, backward]
+    else:
+        visit.join(forward.labels, backward.labels)
+        zero = [np.where((v == 0) & (w == 0), 0.0, math.nan) for v, w in (
+            (forward.masked, backward.masked), (forward.now, backward.now))]  # fmt: skip
+        outputs = [forward.with_values(*zero)]
+    left = len(visit.shapes) - len(outputs)
+    return _outputs(visit, [*outputs, *[forward] * (left // 2), *[backward] * (left // 2)])
+
+
+def _resize_time_distributed(layer: Any, config: dict[str, Any], new: Resized) -> None:
+    entry = find(layer.layer)
+    if entry is not None and entry.resize is not None:
+        frame = replace(
+            new,
+            inputs=[(shape[0], *shape[2:]) for shape in new.inputs],
+            outputs=[(shape[0], *shape[2:]) for shape in new.outputs],
+            old_outputs=[(shape[0], *shape[2:]) for shape in new.old_outputs],
+        )
+        entry.resize(layer.layer, config["layer"]["config"], frame)
+
+
+@layer_rule(layers.TimeDistributed, resize=_resize_time_distributed, tied=True)
+def time_distributed(visit: Visit) -> Channels | list[Channels]:
+    """A layer applied to every step alone."""
+    entry = find(visit.layer.layer)
+    if entry is None or len(visit.inputs) != 1 or len(visit.shapes) != 1:
+        return visit.freeze_all(Reason.UNKNOWN_LAYER)
+    factors = visit.frozen_axis(visit.input, [1], Reason.OTHER_AXIS)
+    shape = visit.input.shape
+    frame = Channels((shape[0], *shape[2:]), tuple(f.map(lambda v: np.squeeze(v, 1)) for f in factors))
+    inner = replace(
+        visit,
+        layer=visit.layer.layer,
+        path=f"{visit.path}/{visit.layer.layer.name}",
+        args=(frame,),
+        kwargs={},
+        inputs=[frame],
+        shapes=[(size[0], *size[2:]) for size in visit.shapes],
+    )
+    result = entry.rule(inner)
+    output: Channels = result[0] if isinstance(result, list) else result
+    return visit.result(factor.map(lambda v: np.expand_dims(v, 1)) for factor in output.factors)
+
+
+def _resize_convolutional(layer: Any, config: dict[str, Any], new: Resized) -> None:
+    config["filters"] = new.size(layer.cell.recurrent_kernel)[-2]
+
+
+@layer_rule(layers.ConvLSTM1D, layers.ConvLSTM2D, layers.ConvLSTM3D, resize=_resize_convolutional)
+def convolutional_recurrent(visit: Visit) -> list[Channels]:
+    """An LSTM whose kernels are convolutions of (space, inputs, gates x filters)."""
+    layer, cell = visit.layer, visit.layer.cell
+    axis = 2 if layer.data_format == "channels_first" else -1
+    if len(visit.inputs) > 1 or len(visit.shapes) > 1:
+        return visit.freeze_all(Reason.UNKNOWN_LAYER)
+    lines, rest = visit.take(visit.input, axis)
+    for factor in rest:
+        visit.freeze(factor, Reason.OTHER_AXIS)
+    size = cell.recurrent_kernel.shape[-2]
+    labels = visit.fresh(size)
+    gates = np.tile(labels, 4)
+    for line in lines:
+        visit.use(Role.INPUT, cell.kernel, -2, line)
+    visit.use(Role.INPUT, cell.recurrent_kernel, -2, labels)
+    visit.use(Role.OUTPUT, cell.kernel, -1, gates)
+    visit.use(Role.OUTPUT, cell.recurrent_kernel, -1, gates)
+    visit.use(Role.BIAS, cell.bias, 0, gates)
+    out_axis = -1 if axis == -1 else len(visit.shape) - len(cell.kernel_size) - 1
+    return [visit.result([visit.along(out_axis, unvalued(labels).with_values(_masked(cell, False), math.nan))])]
+
+

@@ -1,0 +1,145 @@
+"""Which rule handles which layer or operation; where users add theirs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from tfprune.channels.graph import Rule
+from tfprune.errors import PruningError
+
+
+@dataclass(frozen=True)
+class Resized:
+    """Sizes after shrinking, for the code that adapts a layer's configuration.
+
+    Attributes:
+        size: takes a weight of the old layer, gives the shape it will have.
+        inputs: the new shapes of the inputs.
+        outputs: the new shapes of the outputs.
+        old_outputs: the shapes that the outputs had.
+        kept: takes the index of an output and an axis, gives which positions stay (boolean), None for all.
+        kept_input: likewise for an input.
+    """
+
+    size: Callable[[Any], tuple[int, ...]]
+    inputs: list[tuple[int | None, ...]]
+    outputs: list[tuple[int | None, ...]]
+    old_outputs: list[tuple[int | None, ...]]
+    kept: Callable[[int, int], Any]
+    kept_input: Callable[[int, int], Any]
+
+
+Resize = Callable[[Any, dict[str, Any], Resized], None]
+Adjust = Callable[[Any, Any, Resized], None]
+Replay = Callable[[Any, tuple[Any, ...], dict[str, Any], Resized], Any]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known about one kind of layer or operation.
+
+    Attributes:
+        rule: follows the channels through one call.
+        resize: writes the new sizes into the configuration of the layer's copy; None: nothing in it changes.
+        adjust: changes the new layer's weights after they are set, where a size also acts as a factor.
+        replay: makes the call of an operation anew, where a size is among its arguments.
+        tied: whether the configuration holds sizes of tensors, so that every call must lose the same channels.
+    """
+
+    rule: Rule
+    resize: Resize | None = None
+    adjust: Adjust | None = None
+    replay: Replay | None = None
+    tied: bool = False
+
+
+_LAYERS: dict[type, Entry] = {}
+_OPERATIONS: dict[str, Entry] = {}
+
+
+def layer_rule(*classes: Any, **parts: Any) -> Callable[[Rule], Rule]:
+    """Decorates the rule of one or several layer classes; a class that this Keras does not have is left out."""
+
+    def decorate(rule: Rule) -> Rule:
+        for cls in classes:
+            if cls is not None:
+                _LAYERS[cls] = Entry(rule, **parts)
+        return rule
+
+    return decorate
+
+
+def operation_rule(*names: str, **parts: Any) -> Callable[[Rule], Rule]:
+    """Decorates the rule of `keras.ops` operations, named by their classes ("Reshape" for `keras.ops.reshape`)."""
+
+    def decorate(rule: Rule) -> Rule:
+        for name in names:
+            _OPERATIONS[name] = Entry(rule, **parts)
+        return rule
+
+    return decorate
+
+
+def register_rule(cls: type, rule: Rule, resize: Resize | None = None) -> None:
+    """Teaches the channel trace a layer of your own; without a rule its channels are left alone.
+
+    Args:
+        cls: the layer's class. Subclasses that do not override `call` share the rule.
+        rule: a function that takes one call of the layer, a `Visit`, says which axes of its weights carry which
+            channels, and returns the `Channels` of the output. `tfprune.channels.elementwise` is the rule of layers
+            that treat every entry alone.
+        resize: a function `(layer, config, resized)` that writes the new sizes into `config`, the `get_config()` of
+            the layer; needed where the configuration holds a number of channels.
+
+    Raises:
+        PruningError: `cls` is not a Keras layer class, or `rule` is not callable.
+
+    Example, a layer that multiplies every channel by a weight:
+        class Scale(keras.layers.Layer):
+            def build(self, shape):
+                self.scale = self.add_weight(shape=(shape[-1],), name="scale")
+
+            def call(self, x):
+                return x * self.scale
+
+        def scale_rule(visit):
+            lines, others = visit.take(visit.input, axis=-1)     # the channels along the last axis
+            for line in lines:
+                visit.use(Role.SCALE, visit.layer.scale, 0, line)
+            zero = [line.with_values(masked=0.0, now=math.nan) for line in lines]
+            return visit.result([visit.along(-1, line) for line in zero] + others)
+
+        register_rule(Scale, scale_rule)
+    """
+    if not (isinstance(cls, type) and issubclass(cls, keras.Layer)):
+        raise PruningError(f"register_rule needs a keras.Layer class, not {cls!r}; pass the class, not a layer.")
+    if not callable(rule):
+        raise PruningError(f"The rule of {cls.__name__} must be a function of one Visit, not {rule!r}.")
+    _LAYERS[cls] = Entry(rule, resize)
+
+
+def find(operation: Any) -> Entry | None:
+    """What is known about a layer or operation; None when nothing is.
+
+    A subclass is handled as its nearest known base, as long as it computes its output and builds its weights as the
+    base does.
+    """
+    if not isinstance(operation, keras.Layer):
+        known = type(operation).__module__.startswith("keras.")
+        return _OPERATIONS.get(type(operation).__name__) if known else None
+    if getattr(operation, "quantization_mode", None) or getattr(operation, "lora_enabled", False):
+        return None  # such a layer computes with more weights than its class says
+    mro = type(operation).__mro__
+    for index, cls in enumerate(mro):
+        if cls in _LAYERS:
+            altered = any(name in vars(sub) for sub in mro[:index] for name in ("call", "build", "__call__"))
+            return None if altered else _LAYERS[cls]
+    return None
+
+
+def find_rule(operation: Any) -> Rule | None:
+    """The rule of a layer or operation, None when there is none."""
+    entry = find(operation)
+    return entry.rule if entry is not None else None

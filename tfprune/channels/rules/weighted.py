@@ -1,0 +1,295 @@
+"""Layers that make channels out of channels: dense, convolutions of every kind, embeddings."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune.channels.graph import Role, Visit
+from tfprune.channels.labels import Channels, Factor, Line, unvalued
+from tfprune.channels.reasons import Reason
+from tfprune.channels.rules.activation import activate, forget
+from tfprune.channels.rules.registry import Resized, layer_rule
+from tfprune.channels.values import known
+
+layers = keras.layers
+
+
+def produce(
+    visit: Visit,
+    kernel: Any,
+    bias: Any,
+    lines: Sequence[Line],
+    in_axis: int,
+    out_axis: int,
+    *,
+    borders: bool = False,
+    kind: str = "channels",
+) -> Line:
+    """Fresh channels at `out_axis` of a kernel that listens to `lines` along `in_axis`.
+
+    Args:
+        visit: the call.
+        kernel: the weight.
+        bias: the bias of rank 1, or None.
+        lines: the channels that come in.
+        in_axis: the kernel's axis of inputs.
+        out_axis: the kernel's axis of outputs.
+        borders: whether the output meets padding, so that a constant that comes in does not stay one.
+        kind: name of these channels among those of the layer.
+    """
+    size = kernel.shape[out_axis]
+    for line in lines:
+        visit.use(Role.INPUT, kernel, in_axis, line, foldable=bias is not None and not borders)
+    labels = visit.fresh(size, kind)
+    visit.use(Role.OUTPUT, kernel, out_axis, labels)
+    visit.use(Role.BIAS, bias, 0, labels)
+    now = visit.values.product(kernel, lines, in_axis, out_axis, borders) + visit.values.vector(bias, size)
+    return unvalued(labels).with_values(0.0, now)
+
+
+def channel_axis(layer: Any) -> int:
+    """The axis of a layer's inputs and outputs that counts channels."""
+    return 1 if layer.data_format == "channels_first" else -1
+
+
+def _resize_dense(layer: Any, config: dict[str, Any], new: Resized) -> None:
+    config["units"] = new.size(layer.kernel)[-1]
+
+
+@layer_rule(layers.Dense, resize=_resize_dense)
+def dense(visit: Visit) -> Channels:
+    """A kernel of (inputs, outputs) over the last axis; channels along other axes pass."""
+    layer = visit.layer
+    lines, rest = visit.take(visit.input)
+    line = produce(visit, layer.kernel, layer.bias, lines, 0, 1)
+    factors = [*(forget(factor) for factor in rest), visit.along(-1, line)]
+    return visit.result(activate(visit, factors, layer.activation))
+
+
+def _resize_convolution(layer: Any, config: dict[str, Any], new: Resized) -> None:
+    config["filters"] = new.size(layer.kernel)[-1]
+    if layer.groups > 1:
+        config["groups"] = int(new.inputs[0][channel_axis(layer)] or 0) // new.size(layer.kernel)[-2]
+
+
+@layer_rule(layers.Conv1D, layers.Conv2D, layers.Conv3D, resize=_resize_convolution)
+def convolution(visit: Visit) -> Channels:
+    """A kernel of (space, inputs, outputs)."""
+    layer = visit.layer
+    lines, rest = visit.take(visit.input, channel_axis(layer))
+    _freeze_space(visit, rest)
+    if layer.groups > 1:
+        line = _grouped(visit, lines)
+    else:
+        line = produce(visit, layer.kernel, layer.bias, lines, -2, -1, borders=has_borders(layer))
+    return visit.result(activate(visit, [visit.along(channel_axis(layer), line)], layer.activation))
+
+
+def _grouped(visit: Visit, lines: Sequence[Line]) -> Line:
+    """The channels of a grouped convolution.
+
+    With one input or output per group whole groups go; otherwise every group loses the same positions, so that groups
+    stay equally wide and the number of channels divisible by them.
+    """
+    layer = visit.layer
+    groups, kernel = layer.groups, layer.kernel
+    width, size = kernel.shape[-2], kernel.shape[-1]
+    labels = visit.fresh(size)
+    outputs = labels.reshape(groups, -1)
+    whole = width == 1 or outputs.shape[1] == 1
+    visit.join(outputs, outputs[:, :1] if whole else outputs[:1])
+    if whole and not lines:
+        visit.freeze(labels, Reason.FIXED_PARTNER)
+    for line in lines:
+        inputs = line.labels.reshape(groups, width)
+        if whole:
+            visit.join(inputs, outputs[:, :1])
+        else:
+            visit.join(inputs, inputs[:1])
+            # What arrives at one slice of the kernel comes from all groups.
+            now = line.now.reshape(groups, width)
+            arriving = np.where((now == now[:1]).all(0), now[0], math.nan)
+            visit.use(Role.INPUT, kernel, -2, unvalued(inputs[0]).with_values(0.0, arriving))
+    visit.use(Role.OUTPUT, kernel, -1, labels)
+    visit.use(Role.BIAS, layer.bias, 0, labels)
+    arriving = known(lines, groups * width).reshape(groups, width)
+    silent = np.repeat((arriving == 0).all(1), size // groups)
+    quiet = visit.values.is_zero(kernel, -1) | silent
+    bias = visit.values.vector(layer.bias, size)
+    return unvalued(labels).with_values(0.0, np.where(quiet, bias, math.nan))
+
+
+def _resize_transposed(layer: Any, config: dict[str, Any], new: Resized) -> None:
+    config["filters"] = new.size(layer.kernel)[-2]
+
+
+@layer_rule(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose, resize=_resize_transposed)
+def transposed_convolution(visit: Visit) -> Channels:
+    """A kernel of (space, outputs, inputs); how many of its entries meet at a place varies, as at a border."""
+    layer = visit.layer
+    lines, rest = visit.take(visit.input, channel_axis(layer))
+    _freeze_space(visit, rest)
+    line = produce(visit, layer.kernel, layer.bias, lines, -1, -2, borders=True)
+    return visit.result(activate(visit, [visit.along(channel_axis(layer), line)], layer.activation))
+
+
+@layer_rule(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+def depthwise_convolution(visit: Visit) -> Channels:
+    """A kernel of (space, channels, multiplier): every channel is filtered alone and keeps its label."""
+    layer = visit.layer
+    lines, rest = visit.take(visit.input, channel_axis(layer))
+    _freeze_space(visit, rest)
+    factors = [
+        visit.along(channel_axis(layer), filtered(visit, layer.kernel, layer.bias, line, has_borders(layer)))
+        for line in lines
+    ]
+    return visit.result(activate(visit, factors, layer.activation))
+
+
+def filtered(visit: Visit, kernel: Any, bias: Any, line: Line, borders: bool) -> Line:
+    """The channels after a depthwise kernel: `multiplier` outputs for each, side by side."""
+    multiplier = kernel.shape[-1]
+    visit.use(Role.OUTPUT, kernel, -2, line)
+    result = line.map(lambda values: np.repeat(values, multiplier))
+    visit.use(Role.BIAS, bias, 0, result)
+    now = np.full(result.labels.shape, math.nan)
+    if visit.values.enabled:
+        array = visit.values.read(kernel)
+        array = array.reshape(-1, *array.shape[-2:])
+        sums = np.where((array != 0).any(0), math.nan if borders else array.sum(0), 0.0).ravel()
+        arriving = result.now
+        now = np.where((sums == 0) | (arriving == 0), 0.0, sums * arriving)
+    return result.with_values(0.0, now + visit.values.vector(bias, len(now)))
+
+
+def _resize_separable(layer: Any, config: dict[str, Any], new: Resized) -> None:
+    config["filters"] = new.size(layer.pointwise_kernel)[-1]
+
+
+@layer_rule(layers.SeparableConv1D, layers.SeparableConv2D, resize=_resize_separable)
+def separable_convolution(visit: Visit) -> Channels:
+    """A depthwise convolution, then a kernel of (1, inputs, outputs)."""
+    layer = visit.layer
+    lines, rest = visit.take(visit.input, channel_axis(layer))
+    _freeze_space(visit, rest)
+    inner = [filtered(visit, layer.depthwise_kernel, None, line, has_borders(layer)) for line in lines]
+    line = produce(visit, layer.pointwise_kernel, layer.bias, inner, -2, -1)
+    return visit.result(activate(visit, [visit.along(channel_axis(layer), line)], layer.activation))
+
+
+def _resize_embedding(layer: Any, config: dict[str, Any], new: Resized) -> None:
+    config["output_dim"] = new.size(layer.embeddings)[1]
+    if config.get("weights") is not None:  # the table is set from the old one
+        config["weights"] = None
+
+
+@layer_rule(layers.Embedding, resize=_resize_embedding)
+def embedding(visit: Visit) -> Channels:
+    """A table of (tokens, channels)."""
+    for channels in visit.inputs:
+        visit.freeze(channels, Reason.FIXED_PARTNER)
+    table = visit.layer.embeddings
+    labels = visit.fresh(table.shape[1])
+    visit.use(Role.OUTPUT, table, 1, labels)
+    now = np.where(visit.values.is_zero(table, 1), 0.0, math.nan)
+    return visit.result([visit.along(-1, unvalued(labels).with_values(0.0, now))])
+
+
+def _resize_einsum(layer: Any, config: dict[str, Any], new: Resized) -> None:
+    sizes = new.outputs[0][1:]
+    config["output_shape"] = [
+        after if isinstance(before, int) else before for before, after in zip(layer.partial_output_shape, sizes)
+    ]
+
+
+@layer_rule(layers.EinsumDense, resize=_resize_einsum)
+def einsum_dense(visit: Visit) -> Channels:
+    """Letters of the equation play the parts of axes: summed, made, or shared by input and kernel."""
+    layer = visit.layer
+    (data, kernel), result = _letters(layer.equation)
+    in_axes = letter_axes(data, visit.input.rank)
+    out_axes = letter_axes(result, len(visit.shape))
+    factors: list[Factor] = []
+    quiet = _zero_bias(visit, layer.bias)
+    for letter, axis in in_axes.items():
+        lines, _ = visit.take(visit.input, axis)
+        for line in lines:
+            if letter in kernel and letter not in out_axes:
+                visit.use(Role.INPUT, layer.kernel, kernel.index(letter), line)
+            elif letter in out_axes:
+                after = line.with_values(math.nan, math.nan)
+                if letter in kernel:
+                    visit.use(Role.OUTPUT, layer.kernel, kernel.index(letter), line)
+                    after = _with_bias(visit, letter, out_axes[letter], after)
+                factors.append(visit.along(out_axes[letter], after))
+            else:
+                visit.freeze(line, Reason.MIXED)
+    for axis, letter in enumerate(kernel):
+        if letter in out_axes and letter not in in_axes:
+            labels = visit.fresh(layer.kernel.shape[axis], kind=letter if _makes_several(layer) else "channels")
+            visit.use(Role.OUTPUT, layer.kernel, axis, labels)
+            line = _with_bias(visit, letter, out_axes[letter], unvalued(labels))
+            now = np.where(visit.values.is_zero(layer.kernel, axis) & quiet(out_axes[letter]), 0.0, math.nan)
+            factors.append(visit.along(out_axes[letter], line.with_values(line.masked, now)))
+    for axis in range(1, visit.input.rank):
+        if axis not in in_axes.values():  # axes under the dots
+            lines, _ = visit.take(visit.input, axis)
+            for line in lines:
+                visit.freeze(line, Reason.OTHER_AXIS)
+    return visit.result(activate(visit, factors, layer.activation))
+
+
+def _with_bias(visit: Visit, letter: str, axis: int, line: Line) -> Line:
+    """Records the bias's axis of a letter; without one there, a masked channel is left with the bias of others."""
+    bias = visit.layer.bias
+    if bias is None:
+        return line.with_values(0.0, line.now)
+    position = axis - len(visit.shape)
+    if -position > len(bias.shape) or letter not in visit.layer.bias_axes:
+        return line
+    visit.use(Role.BIAS, bias, position, line)
+    return line.with_values(0.0, line.now)
+
+
+def _zero_bias(visit: Visit, bias: Any) -> Any:
+    def quiet(axis: int) -> np.ndarray | bool:
+        position = axis - len(visit.shape)
+        if bias is None:
+            return True
+        if -position > len(bias.shape):
+            return False
+        return visit.values.is_zero(bias, position)
+
+    return quiet
+
+
+def _makes_several(layer: Any) -> bool:
+    (data, kernel), result = _letters(layer.equation)
+    return sum(letter in result and letter not in data for letter in kernel) > 1
+
+
+def _letters(equation: str) -> tuple[list[str], str]:
+    terms, result = equation.replace(" ", "").split("->")
+    return terms.split(","), result
+
+
+def letter_axes(term: str, rank: int) -> dict[str, int]:
+    """Which axis each letter of an einsum term stands for; the axes under "..." have none."""
+    before, dots, after = term.partition("...")
+    axes = {letter: axis for axis, letter in enumerate(before)}
+    if dots:
+        axes |= {letter: rank - len(after) + axis for axis, letter in enumerate(after)}
+    return axes
+
+
+def has_borders(layer: Any) -> bool:
+    """Whether some outputs of a convolution meet padding: a constant input then gives no constant output."""
+    return layer.padding != "valid" and any(size > 1 for size in layer.kernel_size)
+
+
+def _freeze_space(visit: Visit, rest: Sequence[Factor]) -> None:
+    for factor in rest:
+        visit.freeze(factor, Reason.OTHER_AXIS)
