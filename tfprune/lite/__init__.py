@@ -1,7 +1,9 @@
 """To the device: a Keras model as a `.tflite` file, looked into, compared with its source, and timed."""
 
+from tfprune.lite.benchmark import Benchmark, benchmark
 from tfprune.lite.convert import convert
 from tfprune.lite.inspect import Inspection, inspect
 from tfprune.lite.lite_model import LiteModel
+from tfprune.lite.verify import Verification, verify
 
-__all__ = ["Inspection", "LiteModel", "convert", "inspect"]
+__all__ = ["Benchmark", "Inspection", "LiteModel", "Verification", "benchmark", "convert", "inspect", "verify"]

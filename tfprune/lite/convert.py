@@ -13,6 +13,7 @@ import keras
 
 from tfprune.errors import ConversionError, PruningError, listing, nearest
 from tfprune.lite import flatbuffer
+from tfprune.lite.inspect import inspect
 from tfprune.lite.islands import join_islands
 from tfprune.lite.lite_model import LiteModel, allocate, first_sentence
 from tfprune.lite.representative import Calibration, calibration
@@ -84,7 +85,11 @@ def convert(
         data = calibration(representative_data, signature, source)
     content, names = _converted(source, signature, quantization, io, sparse, batch_size, data.samples)
     content, notes = _finished(content, signature, names, quantization == "int8")
-    lite = LiteModel(content, [*(data.notes if integer else []), *notes])
+    if integer:
+        notes = [*data.notes, *notes]
+    elif quantization == "dynamic" and "int8" not in inspect(content).weight_dtypes:
+        notes.append("No kernel has 1,024 entries or more, and the converter leaves smaller ones in float32.")
+    lite = LiteModel(content, notes)
     if integer and not learned:  # with learned ranges, layers in float are those that the user has left so
         _require_integers(lite, model, quantization)
     _require_runnable(lite)
@@ -249,6 +254,7 @@ def _require_runnable(lite: LiteModel) -> None:
 
 
 UNSUPPORTED = re.compile(r"'tf\.(\w+)' op is neither a custom op nor a flex op")
+UNRANGED = re.compile(r"Empty min/max for tensor ([^\s.]+)")
 UNQUANTIZED = re.compile(r"Quantization to 16x8-bit not yet supported for op: '(\w+)'")
 PLACE = re.compile(r'fused\["\w+:", "([^"@]+)(?:@[^"]*)?"\]')
 
@@ -268,5 +274,14 @@ def _explained(model: keras.Model, quantization: str, text: str, error: Exceptio
         return (
             f"'{model.name}' cannot be converted to {quantization}: there is no such form of {listing(left)}. Use "
             "quantization='int8', which knows more operators, or 'float16'."
+        )
+    unranged = UNRANGED.search(text)
+    if unranged:
+        layer = layer_at(model, unranged[1])
+        what = f"layer '{layer}'" if layer else "an input"
+        return (
+            f"'{model.name}' cannot be converted to {quantization}: the converter learned no range for "
+            f"{what}; in int16x8 it takes no integers such as token "
+            "numbers. Use quantization='int8', or convert the part of the model behind the embedding."
         )
     return f"'{model.name}' cannot be converted to {quantization}{where}: {first_sentence(error)}"

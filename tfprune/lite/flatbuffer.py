@@ -181,8 +181,44 @@ def zero_points(tensor: Any) -> np.ndarray:
 
 
 def zero_pattern(model: Any, tensor: Any, content: bytes) -> np.ndarray | None:
-    """Where a dense constant is zero, as booleans of its shape; None where that cannot be told."""
+    """Where a constant is zero, as booleans of its shape; None where that cannot be told."""
     values = stored_values(model, tensor, content)
-    if values is None or tensor.sparsity is not None or values.size != int(np.prod(shape_of(tensor))):
+    shape = shape_of(tensor)
+    if values is None:
         return None
-    return values.reshape(shape_of(tensor)) == zero_points(tensor)
+    if tensor.sparsity is not None:
+        pattern = np.ones(shape, np.bool_)
+        pattern[_stored_positions(tensor)] = values == 0
+        return pattern
+    return values.reshape(shape) == zero_points(tensor) if values.size == int(np.prod(shape)) else None
+
+
+def _stored_positions(tensor: Any) -> tuple[np.ndarray, ...]:
+    """The indices, one array per axis, of the entries that a sparse encoding stores, in the order of the buffer.
+
+    The encoding is a tree with one level per axis in `traversalOrder`, blocks last. A dense level has every index, a
+    sparse one lists its indices, and where those of each parent begin (as in compressed sparse rows).
+    """
+    order = [int(axis) for axis in tensor.sparsity.traversalOrder]
+    levels: list[np.ndarray] = []
+    parents = 1
+    for level in tensor.sparsity.dimMetadata:
+        if level.format == schema().DimensionType.DENSE:
+            counts = np.full(parents, level.denseSize)
+            indices = np.tile(np.arange(level.denseSize), parents)
+        else:
+            counts = np.diff(np.asarray(level.arraySegments.values, np.int64))
+            indices = np.asarray(level.arrayIndices.values, np.int64)
+        levels = [np.repeat(earlier, counts) for earlier in levels] + [indices]
+        parents = len(indices)
+    rank = len(shape_of(tensor))
+    sizes = [int(level.denseSize) for level in tensor.sparsity.dimMetadata]
+    positions = [np.zeros(parents, np.int64) for _ in range(rank)]
+    for indices, axis in zip(levels, order):
+        if axis < rank:
+            positions[axis] += indices
+    for indices, axis, size in zip(levels, order, sizes):  # a block's own index counts within the block
+        if axis >= rank:
+            blocked = int(tensor.sparsity.blockMap[axis - rank])
+            positions[blocked] = positions[blocked] * size + indices
+    return tuple(positions)

@@ -359,10 +359,6 @@ def _holds_numbers(tensor: Any) -> bool:
 
 
 def _zeros(model: Any, tensor: Any, content: bytes) -> int | None:
-    if tensor.sparsity is not None:
-        values = flatbuffer.stored_values(model, tensor, content)
-        # What the encoding leaves out is zero; the blocks that it keeps may hold zeros too.
-        return None if values is None else int(np.prod(flatbuffer.shape_of(tensor))) - int(np.count_nonzero(values))
     pattern = flatbuffer.zero_pattern(model, tensor, content)
     return None if pattern is None else int(np.count_nonzero(pattern))
 

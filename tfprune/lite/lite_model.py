@@ -149,7 +149,7 @@ class LiteModel:
         Raises:
             PruningError: The inputs are too many, too few, of another shape, or their names are unknown.
         """
-        arrays = self._arrays(inputs)
+        arrays = self.arrays(inputs)
         count = len(arrays[0])
         step = self._batch(count)
         pieces = [self._run([array[start : start + step] for array in arrays], step) for start in range(0, count, step)]
@@ -163,7 +163,8 @@ class LiteModel:
         outputs = ", ".join(f"{end.name}: {end.dtype}" for end in self.outputs)
         return f"LiteModel({self.quantization}, {self.size:,} bytes, ({inputs}) -> ({outputs}))"
 
-    def _arrays(self, inputs: Any) -> list[np.ndarray]:
+    def arrays(self, inputs: Any) -> list[np.ndarray]:
+        """What a call takes, checked, as one array per input in the order of the model."""
         names = [end.name for end in self.inputs]
         if isinstance(inputs, Mapping):
             for name in inputs:

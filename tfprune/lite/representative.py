@@ -13,8 +13,9 @@ import numpy as np
 
 from tfprune.errors import PruningError, listing, nearest
 from tfprune.lite.signature import Input, Signature, flat_outputs
+from tfprune.lite.silence import silence
 
-CHUNK = 256
+CHUNK = 64
 FEWEST = 4
 USED = 500
 ADVICE = "100 to 500 inputs of the kind the model will meet are enough"
@@ -289,7 +290,8 @@ def _check_run(
     shapes = [array.shape for array in samples[0]]
     same = [sample for sample in samples[:count] if [array.shape for array in sample] == shapes]
     try:
-        outputs = flat_outputs(signature.call(model, [np.concatenate(arrays) for arrays in zip(*same)]))
+        with silence():
+            outputs = flat_outputs(signature.call(model, [np.concatenate(arrays) for arrays in zip(*same)]))
     except Exception as error:  # whatever the user's layers raise
         reason = str(error).strip().splitlines()
         raise PruningError(

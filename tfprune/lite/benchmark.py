@@ -1,0 +1,216 @@
+"""Timing converted models on this machine, side by side."""
+
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tfprune.errors import PruningError
+from tfprune.lite import flatbuffer
+from tfprune.lite.inspect import End
+from tfprune.lite.lite_model import LiteModel, allocate, quantized
+from tfprune.report import Column, Report
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The runs of one model.
+
+    Args:
+        name: What the caller calls it.
+        milliseconds: The time of each run, in the order of running.
+        size: Bytes of the file.
+        gzip_size: Bytes of the file compressed by gzip.
+        quantization: That of the file.
+    """
+
+    name: str
+    milliseconds: tuple[float, ...]
+    size: int
+    gzip_size: int
+    quantization: str
+
+    @property
+    def median(self) -> float:
+        """The median time of a run in milliseconds."""
+        return float(np.median(self.milliseconds))
+
+    @property
+    def spread(self) -> float:
+        """The interquartile range: the width of the middle half of the times, in milliseconds."""
+        low, high = np.percentile(self.milliseconds, (25, 75))
+        return float(high - low)
+
+
+@dataclass(frozen=True, repr=False)
+class Benchmark(Report):
+    """Time and bytes of converted models, measured in one run.
+
+    Args:
+        timings: One per model, in the order given; ratios are against the first.
+        threads: Threads that the kernels could use.
+        xnnpack: Whether XNNPACK kernels were used where there are some.
+        warmup: Untimed runs of each model before the first.
+        machine: The processor and system, and the version of LiteRT.
+    """
+
+    title: ClassVar[str] = "Models timed on this machine"
+    columns: ClassVar[Sequence[Column]] = (
+        Column("model", "model"),
+        Column("quantization", "quantization"),
+        Column("median_ms", "median ms", ".3f"),
+        Column("iqr_ms", "IQR ms", ".3f"),
+        Column("min_ms", "min ms", ".3f"),
+        Column("max_ms", "max ms", ".3f"),
+        Column("time_ratio", "time ratio", ".2f"),
+        Column("bytes", "bytes", ",d"),
+        Column("gzip_bytes", "gzip bytes", ",d"),
+        Column("bytes_ratio", "bytes ratio", ".2f"),
+    )
+    plotted: ClassVar[str] = "median_ms"
+
+    timings: tuple[Timing, ...]
+    threads: int
+    xnnpack: bool
+    warmup: int
+    machine: str
+
+    def rows(self) -> list[dict[str, Any]]:
+        first = self.timings[0]
+        return [
+            {
+                "model": timing.name,
+                "quantization": timing.quantization,
+                "median_ms": timing.median,
+                "iqr_ms": timing.spread,
+                "min_ms": min(timing.milliseconds),
+                "max_ms": max(timing.milliseconds),
+                "time_ratio": timing.median / first.median,
+                "bytes": timing.size,
+                "gzip_bytes": timing.gzip_size,
+                "bytes_ratio": timing.size / first.size,
+            }
+            for timing in self.timings
+        ]
+
+    def notes(self) -> list[str]:
+        runs = len(self.timings[0].milliseconds)
+        return [
+            f"{runs} runs of each, taken in turns, after {self.warmup} to warm up; {self.threads} "
+            f"thread{'s' * (self.threads != 1)}; XNNPACK {'on' if self.xnnpack else 'off'}.",
+            self.machine,
+        ]
+
+
+def benchmark(
+    models: Mapping[str, Any],
+    runs: int = 100,
+    threads: int = 1,
+    *,
+    warmup: int = 10,
+    xnnpack: bool = True,
+    data: Any = None,
+) -> Benchmark:
+    """Times converted models in turns, so that whatever else the machine does falls on all of them alike.
+
+    A run is the interpreter's work on one batch as the file has it (one sample by default); filling in the inputs and
+    reading the outputs are not timed.
+
+    Args:
+        models: Models by the name to print: each a `LiteModel`, the path of a `.tflite` file, or its bytes. The ratios
+            are against the first.
+        runs: Timed runs of each, 1 or more. Defaults to 100.
+        threads: Threads that the kernels may use, 1 or more. Defaults to 1.
+        warmup: Runs of each before that are not timed. Defaults to 10.
+        xnnpack: Whether XNNPACK kernels may be used, as on phones by default; False times the plain kernels.
+        data: What `LiteModel` takes, for models whose inputs may vary in length or must be real; the first samples
+            are used. Defaults to None: random numbers, and zeros for integer inputs.
+
+    Returns:
+        A `Benchmark`, which prints as a table.
+
+    Raises:
+        PruningError: No model, a number below its limit, or a file that is none.
+        ConversionError: LiteRT cannot prepare or run a model.
+
+    Example:
+        ```python
+        print(tfprune.benchmark({"dense": dense_lite, "pruned": lite}, threads=2))
+        ```
+    """
+    if not isinstance(models, Mapping) or not models:
+        came = "an empty one" if isinstance(models, Mapping) else type(models).__name__
+        raise PruningError(f"benchmark takes a dict of models by name, such as {{'dense': lite}}, and {came} came.")
+    for name, value, least in (("runs", runs, 1), ("threads", threads, 1), ("warmup", warmup, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise PruningError(f"{name}={value!r}: give a whole number of {least} or more.")
+    loaded = {name: _loaded(source) for name, source in models.items()}
+    ready = {name: _ready(lite, threads, xnnpack, data) for name, lite in loaded.items()}
+    for interpreter in ready.values():
+        for _ in range(warmup):
+            interpreter.invoke()
+    times = _interleaved(ready, runs)
+    timings = [
+        Timing(name, tuple(times[name]), lite.size, lite.gzip_size, lite.quantization) for name, lite in loaded.items()
+    ]
+    return Benchmark(tuple(timings), threads, xnnpack, warmup, _machine())
+
+
+def _loaded(source: Any) -> LiteModel:
+    return source if isinstance(source, LiteModel) else LiteModel(flatbuffer.read_content(source))
+
+
+def _ready(lite: LiteModel, threads: int, xnnpack: bool, data: Any) -> Any:
+    """An interpreter with its inputs filled in."""
+    interpreter = lite.interpreter(threads, xnnpack)
+    if data is None:
+        generator = np.random.default_rng(0)
+        arrays = [_random(end, generator) for end in lite.inputs]
+    else:
+        arrays = [array[: end.shape[0] or 1] for array, end in zip(lite.arrays(data), lite.inputs)]
+    allocate(interpreter, lite.inputs, [array.shape for array in arrays])
+    for array, end in zip(arrays, lite.inputs):
+        interpreter.set_tensor(end.tensor, quantized(array, end))
+    return interpreter
+
+
+def _random(end: End, generator: np.random.Generator) -> np.ndarray:
+    shape = tuple(size or 1 for size in end.shape)
+    if end.scale is None and not end.dtype.startswith("float"):
+        return np.zeros(shape, end.dtype)
+    return generator.uniform(0, 1, shape).astype(np.float32)
+
+
+def _interleaved(ready: Mapping[str, Any], runs: int) -> dict[str, list[float]]:
+    """Every model once in each round, each round beginning with another model."""
+    names = list(ready)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for round_number in range(runs):
+        first = round_number % len(names)
+        for name in names[first:] + names[:first]:
+            interpreter = ready[name]
+            begin = time.perf_counter_ns()
+            interpreter.invoke()
+            times[name].append((time.perf_counter_ns() - begin) / 1e6)
+    return times
+
+
+def _machine() -> str:
+    return (
+        f"{_processor()}; {platform.system()} {platform.machine()}; LiteRT {metadata.version('ai-edge-litert')}; "
+        f"Python {platform.python_version()}."
+    )
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text(errors="replace").splitlines():
+            if line.lower().startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or "processor unknown"

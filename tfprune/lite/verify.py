@@ -1,0 +1,215 @@
+"""Comparing a converted model with the Keras model it was made of, on data."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+
+from tfprune.errors import PruningError, listing
+from tfprune.lite import flatbuffer
+from tfprune.lite.inspect import End
+from tfprune.lite.judge import Judge, OutputComparison, decision_of, labels_of, require_all_used
+from tfprune.lite.lite_model import LiteModel
+from tfprune.lite.representative import batches
+from tfprune.lite.signature import Input, flat_outputs, output_names, signature_of
+from tfprune.lite.silence import silence
+from tfprune.lite.zeros import KeptZeros, kept_zeros
+from tfprune.models import as_array, check_model
+from tfprune.report import Column, Report
+
+
+@dataclass(frozen=True, repr=False)
+class Verification(Report):
+    """How a converted model compares with its Keras model.
+
+    Args:
+        samples: The number of samples compared.
+        outputs: The comparison of each output, in the order of the Keras model.
+        weights: What has become of the zeros of each kernel that has some.
+        quantization: That of the file.
+        size: Bytes of the file.
+        gzip_size: Bytes of the file compressed by gzip.
+    """
+
+    title: ClassVar[str] = "Keras and .tflite compared"
+    columns: ClassVar[Sequence[Column]] = (
+        Column("output", "output"),
+        Column("agreement", "top-1 agreement", ".2%"),
+        Column("accuracy", "accuracy Keras", ".2%"),
+        Column("lite_accuracy", "accuracy .tflite", ".2%"),
+        Column("largest_difference", "largest difference", ".3g"),
+        Column("mean_difference", "mean difference", ".3g"),
+        Column("largest_value", "largest value", ".3g"),
+    )
+    plotted: ClassVar[str] = "mean_difference"
+
+    samples: int
+    outputs: tuple[OutputComparison, ...]
+    weights: tuple[KeptZeros, ...]
+    quantization: str
+    size: int
+    gzip_size: int
+
+    @property
+    def agreement(self) -> float | None:
+        """The lowest top-1 agreement of any output, in [0, 1]; None when all are regressions."""
+        return _lowest(output.agreement for output in self.outputs)
+
+    @property
+    def accuracy(self) -> float | None:
+        """The accuracy of Keras on the first output that has labels; None without."""
+        return next((output.accuracy for output in self.outputs if output.accuracy is not None), None)
+
+    @property
+    def lite_accuracy(self) -> float | None:
+        """The accuracy of the converted model on the first output that has labels; None without."""
+        return next((output.lite_accuracy for output in self.outputs if output.lite_accuracy is not None), None)
+
+    @property
+    def largest_difference(self) -> float:
+        """The largest absolute difference in any output."""
+        return max(output.largest_difference for output in self.outputs)
+
+    @property
+    def mean_difference(self) -> float:
+        """The largest of the outputs' mean absolute differences."""
+        return max(output.mean_difference for output in self.outputs)
+
+    @property
+    def zeros(self) -> int:
+        """Zeros in the kernels of the Keras model that were found in the file."""
+        return sum(weight.zeros for weight in self.weights if weight.kept is not None)
+
+    @property
+    def zeros_kept(self) -> int:
+        """How many of `zeros` are zeros in the file."""
+        return sum(weight.kept for weight in self.weights if weight.kept is not None)
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "output": output.name,
+                "agreement": output.agreement,
+                "accuracy": output.accuracy,
+                "lite_accuracy": output.lite_accuracy,
+                "largest_difference": output.largest_difference,
+                "mean_difference": output.mean_difference,
+                "largest_value": output.largest_value,
+            }
+            for output in self.outputs
+        ]
+
+    def notes(self) -> list[str]:
+        said = [
+            f"{self.samples:,} samples; {self.quantization} file of {self.size:,} bytes, {self.gzip_size:,} compressed "
+            "by gzip."
+        ]
+        found = [weight for weight in self.weights if weight.kept is not None]
+        lost = [weight for weight in found if weight.kept != weight.zeros]
+        missing = [weight.key for weight in self.weights if weight.kept is None]
+        if found:
+            said.append(
+                f"Zeros kept: {self.zeros_kept:,} of {self.zeros:,}, in {len(found)} kernel{'s' * (len(found) != 1)}."
+            )
+        if lost:
+            said.append(
+                "Zeros lost in " + ", ".join(f"{w.key} ({w.zeros - (w.kept or 0):,} of {w.zeros:,})" for w in lost)
+            )
+        if missing:
+            said.append(f"Not in the file as one constant, so not compared: {listing(missing)}.")
+        return said
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            **super().to_dict(),
+            "samples": self.samples,
+            "zeros": self.zeros,
+            "zeros_kept": self.zeros_kept,
+            "weights": [
+                {"key": weight.key, "zeros": weight.zeros, "kept": weight.kept, "constant": weight.constant}
+                for weight in self.weights
+            ],
+        }
+
+
+def verify(model: keras.Model, lite: Any, data: Any, labels: Any = None) -> Verification:
+    """Runs a Keras model and its converted form on the same data and compares what they answer.
+
+    Args:
+        model: The Keras model that was converted; it stays as it is.
+        lite: The converted model: a `LiteModel`, the path of a `.tflite` file, or its bytes.
+        data: An array; a list or dict of arrays for several inputs; a `tf.data.Dataset` or generator of x, (x, y) or
+            dicts. Read once, in pieces.
+        labels: For arrays: class numbers, one-hot rows, 0 or 1 for a binary output, or real values of a regression
+            (which has no accuracy). For several outputs a dict by output name, or a list. A dataset brings its own.
+
+    Returns:
+        A `Verification`, which prints as a table: top-1 agreement, accuracy of both, differences, zeros kept.
+
+    Raises:
+        PruningError: The model is not built, the file is not of this model, or the data or labels do not fit.
+        ConversionError: LiteRT cannot run the file.
+
+    Example:
+        ```python
+        print(tfprune.verify(model, lite, x_test, y_test))
+        ```
+    """
+    check_model(model, "verify")
+    signature = signature_of(model)
+    lite = lite if isinstance(lite, LiteModel) else LiteModel(flatbuffer.read_content(lite))
+    order = _matched(lite.inputs, signature.inputs, model)
+    judges: list[Judge] = []
+    samples = 0
+    for batch in batches(data, signature.inputs):
+        with silence():  # TensorFlow warns of every new shape that some operations are compiled for
+            outputs = signature.call(model, batch.arrays)
+        expected = [as_array(output) for output in flat_outputs(outputs)]
+        names = output_names(model, outputs)
+        given = lite([batch.arrays[index] for index in order])
+        answers = _by_output(given if isinstance(given, list) else [given], lite.outputs, names)
+        count = len(batch.arrays[0])
+        truth = labels_of(labels, batch.labels, names, slice(samples, samples + count), count)
+        if not judges:
+            judges = [Judge(name, decision_of(model, name)) for name in names]
+        for judge, wanted, answer, right in zip(judges, expected, answers, truth):
+            judge.add(wanted, answer, right)
+        samples += count
+    require_all_used(labels, samples)
+    return Verification(
+        samples=samples,
+        outputs=tuple(judge.result() for judge in judges),
+        weights=kept_zeros(model, lite.content),
+        quantization=lite.quantization,
+        size=lite.size,
+        gzip_size=lite.gzip_size,
+    )
+
+
+def _matched(ends: Sequence[End], inputs: Sequence[Input], model: keras.Model) -> list[int]:
+    """For each input of the file, the number of the model's input that goes there: by name, else by place."""
+    names = [given.name for given in inputs]
+    if len(ends) != len(inputs):
+        raise PruningError(
+            f"The file takes {len(ends)} inputs and '{model.name}' takes {len(inputs)}: it was not made of this model."
+        )
+    if {end.name for end in ends} == set(names):
+        return [names.index(end.name) for end in ends]
+    return list(range(len(inputs)))
+
+
+def _by_output(answers: list[np.ndarray], ends: Sequence[End], names: Sequence[str]) -> list[np.ndarray]:
+    """The file's outputs in the order of the model's: by name, else by place."""
+    if len(answers) != len(names):
+        raise PruningError(
+            f"The file gives {len(answers)} outputs and the model {len(names)}: the file was not made of this model."
+        )
+    known = [end.name for end in ends]
+    return [answers[known.index(name)] for name in names] if set(known) == set(names) else answers
+
+
+def _lowest(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return min(known) if known else None
