@@ -31,7 +31,14 @@ class Context:
 
 
 class Criterion:
-    """Base of every criterion: entries that add up, and the score of a sum."""
+    """Base of every criterion: entries that add up, and the score of a sum.
+
+    Attributes:
+        reads: Where a channel's importance is read: in the `"kernels"` that make it (default), or in the `"gamma"` of
+            the batch norm after it.
+    """
+
+    reads: str = "kernels"
 
     def __call__(self, weight: np.ndarray, context: Context) -> np.ndarray:
         """The additive importance of every entry, an array of the weight's shape."""
@@ -40,6 +47,15 @@ class Criterion:
     def total(self, summed: np.ndarray) -> np.ndarray:
         """The score of entries whose sum is given; single entries are sums of one."""
         return summed
+
+    def channels(self, weights: np.ndarray, entries: np.ndarray) -> np.ndarray:
+        """The additive score of every channel of one weight.
+
+        Args:
+            weights: Array `[channels, entries per channel]` of the weight.
+            entries: What `__call__` gave for them, in the same order.
+        """
+        return entries.sum(axis=1)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that build the criterion again."""
@@ -80,7 +96,7 @@ class L2(Criterion):
     """The L2 norm: for single entries the same order as the magnitude, for blocks and channels the Euclidean length.
 
     >>> criterion = L2()
-    >>> criterion.total(criterion(np.array([3.0, -4.0]), Context()).sum())
+    >>> float(criterion.total(criterion(np.array([3.0, -4.0]), Context()).sum()))
     5.0
     """
 
@@ -109,6 +125,37 @@ class Random(Criterion):
 
     def get_config(self) -> dict[str, Any]:
         return {"seed": self.seed}
+
+
+@keras.saving.register_keras_serializable(package="tfprune")
+class GeometricMedian(Magnitude):
+    """For channels: the sum of distances to all other channels of the weight, so the most replaceable one goes first.
+
+    Single entries and blocks have no such distance and are scored by magnitude.
+    He et al., "Filter pruning via geometric median", 2019 (https://arxiv.org/abs/1811.00250).
+
+    >>> filters = np.array([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]])
+    >>> GeometricMedian().channels(filters, np.abs(filters)).round(3).tolist()
+    [6.0, 9.243, 5.243]
+    """
+
+    def channels(self, weights: np.ndarray, entries: np.ndarray) -> np.ndarray:
+        flat = weights.astype(np.float64)
+        squares = np.square(flat).sum(axis=1)
+        # |a - b|^2 = |a|^2 + |b|^2 - 2ab needs no array of all differences; rounding may fall just below zero.
+        distances = np.sqrt(np.maximum(squares[:, None] + squares[None, :] - 2.0 * flat @ flat.T, 0.0))
+        return distances.sum(axis=1)
+
+
+@keras.saving.register_keras_serializable(package="tfprune")
+class BatchNormScale(Magnitude):
+    """For channels: the absolute scale (gamma) of the batch norm after them; groups without one are left whole.
+
+    Liu et al., "Learning efficient convolutional networks through network slimming", 2017
+    (https://arxiv.org/abs/1708.06519).
+    """
+
+    reads = "gamma"
 
 
 @keras.saving.register_keras_serializable(package="tfprune")
@@ -154,7 +201,14 @@ class Function(Criterion):
         return cls(keras.saving.deserialize_keras_object(config["function"]))
 
 
-NAMES: dict[str, type[Criterion]] = {"magnitude": Magnitude, "l1": Magnitude, "l2": L2, "random": Random}
+NAMES: dict[str, type[Criterion]] = {
+    "magnitude": Magnitude,
+    "l1": Magnitude,
+    "l2": L2,
+    "random": Random,
+    "geometric_median": GeometricMedian,
+    "batch_norm": BatchNormScale,
+}
 
 
 def get(identifier: Any) -> Criterion:

@@ -51,14 +51,12 @@ class Method:
         amount: A number: the default gradual ramp to it in `fit`, exactly it in one-shot use. Or a schedule, a
             function `step -> amount`, or a tfmot schedule.
         criterion: Name, object, config, or function of the weight.
-        pattern: Name, object or config.
         layers: Which layers; see `tfprune.prunable.selectors`. A mapping gives each its own amount.
     """
 
-    def __init__(self, amount: Any, criterion: Any, pattern: Any, layers: Any):
+    def __init__(self, amount: Any, criterion: Any, layers: Any):
         self.amount = _amount(amount)
         self.criterion = criteria.get(criterion)
-        self.pattern = patterns.get(pattern)
         self.layers = _named(layers)
 
     @property
@@ -91,7 +89,6 @@ class Method:
         return {
             "amount": amount,
             "criterion": serialize(self.criterion),
-            "pattern": serialize(self.pattern),
             "layers": layers,
         }
 
@@ -114,10 +111,38 @@ class Method:
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
 
+class WeightMethod(Method):
+    """Base of the methods that look at each weight by itself and zero entries of it.
+
+    Args:
+        amount, criterion, layers: See `Method`.
+        pattern: Where zeros may fall; name, object or config.
+    """
+
+    def __init__(self, amount: Any, criterion: Any, pattern: Any, layers: Any):
+        super().__init__(amount, criterion, layers)
+        self.pattern = patterns.get(pattern)
+
+    def choose(
+        self, weights: list[PrunableWeight], units: Mapping[str, np.ndarray], amount: float
+    ) -> dict[str, np.ndarray]:
+        """Marks the units (what the pattern removes together) to remove at an amount, True where chosen."""
+        raise NotImplementedError
+
+    def bind(self, model: keras.Model) -> "BoundMethod":
+        weights = prunable_weights(check_model(model, "prune"), self.layers)
+        for weight in weights:
+            self.pattern.check(weight.key, weight.shape)
+        return BoundWeightMethod(self, weights)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "pattern": keras.saving.serialize_keras_object(self.pattern)}
+
+
 class BoundWeightMethod(BoundMethod):
     """A method over single weights tied to a model: scores, then chosen units, then masks."""
 
-    method: "Threshold | Percentile"
+    method: WeightMethod
 
     def decide(self, amount: float, kept: Mapping[str, np.ndarray] | None = None) -> Masks:
         self.method.check_amount(amount)
@@ -139,7 +164,7 @@ class BoundWeightMethod(BoundMethod):
 
 
 @keras.saving.register_keras_serializable(package="tfprune")
-class Threshold(Method):
+class Threshold(WeightMethod):
     """Removes what scores no more than a threshold; what is kept scores above it.
 
     Args:
@@ -179,13 +204,9 @@ class Threshold(Method):
         if not 0.0 <= amount < np.inf:
             raise PruningError(f"Threshold: {amount} is no threshold; give a number of at least 0 in score units.")
 
-    def bind(self, model: keras.Model) -> BoundMethod:
-        return BoundWeightMethod(self, _weights(self, model))
-
     def choose(
         self, weights: list[PrunableWeight], units: Mapping[str, np.ndarray], amount: float
     ) -> dict[str, np.ndarray]:
-        """Marks the units that the threshold removes."""
         progress = _progress(self, amount)
         chosen = {}
         for weight in weights:
@@ -201,7 +222,7 @@ class Threshold(Method):
 
 
 @keras.saving.register_keras_serializable(package="tfprune")
-class Percentile(Method):
+class Percentile(WeightMethod):
     """Removes an exact share of the weights, the least important first.
 
     Args:
@@ -253,15 +274,14 @@ class Percentile(Method):
             raise PruningError(f"Percentile: {amount} is no sparsity in [0, 1); write 0.8 for 80 % zeros.")
 
     def bind(self, model: keras.Model) -> BoundMethod:
-        weights = _weights(self, model)
+        bound = super().bind(model)
         if isinstance(self.allocation, Mapping):
             prunable_weights(model, list(self.allocation))  # raises where a name matches nothing
-        return BoundWeightMethod(self, weights)
+        return bound
 
     def choose(
         self, weights: list[PrunableWeight], units: Mapping[str, np.ndarray], amount: float
     ) -> dict[str, np.ndarray]:
-        """Marks exactly as many units as the amount asks for."""
         share = amount / self.pattern.full
         if self.pattern.full < 1.0:
             # Such an amount is often written with few digits (0.6667 for 1:3); near enough means all of it.
@@ -330,13 +350,6 @@ def _named(layers: Any) -> Any:
             if isinstance(amount, bool) or not isinstance(amount, (int, float, np.integer, np.floating)):
                 raise PruningError(f"layers: {amount!r} for {name!r} is no amount; write a number, such as 0.8.")
     return dict(zip(names, layers.values())) if isinstance(layers, Mapping) and isinstance(names, list) else names
-
-
-def _weights(method: Method, model: keras.Model) -> list[PrunableWeight]:
-    weights = prunable_weights(check_model(model, "prune"), method.layers)
-    for weight in weights:
-        method.pattern.check(weight.key, weight.shape)
-    return weights
 
 
 def _progress(method: Method, amount: float) -> float:
