@@ -76,29 +76,34 @@ class FakeQuantize(keras.layers.Layer):
         self.highs = self.add_weight(name="maximum", shape=shape, initializer=_constant(6.0), trainable=learned)
         self.batches = self.add_weight(name="batches", shape=shape, initializer="zeros", trainable=False)
 
-    def call(self, inputs: Any, source: int | None = 0, training: bool | None = None) -> Any:
+    def call(self, inputs: Any, source: int | None = 0, training: bool | None = None) -> tuple[Any, Any]:
         """Rounds `inputs`; while training or calibrating, first takes their extremes into the range of `source`.
 
         Args:
             inputs: Float tensor of any shape.
             source: Which range these values belong to; None when they only use the range that others set.
             training: Whether a training step runs.
+
+        Returns:
+            The rounded tensor, and the step between its values, to whose multiples the biases after it are rounded.
         """
-        if source is not None and self.ranges != "fixed":
-            if self.observing:
-                self._observe(inputs, source)
-                return inputs
-            if training and self.trainable and self.ranges == "moving_average":
-                self._observe(inputs, source)
-        elif self.observing:
-            return inputs
+        follows = training and self.trainable and self.ranges == "moving_average"
+        if source is not None and self.ranges != "fixed" and (self.observing or follows):
+            self._observe(inputs, source)
         low, high = self._bounds()
-        return tf.quantization.fake_quant_with_min_max_vars(inputs, low, high, num_bits=8)
+        if self.observing:
+            return inputs, self.step()
+        return tf.quantization.fake_quant_with_min_max_vars(inputs, low, high, num_bits=8), self.step()
 
     def range(self) -> tuple[float, float]:
         """The range in use as two plain numbers, zero always between them."""
         low, high = self._bounds()
         return float(low), float(high)
+
+    def step(self) -> Any:
+        """The distance between neighbouring values, a scalar tensor."""
+        low, high = self._bounds()
+        return tf.stop_gradient((high - low) / tf.constant(255.0))
 
     def is_observed(self) -> bool:
         """Whether every source has seen data, in training or calibration."""
@@ -133,9 +138,9 @@ class FakeQuantize(keras.layers.Layer):
         self.highs.assign(self.highs + rate * (high - self.highs))
         self.batches.assign(self.batches + here)
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """The shape of the input."""
-        return input_shape
+    def compute_output_spec(self, inputs: Any, **kwargs: Any) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        """The shape of the input, and a scalar; Keras' own guess fails where an operation might have been sparse."""
+        return keras.KerasTensor(inputs.shape, "float32"), keras.KerasTensor((), "float32")
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the layer."""
@@ -151,12 +156,6 @@ class FakeQuantize(keras.layers.Layer):
         return config
 
 
-@tf.custom_gradient
-def _straight_through(weight: tf.Tensor, scale: tf.Tensor) -> tuple[tf.Tensor, Any]:
-    steps = tf.clip_by_value(tf.round(weight / scale), -LEVELS, LEVELS)
-    return steps * scale, lambda gradient: (gradient, None)
-
-
 def weight_scale(weight: Any, channel_axes: Sequence[int]) -> Any:
     """The step between neighbouring int8 values, one for each channel: the largest magnitude over 127.
 
@@ -169,19 +168,28 @@ def weight_scale(weight: Any, channel_axes: Sequence[int]) -> Any:
     """
     others = [axis for axis in range(len(weight.shape)) if axis not in channel_axes]
     largest = keras.ops.max(keras.ops.abs(weight), axis=others, keepdims=True)
-    return tf.stop_gradient(keras.ops.where(largest > 0, largest / LEVELS, 1.0))
+    return keras.ops.where(largest > 0, largest / LEVELS, 1.0)
 
 
-def fake_quantize_weight(weight: Any, channel_axes: Sequence[int]) -> Any:
-    """Rounds a weight to the 255 values that symmetric int8 can hold in each channel; zero stays exactly zero."""
-    weight = tf.convert_to_tensor(weight)  # a gradient of one's own may not capture variables
-    return _straight_through(weight, weight_scale(weight, channel_axes))
+def fake_quantize_weight(weight: Any, scale: Any) -> Any:
+    """Rounds a weight to the 255 multiples of its scale that symmetric int8 can hold; zero stays exactly zero."""
+    return _rounded(weight, scale, LEVELS)
 
 
-def weight_integers(weight: Any, channel_axes: Sequence[int]) -> np.ndarray:
-    """The int8 numbers that a weight becomes in the `.tflite`, in Keras' layout."""
-    steps = keras.ops.round(weight / weight_scale(weight, channel_axes))
-    return keras.ops.convert_to_numpy(steps).clip(-LEVELS, LEVELS).astype(np.int8)
+def fake_quantize_bias(bias: Any, scale: Any) -> Any:
+    """Rounds a bias to the multiples of its scale that int32 can hold."""
+    return _rounded(bias, scale, 2**31 - 1)
+
+
+def _rounded(weight: Any, scale: Any, levels: int) -> Any:
+    # A gradient of one's own may not capture variables.
+    return _straight_through(tf.convert_to_tensor(weight), tf.stop_gradient(scale), float(levels))
+
+
+@tf.custom_gradient
+def _straight_through(weight: tf.Tensor, scale: tf.Tensor, levels: float) -> tuple[tf.Tensor, Any]:
+    steps = tf.clip_by_value(tf.round(weight / scale), -levels, levels)
+    return steps * scale, lambda gradient: (gradient, None, None)
 
 
 def _constant(value: float) -> keras.initializers.Initializer:

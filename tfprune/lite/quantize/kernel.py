@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfprune.errors import PruningError
-from tfprune.lite.quantize.fake_quantize import fake_quantize_weight, weight_integers
+from tfprune.lite.quantize.fake_quantize import fake_quantize_bias, fake_quantize_weight, weight_scale
 from tfprune.masks import hold, set_mask
 
 
@@ -56,12 +56,12 @@ class QuantizedKernel(keras.layers.Layer):
         self.steps: keras.Variable | None = None
         self.supports_masking = True
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, inputs_shape: Any, scale_shape: Any = None) -> None:
         """Builds the layer and its batch norm, and creates a mask for each weight whose zeros are held."""
         if not self.layer.built:
-            self.layer.build(input_shape)
+            self.layer.build(inputs_shape)
         if self.batch_norm is not None and not self.batch_norm.built:
-            self.batch_norm.build(self.layer.compute_output_shape(input_shape))
+            self.batch_norm.build(self.layer.compute_output_shape(inputs_shape))
         if self.batch_norm is not None and self.freeze_batch_norm:
             self.steps = self.add_weight(name="steps", shape=(), dtype="int32", initializer="zeros", trainable=False)
         for name in self.held:
@@ -84,39 +84,53 @@ class QuantizedKernel(keras.layers.Layer):
         for name, mask in masks.items():
             set_mask(self.prunable()[name], mask)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """The layer's output with an int8 kernel; its bias is still float."""
-        if self.batch_norm is None:
-            kernel = fake_quantize_weight(self._kernel(), channel_axes(self.layer))
-            return self._run(inputs, kernel, self.layer.bias)
-        follows_batch = training and self.batch_norm.trainable and self.freeze_batch_norm != 0
-        if not follows_batch:
-            return self._frozen(inputs)
+    def call(self, inputs: Any, scale: Any = None, training: bool | None = None) -> Any:
+        """The layer's output with an int8 kernel.
+
+        Args:
+            inputs: As the layer takes them.
+            scale: The step between the int8 values of the inputs; with it the bias is rounded as in the `.tflite`.
+            training: Whether a training step runs.
+        """
+        if self.batch_norm is None or not (training and self.batch_norm.trainable) or self.freeze_batch_norm == 0:
+            return self._run(inputs, *self.deployed(scale))
         if self.steps is None:
             outputs, mean, variance = self._with_batch_statistics(inputs)
         else:
             outputs, mean, variance = tf.cond(
                 self.steps < self.freeze_batch_norm,
                 lambda: self._with_batch_statistics(inputs),
-                lambda: (self._frozen(inputs), *self._moving()),
+                lambda: (self._run(inputs, *self.deployed(scale)), *self._moving()),
             )
             self.steps.assign(self.steps + 1)
         self.batch_norm.moving_mean.assign(mean)
         self.batch_norm.moving_variance.assign(variance)
         return outputs
 
-    def deployed(self) -> tuple[Any, Any]:
-        """The kernel on the int8 grid and the float bias that the `.tflite` will hold, batch norm folded in."""
-        if self.batch_norm is None:
-            kernel, bias = self._kernel(), self.layer.bias
-        else:
-            kernel, bias = self._fold(*self._moving())
-        kernel = fake_quantize_weight(kernel, channel_axes(self.layer))
-        return kernel, keras.ops.zeros(self._channels()) if bias is None else keras.ops.convert_to_tensor(bias)
+    def deployed(self, scale: Any = None) -> tuple[Any, Any]:
+        """Kernel and bias as the `.tflite` will hold them: batch norm folded in, both rounded; the bias may be None.
+
+        Args:
+            scale: The step between the int8 values of the inputs; None leaves the bias float.
+        """
+        kernel, bias = self._folded()
+        kernel_scale = weight_scale(kernel, channel_axes(self.layer))
+        kernel = fake_quantize_weight(kernel, kernel_scale)
+        if bias is not None and scale is not None:
+            bias = fake_quantize_bias(bias, scale * keras.ops.reshape(kernel_scale, (-1,)))
+        return kernel, bias
 
     def integers(self) -> np.ndarray:
         """The int8 kernel of the `.tflite`, in Keras' layout."""
-        return weight_integers(self.deployed()[0], channel_axes(self.layer))
+        kernel, _ = self._folded()
+        steps = keras.ops.round(kernel / weight_scale(kernel, channel_axes(self.layer)))
+        return keras.ops.convert_to_numpy(steps).astype(np.int8)
+
+    def _folded(self) -> tuple[Any, Any]:
+        if self.batch_norm is None:
+            bias = self.layer.bias
+            return self._kernel(), None if bias is None else keras.ops.convert_to_tensor(bias)
+        return self._fold(*self._moving())
 
     def _kernel(self) -> Any:
         kernel = keras.ops.convert_to_tensor(self.layer.kernel)
@@ -134,10 +148,6 @@ class QuantizedKernel(keras.layers.Layer):
         if self.layer.bias is None and bias is not None:
             outputs = outputs + bias
         return outputs
-
-    def _frozen(self, inputs: Any) -> Any:
-        kernel, bias = self._fold(*self._moving())
-        return self._run(inputs, fake_quantize_weight(kernel, channel_axes(self.layer)), bias)
 
     def _moving(self) -> tuple[Any, Any]:
         norm = self.batch_norm
@@ -160,7 +170,8 @@ class QuantizedKernel(keras.layers.Layer):
         mean, variance = keras.ops.moments(plain, axes=list(range(len(plain.shape) - 1)))
         moving_mean, moving_variance = self._moving()
         kernel, _ = self._fold(moving_mean, moving_variance)
-        outputs = self._run(inputs, fake_quantize_weight(kernel, channel_axes(self.layer)), None)
+        kernel = fake_quantize_weight(kernel, weight_scale(kernel, channel_axes(self.layer)))
+        outputs = self._run(inputs, kernel, None)
         correction = keras.ops.sqrt((moving_variance + norm.epsilon) / (variance + norm.epsilon))
         bias = self._fold(mean, variance)[1]
         keep = norm.momentum
@@ -170,16 +181,13 @@ class QuantizedKernel(keras.layers.Layer):
             moving_variance * keep + tf.stop_gradient(variance) * (1.0 - keep),
         )
 
-    def _channels(self) -> int:
-        return int(np.prod([self.layer.kernel.shape[axis] for axis in channel_axes(self.layer)]))
-
     def _per_channel(self, values: Any) -> Any:
         axes = channel_axes(self.layer)
         return keras.ops.reshape(values, [d if axis in axes else 1 for axis, d in enumerate(self.layer.kernel.shape)])
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, inputs_shape: Any, scale_shape: Any = None) -> Any:
         """That of the layer."""
-        return self.layer.compute_output_shape(input_shape)
+        return self.layer.compute_output_shape(inputs_shape)
 
     def get_config(self) -> dict[str, Any]:
         """The layers inside, and what is held."""

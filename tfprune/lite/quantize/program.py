@@ -152,7 +152,7 @@ class Program:
             elif result is not None:
                 self._open_scale(value, result if isinstance(result, Fixed) else None)
                 if left_in_float is not None:
-                    value.scale.float_layers[name] = left_in_float
+                    value.scale.float_layers[getattr(apply, "name", name)] = left_in_float
         self.steps.append(step)
         return step.outputs
 
@@ -222,6 +222,7 @@ class Program:
             inputs: The new model's input for each value that `feed` gave.
         """
         quantizers: dict[Scale, FakeQuantize] = {}
+        widths: dict[Scale, Any] = {}
         tensors: dict[Value, Any] = {}
 
         def settle(value: Value, tensor: Any) -> None:
@@ -230,7 +231,7 @@ class Program:
                 if scale not in quantizers:
                     quantizers[scale] = self._quantizer(scale)
                 source = scale.sources.index(value) if value in scale.sources else None
-                tensor = quantizers[scale](tensor, source=source)
+                tensor, widths[scale] = quantizers[scale](tensor, source=source)
             tensors[value] = tensor
 
         def fill(x: Any) -> Any:
@@ -240,6 +241,8 @@ class Program:
             settle(value, tensor)
         for step in self.steps:
             args, kwargs = keras.tree.map_structure(fill, (step.args, dict(step.kwargs)))
+            if isinstance(step.apply, QuantizedKernel):
+                kwargs["scale"] = widths[values_in(step.args)[0].scale.root()]
             for value, tensor in zip(step.outputs, keras.tree.flatten(step.apply(*args, **kwargs))):
                 settle(value, tensor)
         return tensors

@@ -1,16 +1,15 @@
 """A float model rebuilt as one that trains with the rounding of int8, and that one made ready for the converter."""
 
-import fnmatch
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 
-from tfprune.errors import PruningError, listing, nearest
+from tfprune.errors import PruningError, listing
 from tfprune.lite.quantize.calibration import calibrate
 from tfprune.lite.quantize.fake_quantize import FakeQuantize, RangeMode
 from tfprune.lite.quantize.kernel import QuantizedKernel, channel_axes, check_freeze
@@ -31,7 +30,6 @@ def quantize_aware(
     ranges: RangeMode = "moving_average",
     momentum: float = 0.99,
     freeze_batch_norm: int | None = 0,
-    keep_float: Iterable[str] = (),
     hold_zeros: bool = True,
     strict: bool = False,
 ) -> keras.Model:
@@ -55,7 +53,6 @@ def quantize_aware(
         momentum: Of the moving average, in [0, 1). Defaults to 0.99.
         freeze_batch_norm: Training steps during which batch-norm statistics follow the batches; then they are frozen.
             0 (default) suits a trained model; None never freezes, for training from scratch.
-        keep_float: Names (paths for nested models) of layers to leave in float.
         hold_zeros: Whether pruned weights stay zero. Defaults to True.
         strict: Raise when a layer has no int8 kernel, where otherwise it is left in float and listed in
             `quantization_report(quantized)`. Defaults to False.
@@ -83,7 +80,7 @@ def quantize_aware(
         raise PruningError("ranges='learned' begins from calibrated ranges: pass data=, a few hundred samples.")
     if is_quantized(model):
         raise PruningError(f"'{model.name}' is quantization-aware already; train it, or convert it to int8.")
-    quantized = _Rebuild(model, Program(ranges, momentum, freeze_batch_norm, output_names(model)), keep_float, hold_zeros).model()
+    quantized = _Rebuild(model, Program(ranges, momentum, freeze_batch_norm, output_names(model)), hold_zeros).model()
     report = quantization_report(quantized)
     if strict and report.left_in_float:
         reasons = "; ".join(f"'{name}': {reason}" for name, reason in report.left_in_float.items())
@@ -121,7 +118,9 @@ def frozen(model: keras.Model) -> keras.Model:
             f"The int8 ranges of {names} are unknown, for the model has seen no data since quantize_aware(). Train it "
             "(fit), or give samples: quantize_aware(model, data=images) or calibrate(quantized, images)."
         )
-    weights: list[tuple[keras.Layer, list[Any]]] = []
+    originals: dict[int, tuple[keras.Layer, keras.Layer]] = {}  # new and old layer, by id of the new
+    rounded: dict[int, Any] = {}  # what a FakeQuantize layer took, by id of its result
+    scales: dict[int, Any] = {}  # the step of a FakeQuantize layer, by id of its symbol; then by id of the layer after
 
     def plain(layer: Any) -> Any:
         if isinstance(layer, FakeQuantize):
@@ -129,26 +128,42 @@ def frozen(model: keras.Model) -> keras.Model:
         if isinstance(layer, QuantizedKernel):
             config = {**layer.layer.get_config(), "name": layer.name, "use_bias": True}
             fresh = type(layer.layer).from_config(config)
-            weights.append((fresh, list(layer.deployed())))
         else:
-            fresh = type(layer).from_config(layer.get_config())
-            if isinstance(layer, keras.Layer):
-                weights.append((fresh, layer.get_weights()))
+            fresh = float32_copy(layer, layer.name)
+        if isinstance(layer, keras.Layer):
+            originals[id(fresh)] = fresh, layer
         return fresh
 
-    copy = keras.models.clone_model(model, clone_function=plain)
-    for layer, values in weights:
-        layer.set_weights(values)
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(layer, FakeQuantize):
+            # The converter fails on a scale right after a prescribed one, but changes scales itself where it must.
+            source = rounded.get(id(args[0]), args[0])
+            results = layer(source, **kwargs)
+            rounded[id(results[0])], scales[id(results[1])] = source, layer.step()
+            symbols.append(results)
+            return results
+        if "scale" in kwargs:
+            scales[id(layer)] = scales[id(kwargs.pop("scale"))]
+        return layer(*args, **kwargs)
+
+    symbols: list[Any] = []  # kept alive, so that ids stay theirs
+    copy = keras.models.clone_model(model, clone_function=plain, call_function=call)
+    for layer, original in originals.values():
+        if isinstance(original, QuantizedKernel):
+            kernel, bias = original.deployed(scales[id(layer)])
+            layer.kernel.assign(kernel)
+            layer.bias.assign(keras.ops.zeros_like(layer.bias) if bias is None else bias)
+        else:
+            copy_weights(original, layer)
     return copy
 
 
 class _Rebuild:
     """Carries the calls of a float model, one after the other, into a `Program`."""
 
-    def __init__(self, model: keras.Model, program: Program, keep_float: Iterable[str], hold_zeros: bool) -> None:
+    def __init__(self, model: keras.Model, program: Program, hold_zeros: bool) -> None:
         self.float_model = model
         self.program = program
-        self.keep_float = tuple(keep_float)
         self.hold_zeros = hold_zeros
         self.copies: dict[int, Any] = {}
         self.calls: Counter[int] = Counter()  # of each operation
@@ -179,20 +194,15 @@ class _Rebuild:
 
     def _survey(self) -> None:
         """Counts the calls of every operation and the uses of every result, which the rules need to know ahead."""
-        paths = []
 
         def visit(call: Call) -> list[tuple[int, int]]:
             index = sum(self.calls.values())
             self.calls[id(call.operation)] += 1
             self.uses.update(x for x in keras.tree.flatten((call.args, call.kwargs)) if isinstance(x, _Result))
-            paths.append(call.path)
             return [_Result(index, number) for number in range(len(call.outputs))]
 
         inputs = [_Result(-1, number) for number in range(len(self.float_model.inputs))]
         self.uses.update(flow(self.float_model, inputs, visit))
-        for name in self.keep_float:
-            if not any(_means(name, path) for path in paths):
-                raise PruningError(f"keep_float={name!r} is no layer of '{self.float_model.name}'. {nearest(name, paths)}")
 
     def _visit(self, call: Call) -> list[Value]:
         operation = self._copy(call)
@@ -208,8 +218,7 @@ class _Rebuild:
             results=len(call.outputs),
             shared=self.calls[id(call.operation)] > 1,
         )
-        asked = any(_means(name, call.path) for name in self.keep_float)
-        results = quantize_call(self.program, use, "keep_float names it" if asked else None)
+        results = quantize_call(self.program, use)
         for number, value in enumerate(results):
             others = value.uses - 1 if value in inputs else 0
             value.uses = others + self.uses[_Result(self.visited, number)]
@@ -220,7 +229,7 @@ class _Rebuild:
         """The new model's own float32 copy of an operation, with its weights; one however often it is called."""
         if id(call.operation) not in self.copies:
             source = getattr(call.operation, "holds_masks_of", call.operation)
-            copy = _float32_copy(source, self.program.unique(call.path))
+            copy = float32_copy(source, self.program.unique(call.path))
             if isinstance(source, keras.Layer):
                 if not copy.built and source.built:
                     copy.build_from_config(source.get_build_config() or {})
@@ -279,7 +288,7 @@ def output_names(model: keras.Model) -> list[str]:
     return list(getattr(model, "output_names", None) or [model.layers[-1].name])
 
 
-def _float32_copy(operation: Any, name: str) -> Any:
+def float32_copy(operation: Any, name: str) -> Any:
     config = _in_float32(operation.get_config())
     try:
         if isinstance(operation, keras.layers.Lambda):  # from_config refuses functions, lest a file bring them
@@ -335,7 +344,3 @@ def _compile_like(model: keras.Model, quantized: keras.Model) -> None:
             f"The compilation of '{model.name}' could not be carried over ({error}); call compile() before fit.",
             stacklevel=3,
         )
-
-
-def _means(name: str, path: str) -> bool:
-    return fnmatch.fnmatchcase(path, name) or fnmatch.fnmatchcase(path.rsplit("/", 1)[-1], name)

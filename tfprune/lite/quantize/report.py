@@ -40,6 +40,7 @@ class QuantizationReport(Report):
     """Every layer of a quantization-aware model, with what it computes in."""
 
     layers: list[QuantizedLayer] = field(default_factory=list)
+    left_in_float: dict[str, str] = field(default_factory=dict)
     unobserved: list[str] = field(default_factory=list)
 
     title: ClassVar[str] = "Quantization"
@@ -54,11 +55,6 @@ class QuantizationReport(Report):
         Column("high", "to", ".4g"),
     )
     plotted: ClassVar[str] = "zeros"
-
-    @property
-    def left_in_float(self) -> dict[str, str]:
-        """The layers that compute in float, each with the reason."""
-        return {layer.layer: layer.reason for layer in self.layers if layer.reason is not None}
 
     def rows(self) -> list[dict[str, Any]]:
         """One row for each layer."""
@@ -108,7 +104,7 @@ def quantization_report(model: keras.Model) -> QuantizationReport:
         if not isinstance(layer, FakeQuantize)
     ]
     unobserved = [name for layer in quantizers if not layer.is_observed() for name in layer.sources]
-    return QuantizationReport(rows, list(dict.fromkeys(unobserved)))
+    return QuantizationReport(rows, reasons, list(dict.fromkeys(unobserved)))
 
 
 def _row(layer: keras.Layer, limits: tuple[float, float] | None, reason: str | None) -> QuantizedLayer:

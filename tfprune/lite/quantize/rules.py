@@ -88,17 +88,9 @@ def rule_for(operation: Any) -> Rule:
     raise LeftInFloat(UNSUPPORTED.get(kind, f"no int8 rule for the layer {kind.__name__}"))
 
 
-def quantize_call(program: Program, use: Use, keep_float: str | None) -> list[Value]:
-    """The steps for one call, by its rule; in float, with the reason on record, where none applies.
-
-    Args:
-        program: Where the steps go.
-        use: The call.
-        keep_float: The reason to leave it in float whatever the rules say; None for none.
-    """
+def quantize_call(program: Program, use: Use) -> list[Value]:
+    """The steps for one call, by its rule; in float, with the reason on record, where none applies."""
     try:
-        if keep_float is not None:
-            raise LeftInFloat(keep_float)
         apply_rule = rule_for(use.operation)
         if any(value.scale is None for value in use.inputs):
             raise LeftInFloat("its input is not a float tensor")
