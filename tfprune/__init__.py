@@ -3,23 +3,40 @@
 The public names, in the order of their use:
 
     schedules   how much at each step: Constant, Linear, Polynomial, Cosine, Exponential, OneShot, Piecewise
-    methods     amount + criterion + pattern + allocation: Threshold, Percentile
-    training    PruningCallback, ThresholdPruning, PercentilePruning; wrap, PrunedLayer, UpdateMasks; SparsityLogger
+    patterns    where zeros may fall: Element, Block, NofM
+    methods     amount + criterion + pattern + allocation: Threshold, Percentile, Structured
+    training    PruningCallback, ThresholdPruning, PercentilePruning, StructuredPruning; wrap, PrunedLayer, UpdateMasks;
+                SparsityLogger
     one-shot    prune
     after       strip_masks, get_masks, apply_masks
+    channels    channel_groups, plan_shrink, ShrinkPlan, shrink, certify
+    deploy      quantize_aware, convert, LiteModel, verify, benchmark
     judge       summary
     interop     from_tfmot
+    errors      PruningError, ConversionError
 """
 
 from tfprune.backend import check_backend
-from tfprune.callbacks import PercentilePruning, PruningCallback, SparsityLogger, ThresholdPruning, UpdateMasks
+from tfprune.callbacks import (
+    PercentilePruning,
+    PruningCallback,
+    SparsityLogger,
+    StructuredPruning,
+    ThresholdPruning,
+    UpdateMasks,
+)
+from tfprune.channels import ShrinkPlan, certify, channel_groups, plan_shrink, shrink
+from tfprune.errors import ConversionError, PruningError
 from tfprune.interop import from_tfmot
+from tfprune.lite import LiteModel, benchmark, convert, verify
+from tfprune.lite.quantize import quantize_aware
 from tfprune.masks import apply_masks, get_masks
 from tfprune.methods import Percentile, Threshold
 from tfprune.oneshot import prune
 from tfprune.patterns import Block, Element, NofM
 from tfprune.schedules import Constant, Cosine, Exponential, Linear, OneShot, Piecewise, Polynomial
 from tfprune.strip import strip_masks
+from tfprune.structured import Structured
 from tfprune.summary import summary
 from tfprune.version import __version__
 from tfprune.wrapper import PrunedLayer, wrap
@@ -27,10 +44,12 @@ from tfprune.wrapper import PrunedLayer, wrap
 __all__ = [
     "Block",
     "Constant",
+    "ConversionError",
     "Cosine",
     "Element",
     "Exponential",
     "Linear",
+    "LiteModel",
     "NofM",
     "OneShot",
     "Percentile",
@@ -39,17 +58,29 @@ __all__ = [
     "Polynomial",
     "PrunedLayer",
     "PruningCallback",
+    "PruningError",
+    "ShrinkPlan",
     "SparsityLogger",
+    "Structured",
+    "StructuredPruning",
     "Threshold",
     "ThresholdPruning",
     "UpdateMasks",
     "__version__",
     "apply_masks",
+    "benchmark",
+    "certify",
+    "channel_groups",
+    "convert",
     "from_tfmot",
     "get_masks",
+    "plan_shrink",
     "prune",
+    "quantize_aware",
+    "shrink",
     "strip_masks",
     "summary",
+    "verify",
     "wrap",
 ]
 

@@ -1,5 +1,6 @@
 """Callbacks: decide masks while a model trains, and log its sparsity."""
 
+import copy
 import os
 import warnings
 from collections.abc import Mapping
@@ -9,13 +10,14 @@ import keras
 import numpy as np
 
 from tfprune import masks, methods
-from tfprune.errors import PruningError
+from tfprune.errors import PruningError, listing
 from tfprune.masks import constraint_of, hold, new_mask, set_mask
-from tfprune.methods import BoundMethod, Percentile, Threshold
-from tfprune.models import as_array, check_model
+from tfprune.methods import BoundMethod, Masks, Percentile, Threshold
+from tfprune.models import as_array, check_model, wrapped_layers
 from tfprune.prunable import PrunableWeight, every_weight
 from tfprune.schedules import BoundSchedule
-from tfprune.wrapper import PrunedLayer, pruned_layers
+from tfprune.structured import Structured
+from tfprune.wrapper import PrunedLayer
 
 
 class MaskCallback(keras.callbacks.Callback):
@@ -97,39 +99,45 @@ class Run:
     def __init__(self, bound: BoundMethod, schedule: BoundSchedule):
         self.bound, self.schedule = bound, schedule
         self.done = -1
+        self._masks: Masks = {}
+        self._floor = 0  # zeros that the run began with, and that its ramp does not give back on its way up
 
     def advance(self, first: int, last: int) -> None:
         """Decides the masks for the training steps `first` to `last`, where the schedule fires among them."""
-        resumed = self.done < 0 < first
         due = self.schedule.last_fired(last)
         if due is None or due <= self.done:
             return
-        if resumed and due < first:
-            # The masks were decided before the interruption. Wrapped layers bring them back themselves; the
-            # restored weights of a plain model show them by their zeros.
-            self._restore()
-        else:
-            self._update(self.schedule(due))
-        self.done = due
-
-    def _restore(self) -> None:
-        for weight in self.bound.weights:
-            kept = _kept(weight)
-            set_mask(weight.variable, kept)
-
-    def _update(self, amount: float) -> None:
+        begins, self.done = self.done < 0, due
         kept = {weight.key: _kept(weight) for weight in self.bound.weights}
-        decided = self.bound.decide(amount, kept)
+        if begins:
+            self._floor = self._zeros_to_keep(kept, resumed=first > 0)
+        if begins and due < first and self._floor and isinstance(self.bound.method, Threshold):
+            # These masks were decided before an interruption. Deciding again would give the same, except by a
+            # threshold, under which further weights have come since.
+            self._set(kept)
+            return
+        amount = self.schedule(due)
+        decided = self.bound.decide(amount, kept) if amount > 0 else _nothing_pruned(kept)
+        self._set(kept if _zeros(decided) < self._floor else decided)
+
+    def _zeros_to_keep(self, kept: Masks, resumed: bool) -> int:
+        """The zeros that masks hold already when the run begins; 0 where the schedule ends below them on purpose."""
+        # A run that goes on after an interruption finds the zeros of a plain model in its restored weights.
+        if not (resumed or any(_is_decided(weight) for weight in self.bound.weights)):
+            return 0
+        found = _zeros(kept)
+        return found if found and found <= _zeros(self.bound.decide(self.schedule.final, kept)) else 0
+
+    def _set(self, decided: Masks) -> None:
+        self._masks = decided
         for weight in self.bound.weights:
             set_mask(weight.variable, decided[weight.key])
 
     def finish(self) -> None:
         """Makes the zeros exact after whatever ended the run, and says so when the target was not reached."""
-        for weight in self.bound.weights:
-            constraint = constraint_of(weight.variable)
-            if constraint is not None:
-                # Averaged weights (use_ema) are written over the trained ones after the last step.
-                set_mask(weight.variable, as_array(constraint.mask))
+        # EarlyStopping(restore_best_weights=True), listed before, has just brought back the weights and, in wrapped
+        # layers, the masks of an earlier epoch.
+        self._set(self._masks or {weight.key: _held(weight) for weight in self.bound.weights})
         if self.done < self.schedule.end:
             reached = self.schedule(self.done) if self.done >= 0 else 0.0
             warnings.warn(
@@ -140,39 +148,47 @@ class Run:
             )
 
 
+def _held(weight: PrunableWeight) -> np.ndarray:
+    """The mask that is held now."""
+    constraint = constraint_of(weight.variable)
+    return np.ones(weight.shape, bool) if constraint is None else as_array(constraint.mask)
+
+
+def _is_decided(weight: PrunableWeight) -> bool:
+    return not _held(weight).all()
+
+
 def _kept(weight: PrunableWeight) -> np.ndarray:
     """The mask that is held; before anything was decided, the entries that are not zero yet."""
-    constraint = constraint_of(weight.variable)
-    mask = None if constraint is None else as_array(constraint.mask)
-    return as_array(weight.variable) != 0 if mask is None or mask.all() else mask
+    mask = _held(weight)
+    if not mask.all():
+        return mask
+    nonzero = as_array(weight.variable) != 0
+    return nonzero if nonzero.any() else mask  # all zeros is how a weight was initialised, not pruned
+
+
+def _nothing_pruned(kept: Masks) -> Masks:
+    return {key: np.ones_like(mask) for key, mask in kept.items()}
+
+
+def _zeros(decided: Masks) -> int:
+    return sum(mask.size - int(np.count_nonzero(mask)) for mask in decided.values())
 
 
 def _hold(model: keras.Model, weight: PrunableWeight) -> bool:
     """Makes the compiled step keep the weight's zeros; False where it does so already."""
-    constraint = constraint_of(weight.variable)
-    fresh = constraint is None
-    if constraint is None:
-        constraint = hold(weight.variable, new_mask(model, weight))
-    average = _moving_average(model.optimizer, weight.variable)
-    if average is not constraint.average:
-        constraint.average = average
-        fresh = True
-    return fresh
-
-
-def _moving_average(optimizer: Any, variable: keras.Variable) -> keras.Variable | None:
-    """The optimizer's moving average of a weight (`use_ema=True`), found by the name that Keras gives it."""
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    if not getattr(optimizer, "use_ema", False):
-        return None
-    name = f"{variable.path.replace('/', '_')}_average"
-    return next((slot for slot in optimizer.variables if slot.name == name and slot.shape == variable.shape), None)
+    if constraint_of(weight.variable) is not None:
+        return False
+    hold(weight.variable, new_mask(model, weight))
+    return True
 
 
 class PruningCallback(MaskCallback):
     """Prunes a plain model while `fit` trains it, by any method.
 
-    The masks go on holding after training, in further `fit` calls too; `strip_masks(model)` ends it.
+    The masks go on holding after training, in further `fit` calls too; `strip_masks(model)` ends it. A second run with
+    this callback goes up from the masks that are held. A stripped or loaded model holds none: its zeros are values,
+    which `apply_masks(model, get_masks(model))` turns into masks again.
 
     Args:
         method: `Percentile(0.8)`, `Threshold(0.05)`, ..., its config, or a sparsity.
@@ -190,7 +206,7 @@ class PruningCallback(MaskCallback):
         self.method = methods.get(method)
 
     def bound_methods(self) -> list[BoundMethod]:
-        if pruned_layers(self.model):
+        if wrapped_layers(self.model):
             raise PruningError(
                 f"'{self.model.name}' is wrapped: its layers hold their own masks and method. "
                 "Write callbacks=[tfprune.UpdateMasks()] instead."
@@ -220,6 +236,18 @@ class PercentilePruning(PruningCallback):
         super().__init__(Percentile(amount, *args, **kwargs))
 
 
+class StructuredPruning(PruningCallback):
+    """`PruningCallback(Structured(...))`: takes the arguments of `Structured`.
+
+    Example:
+        model.fit(x, y, epochs=3, callbacks=[tfprune.StructuredPruning(0.5)])
+        small = tfprune.shrink(tfprune.strip_masks(model))
+    """
+
+    def __init__(self, amount: Any, *args: Any, **kwargs: Any):
+        super().__init__(Structured(amount, *args, **kwargs))
+
+
 class UpdateMasks(MaskCallback):
     """Decides the masks of a wrapped model while `fit` trains it; the methods are those of its layers.
 
@@ -229,34 +257,45 @@ class UpdateMasks(MaskCallback):
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
-        for layer in pruned_layers(self.model):
+        for layer in wrapped_layers(self.model):
             layer.updating = True
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         super().on_train_end(logs)
-        for layer in pruned_layers(self.model):
+        for layer in wrapped_layers(self.model):
             layer.updating = False
 
     def bound_methods(self) -> list[BoundMethod]:
         by_method: dict[str, list[PrunedLayer]] = {}
-        for layer in pruned_layers(self.model):
+        for layer in wrapped_layers(self.model):
             by_method.setdefault(repr(layer.method.get_config()), []).append(layer)
         if not by_method:
             raise PruningError(
                 f"'{self.model.name}' has no PrunedLayer, so there are no masks to update. Write "
                 "model = tfprune.wrap(model, tfprune.Percentile(0.8)), or use PercentilePruning(0.8) without wrapping."
             )
-        bound_methods = []
-        for layers in by_method.values():
-            masked = {id(mask) for layer in layers for mask in layer.masks.values()}
-            bound = layers[0].method.bind(self.model)
-            bound.weights = [
-                weight
-                for weight in bound.weights
-                if (held := constraint_of(weight.variable)) is not None and id(held.mask) in masked
-            ]
-            bound_methods.append(bound)
-        return bound_methods
+        return [self._bound(layers) for layers in by_method.values()]
+
+    def _bound(self, layers: list[PrunedLayer]) -> BoundMethod:
+        """The method of these layers over exactly the weights that carry their masks."""
+        masked = {id(mask) for layer in layers for mask in layer.masks.values()}
+        keys = [
+            weight.key
+            for weight in every_weight(self.model)
+            if (held := constraint_of(weight.variable)) is not None and id(held.mask) in masked
+        ]
+        method = copy.copy(layers[0].method)
+        if isinstance(method, (Percentile, Threshold)) and not isinstance(method.layers, Mapping):
+            method.layers = keys
+        bound = method.bind(self.model)
+        bound.weights = [weight for weight in bound.weights if weight.key in keys]
+        left = sorted(set(keys) - {weight.key for weight in bound.weights})
+        if left:
+            raise PruningError(
+                f"The wrapped layers carry masks for {listing(left)}, to which layers={layers[0].method.layers!r} of "
+                "their method gives no amount. Name them there, or leave them out of masked=."
+            )
+        return bound
 
 
 class SparsityLogger(keras.callbacks.Callback):

@@ -1,6 +1,8 @@
 """A Keras model as a tree of layers: checking it, walking through it, copying it."""
 
 import contextlib
+import re
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -73,7 +75,7 @@ def places(model: keras.Layer) -> Iterator[Place]:
             if id(child) in seen:
                 continue
             seen.add(id(child))
-            full = (*path, child.name)
+            full = (*path, _label(layer, child))
             joined = "/".join(full)
             while joined in names:  # two layers of one name, as subclassed models may have
                 full = (*full[:-1], full[-1] + "_again")
@@ -83,6 +85,45 @@ def places(model: keras.Layer) -> Iterator[Place]:
             yield from visit(child, full, (*owners, child))
 
     yield from visit(model, (), ())
+
+
+def _label(owner: keras.Layer, child: keras.Layer) -> str:
+    """The name of a layer in paths, the same in every copy of its model.
+
+    Where a class of the user's makes its layers itself, Keras counts their names up with each copy (`dense_3`), so
+    the name of the attribute stands for them.
+    """
+    kind = re.sub("([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z]+)", r"\1_\2", type(child).__name__)).lower()
+    if is_graph(owner) or type(owner).__module__.startswith("keras.") or not re.fullmatch(kind + r"(_\d+)?", child.name):
+        return child.name
+    for name, value in vars(owner).items():
+        if name == "_layers":  # Keras' own list of all of them
+            continue
+        entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        found = [f"{name}_{key}" for key, entry in entries if entry is child or holds(entry, child)]
+        if value is child or holds(value, child) or found:
+            return (found[0] if found else name).lstrip("_")
+    return child.name
+
+
+def holds(wrapper: Any, layer: keras.Layer) -> bool:
+    """Whether a layer is the wrapper that holds the masks of another."""
+    return getattr(wrapper, "holds_masks_of", None) is layer
+
+
+def wrapped_layers(model: keras.Layer) -> list[Any]:
+    """Every layer that holds the masks of another (`PrunedLayer`), however deep."""
+    found: dict[int, keras.Layer] = {}
+
+    def visit(layer: keras.Layer) -> None:
+        for child in children(layer):
+            if hasattr(child, "holds_masks_of"):
+                found[id(child)] = child
+            else:
+                visit(child)
+
+    visit(model)
+    return list(found.values())
 
 
 def own_weights(layer: keras.Layer) -> list[keras.Variable]:
@@ -113,19 +154,44 @@ def copy_model(
     Raises:
         PruningError: The model is subclassed and cannot be rebuilt from its config, or takes no `layer_copy`.
     """
-    if is_graph(model):
-        with _not_compiled(model):
+    if not is_graph(model) and layer_copy is not None:
+        raise PruningError(
+            f"'{model.name}' is a subclassed model ({type(model).__name__}) whose layers cannot be exchanged. "
+            "Prune it with PruningCallback in fit, or write it with the functional API."
+        )
+    with _not_compiled(model), scope_of(model):
+        if is_graph(model):
             copy = keras.models.clone_model(model, clone_function=layer_copy or fresh_layer, recursive=True)
-    else:
-        if layer_copy is not None:
-            raise PruningError(
-                f"'{model.name}' is a subclassed model ({type(model).__name__}) whose layers cannot be exchanged. "
-                "Prune it with PruningCallback in fit, or write it with the functional API."
-            )
-        with _not_compiled(model):
+            copy = _of_same_class(model, copy, layer_copy is None)
+        else:
             copy = _rebuilt(model)
-    if keep_compiled and model.compiled:
-        compile_like(model, copy)
+        if copy.dtype_policy != model.dtype_policy:
+            copy.dtype_policy = model.dtype_policy  # compile() scales the loss by it
+    if keep_compiled and model.compiled and type(copy).compile is type(model).compile:
+        with scope_of(model):
+            compile_like(model, copy)
+    return copy
+
+
+def scope_of(model: keras.Model) -> contextlib.AbstractContextManager[Any]:
+    """The distribution scope of a model, in which its variables have to be made."""
+    strategy = getattr(model, "distribute_strategy", None)
+    return strategy.scope() if strategy is not None else contextlib.nullcontext()
+
+
+def _of_same_class(model: keras.Model, copy: keras.Model, may_rebuild: bool) -> keras.Model:
+    """The copy, or one by the model's own config where Keras gave up a class that has its own `__init__`."""
+    if type(copy) is type(model):
+        return copy
+    if may_rebuild:
+        with contextlib.suppress(PruningError):
+            return _rebuilt(model)
+    warnings.warn(
+        f"tfprune: '{model.name}' is of class {type(model).__name__}, but its copy is a plain functional model, "
+        "since that class makes its layers itself: methods of the class, such as train_step, are not in the copy. "
+        "PruningCallback prunes the model as it is.",
+        stacklevel=4,
+    )
     return copy
 
 
@@ -195,7 +261,7 @@ def fresh_layer(layer: Any) -> Any:
 
 def _rebuilt(model: keras.Model) -> keras.Model:
     try:
-        copy = keras.models.clone_model(model)
+        copy = type(model).from_config(model.get_config())
         if not copy.built:
             copy.build_from_config(model.get_build_config())
         if len(copy.weights) != len(model.weights):
@@ -212,6 +278,44 @@ def copy_weights(source: keras.Layer, target: keras.Layer) -> None:
     """Sets every weight of `target` to that of `source`; both have the same structure."""
     for from_variable, to_variable in zip(source.weights, target.weights, strict=True):
         to_variable.assign(from_variable)
+
+
+def unwrapped(model: keras.Model) -> keras.Model:
+    """An equal model with new plain layers in the place of wrapped ones; it shares nothing with the first.
+
+    Raises:
+        PruningError: The model is subclassed, so its layers cannot be exchanged.
+    """
+    if not is_graph(model):
+        raise PruningError(
+            f"'{model.name}' is a subclassed model ({type(model).__name__}) that makes its wrapped layers itself. "
+            "Make one with plain layers, copy their weights, and write apply_masks(plain, get_masks(wrapped))."
+        )
+    own_state = {id(variable) for layer in wrapped_layers(model) for variable in layer.own_state}
+    pairs: list[tuple[keras.Layer, keras.Layer]] = []
+
+    def plain_copy(layer: Any) -> Any:
+        plain = getattr(layer, "holds_masks_of", layer)
+        fresh = type(plain).from_config(_without_wrappers(plain.get_config()))
+        if isinstance(plain, keras.Layer):
+            pairs.append((plain, fresh))
+        return fresh
+
+    copy = copy_model(model, plain_copy)
+    for old, new in pairs:
+        weights = [variable for variable in old.weights if id(variable) not in own_state]
+        for from_variable, to_variable in zip(weights, new.weights, strict=True):
+            to_variable.assign(from_variable)
+    return copy
+
+
+def _without_wrappers(config: Any) -> Any:
+    """A layer's config with the plain layer in the place of each wrapped one, as in TimeDistributed(PrunedLayer)."""
+    if isinstance(config, dict):
+        if config.get("registered_name") == "tfprune>PrunedLayer":
+            return _without_wrappers(config["config"]["layer"])
+        return {key: _without_wrappers(value) for key, value in config.items()}
+    return [_without_wrappers(value) for value in config] if isinstance(config, list) else config
 
 
 def clone_with_weights(model: keras.Model, keep_compiled: bool = True) -> keras.Model:

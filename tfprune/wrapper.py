@@ -4,13 +4,22 @@ import inspect
 from typing import Any
 
 import keras
-import numpy as np
 
 from tfprune import methods
 from tfprune.errors import PruningError, nearest
 from tfprune.masks import hold
 from tfprune.methods import Method
-from tfprune.models import Place, check_model, children, copy_model, copy_weights, fresh_layer, named_weights, places
+from tfprune.models import (
+    Place,
+    check_model,
+    copy_model,
+    copy_weights,
+    fresh_layer,
+    named_weights,
+    places,
+    wrapped_layers,
+)
+from tfprune.nodes import is_graph
 from tfprune.prunable import kernels_of
 
 
@@ -40,16 +49,21 @@ class PrunedLayer(keras.layers.Wrapper):
     """
 
     def __init__(self, layer: keras.Layer, method: Any, masked: list[str] | None = None, **kwargs: Any):
-        kwargs.setdefault("name", getattr(layer, "name", None))
+        if isinstance(layer, PrunedLayer):
+            raise PruningError(f"'{layer.name}' is a PrunedLayer already; wrap the layer inside it once.")
+        if not isinstance(layer, keras.Layer):
+            raise PruningError(f"PrunedLayer: {layer!r} is no layer; give one, such as keras.layers.Dense(10).")
+        self.wrapped_call = inspect.signature(layer.call)
+        kwargs.setdefault("name", layer.name)
         super().__init__(layer, **kwargs)
         self.method: Method = methods.get(method)
         self.masked = None if masked is None else list(masked)
         self.masks: dict[str, keras.Variable] = {}
+        self.decided: keras.Variable | None = None  # saved with the masks: whether any were ever set
         self.updating = False  # set by UpdateMasks while it trains the model
         self.supports_masking = layer.supports_masking
-        if isinstance(layer, PrunedLayer):
-            raise PruningError(f"'{layer.name}' is a PrunedLayer already; wrap the layer inside it once.")
-        if layer.built:
+        self.autocast = False  # the wrapped layer casts its inputs as its own dtype policy says
+        if layer.built and (layer.weights or masked is None):
             self.build()
 
     @property
@@ -64,6 +78,7 @@ class PrunedLayer(keras.layers.Wrapper):
         self.built = True
         if self.masks:
             return
+        self.decided = self.add_weight(shape=(), dtype="bool", initializer="zeros", trainable=False, name="decided")
         weights = _weights_below(self.layer)
         if self.masked is None:
             self.masked = _kernels_below(self.layer)
@@ -83,31 +98,60 @@ class PrunedLayer(keras.layers.Wrapper):
                 name=f"{key.replace('/', '_')}_mask",
             )
             self.masks[key] = mask
-            hold(weights[key], mask)
+            hold(weights[key], mask, self.decided)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not args:  # called by keyword only: the name of the first argument is the wrapped layer's
-            first = next(iter(inspect.signature(self.layer.call).parameters))
-            args = (kwargs.pop(first),)
+        if not self.masks:
+            # Only a call builds every kind of layer: some take several inputs, some make their weights when called.
+            self.layer(*args, **kwargs)
+            self.build()
         return super().__call__(*args, **kwargs)
 
-    def call(self, inputs: Any, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
-        if training and not self.updating and not self._is_decided():
-            raise PruningError(
-                f"The wrapped layer '{self.name}' is being trained, but nothing decides its masks. "
-                "Add the callback: model.fit(..., callbacks=[tfprune.UpdateMasks()])"
-            )
-        # `training` reaches the wrapped layer through Keras' call context, whether or not its call takes it.
-        return self.layer(inputs, *args, **kwargs)
+    @property
+    def call(self) -> Any:
+        """The call of the wrapped layer under its own signature, by which Keras sorts arguments and finds masks."""
+
+        def call(*args: Any, training: bool | None = None, **kwargs: Any) -> Any:
+            if training and not self.updating and not self._is_decided(args, kwargs):
+                raise PruningError(
+                    f"The wrapped layer '{self.name}' is being trained, but nothing decides its masks. "
+                    "Add the callback: model.fit(..., callbacks=[tfprune.UpdateMasks()])"
+                )
+            if training is not None and "training" in self.wrapped_call.parameters:
+                kwargs["training"] = training
+            return self.layer(*args, **kwargs)
+
+        parameters = list(self.wrapped_call.parameters.values())
+        if "training" not in self.wrapped_call.parameters:
+            training = inspect.Parameter("training", inspect.Parameter.KEYWORD_ONLY, default=None)
+            last_is_catch_all = bool(parameters) and parameters[-1].kind is inspect.Parameter.VAR_KEYWORD
+            parameters.insert(len(parameters) - last_is_catch_all, training)
+        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return call
+
+    def compute_output_shape(self, *args: Any, **kwargs: Any) -> Any:
+        return self.layer.compute_output_shape(*args, **kwargs)
+
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        if "training" not in self.wrapped_call.parameters:
+            kwargs.pop("training", None)
+        return self.layer.compute_output_spec(*args, **kwargs)
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
         return self.layer.compute_mask(inputs, previous_mask)
 
-    def _is_decided(self) -> bool:
+    def _is_decided(self, args: Any, kwargs: Any) -> bool:
         import tensorflow as tf
 
+        if any(isinstance(tensor, keras.KerasTensor) for tensor in keras.tree.flatten((args, kwargs))):
+            return True  # a model is being made, not trained
         with tf.init_scope():  # out of the graph that is being traced, to read the value of today
-            return not all(np.all(keras.ops.convert_to_numpy(mask)) for mask in self.masks.values())
+            return bool(keras.ops.convert_to_numpy(self.decided))
+
+    @property
+    def own_state(self) -> list[keras.Variable]:
+        """The variables that the plain layer does not have."""
+        return [*self.masks.values()] + ([] if self.decided is None else [self.decided])
 
     def get_config(self) -> dict[str, Any]:
         method = keras.saving.serialize_keras_object(self.method)
@@ -128,7 +172,7 @@ class PrunedLayer(keras.layers.Wrapper):
         if not self.layer.built and config.get("layer"):
             self.layer.build_from_config(config["layer"])
             self.layer.built = True
-        if self.layer.built:
+        if self.layer.built and self.layer.weights:
             self.build()
 
 
@@ -149,13 +193,12 @@ def wrap(model: keras.Model, method: Any) -> keras.Model:
     """
     method = methods.get(method)
     check_model(model, "wrap")
-    if pruned_layers(model):
+    if wrapped_layers(model):
         raise PruningError(f"'{model.name}' is wrapped already; strip_masks(model) gives the plain model to wrap anew.")
     masked: dict[int, list[str]] = {}
     for weight in method.bind(model).weights:
-        depth, layer = next(
-            (depth, owner) for depth, owner in enumerate(weight.place.owners) if not isinstance(owner, keras.Model)
-        )
+        # A subclassed model inside is wrapped as a whole, for the layers inside it cannot be exchanged.
+        depth, layer = next((depth, owner) for depth, owner in enumerate(weight.place.owners) if not is_graph(owner))
         below = weight.key.split("/")[depth + 1 :]
         masked.setdefault(id(layer), []).append("/".join(below))
     pairs: list[tuple[keras.Layer, keras.Layer]] = []
@@ -164,32 +207,12 @@ def wrap(model: keras.Model, method: Any) -> keras.Model:
         fresh = fresh_layer(layer)
         if isinstance(layer, keras.Layer):
             pairs.append((layer, fresh))
-        if id(layer) not in masked:
-            return fresh
-        config = layer.get_build_config()
-        if config:
-            fresh.build_from_config(config)
-        return PrunedLayer(fresh, method, masked[id(layer)])
+        return PrunedLayer(fresh, method, masked[id(layer)]) if id(layer) in masked else fresh
 
     copy = copy_model(model, wrapped_copy)
     for old, new in pairs:
         copy_weights(old, new)
     return copy
-
-
-def pruned_layers(model: keras.Layer) -> list[PrunedLayer]:
-    """Every wrapped layer of a model, however deep."""
-    found: dict[int, PrunedLayer] = {}
-
-    def visit(layer: keras.Layer) -> None:
-        for child in children(layer):
-            if isinstance(child, PrunedLayer):
-                found[id(child)] = child
-            else:
-                visit(child)
-
-    visit(model)
-    return list(found.values())
 
 
 def _weights_below(layer: keras.Layer) -> dict[str, keras.Variable]:

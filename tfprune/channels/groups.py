@@ -244,7 +244,7 @@ def traced_groups(model: Any, *, strict: bool = False, approximate: bool = False
     approximations = {
         int(root): cause for labels, cause in trace.approximate for root in np.unique(trace.partition.root[labels])
     }
-    costs = _kernel_macs(model, keys)
+    costs = kernel_macs(model, keys)
     groups: dict[str, ChannelGroup] = {}
     variables = {id(use.variable): use.variable for use in trace.uses}
     entries = _entries(trace)
@@ -397,7 +397,7 @@ def _name(trace: Trace, roots: np.ndarray, taken: Mapping[str, Any]) -> str:
     return unique
 
 
-def _kernel_macs(model: Any, keys: Mapping[int, str]) -> dict[str, float | None]:
+def kernel_macs(model: Any, keys: Mapping[int, str]) -> dict[str, float | None]:
     """The cost of each kernel: that of its layer, spread evenly over the layer's kernels."""
     macs = model_macs(model).layers
     sizes: dict[str, dict[str, int]] = defaultdict(dict)
