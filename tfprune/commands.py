@@ -1,0 +1,428 @@
+"""The subcommands: what each takes, and which public functions it calls. There is no logic of pruning here."""
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+from absl import flags
+
+import tfprune
+from tfprune import datasets, files
+from tfprune.errors import PruningError, nearest
+from tfprune.files import REPORT_KINDS, Samples
+from tfprune.lite import LiteModel, benchmark, convert, verify
+from tfprune.report import Report
+
+
+class UsageError(Exception):
+    """A command line that cannot be carried out as written."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand.
+
+    Args:
+        name: Its word.
+        usage: The line that shows how it is written.
+        effect: What it does, in one line.
+        examples: Lines that run as they are after `tfprune demo --output demo`.
+        files: The fewest and the most files that it takes.
+        define: Adds its flags.
+        run: Does the work with the files and the flags.
+        required: Flags that must be given.
+        details: More lines for its help.
+    """
+
+    name: str
+    usage: str
+    effect: str
+    examples: tuple[str, ...]
+    files: tuple[int, int]
+    define: Callable[[flags.FlagValues], None]
+    run: Callable[[list[str], flags.FlagValues], None]
+    required: tuple[str, ...] = ()
+    details: str = ""
+
+
+DATA_HELP = (
+    f"Inputs and labels: a .npz file (arrays x and y, or x_train ... y_test, or inputs by name), a .npy file, "
+    f"or one of {', '.join(datasets.NAMES)} (scaled to [0, 1])."
+)
+
+
+# What several subcommands share.
+
+
+def _define_report(values: flags.FlagValues) -> None:
+    flags.DEFINE_bool("json", False, "Print JSON in place of the table.", flag_values=values)
+    flags.DEFINE_string(
+        "output", None, f"Also write the report to a file: {', '.join(REPORT_KINDS)}.", flag_values=values
+    )
+
+
+def _define_import(values: flags.FlagValues) -> None:
+    flags.DEFINE_string(
+        "import", None, "Module to import first, which registers layers of your own.", flag_values=values
+    )
+
+
+def _define_data(values: flags.FlagValues, use: str) -> None:
+    flags.DEFINE_string("data", None, f"{use} {DATA_HELP}", flag_values=values)
+    flags.DEFINE_integer("samples", None, "Use only so many samples, the first.", lower_bound=1, flag_values=values)
+
+
+@contextlib.contextmanager
+def _as_usage() -> Iterator[None]:
+    """Turns what is wrong with the values of flags and files into wrong usage."""
+    try:
+        yield
+    except PruningError as error:
+        raise UsageError(str(error)) from error
+
+
+def _checked_output(values: flags.FlagValues, kinds: tuple[str, ...]) -> Path | None:
+    """The path to write to, checked before any work is done."""
+    with _as_usage():
+        return None if values["output"].value is None else files.output_path(values["output"].value, kinds)
+
+
+def _model(path: str, values: flags.FlagValues) -> keras.Model:
+    with _as_usage():
+        files.existing_file(path)
+    module = values["import"].value
+    if module is not None:
+        sys.path.insert(0, str(Path.cwd()))
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise UsageError(f"--import={module}: {error}. Give the name of a module in this folder.") from error
+    return files.load_model(path)
+
+
+def _lite(path: str) -> LiteModel:
+    with _as_usage():
+        files.existing_file(path)
+    return LiteModel.load(path)
+
+
+def _samples(values: flags.FlagValues, split: str, model: keras.Model) -> Samples:
+    """The data of `--data`; a named set in the shape that the model takes."""
+    source = values["data"].value
+    if not Path(source).suffix:
+        if source not in datasets.NAMES:
+            known = nearest(source, datasets.NAMES)
+            raise UsageError(f"--data={source} is no data set. {known} A file ends with .npz or .npy.")
+        images, labels = datasets.load(source).split(split)
+        inputs = model.inputs if getattr(model, "inputs", None) else []
+        images = datasets.shaped(images, tuple(inputs[0].shape)) if len(inputs) == 1 else images
+        samples = Samples(images, labels)
+    else:
+        with _as_usage():
+            files.existing_file(source)
+        samples = files.load_samples(source, split)
+    return _first(samples, values["samples"].value)
+
+
+def _first(samples: Samples, count: int | None) -> Samples:
+    inputs = samples.inputs
+    cut = {name: array[:count] for name, array in inputs.items()} if isinstance(inputs, dict) else inputs[:count]
+    return Samples(cut, None if samples.labels is None else samples.labels[:count])
+
+
+def _show(report: Report, values: flags.FlagValues, output: Path | None = None) -> None:
+    if output is not None:
+        files.save_report(report, output)
+    if values["json"].value:
+        print(report.to_json())
+    elif sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(report)
+    else:
+        print(report)
+
+
+# The subcommands, in the order of their use.
+
+
+def _define_demo(values: flags.FlagValues) -> None:
+    from tfprune.demo import DATASETS
+
+    flags.DEFINE_enum("dataset", "digits", list(DATASETS), "Data set: " + " or ".join(DATASETS), flag_values=values)
+    flags.DEFINE_float("sparsity", 0.9, "Share of zeros in [0, 1).", flag_values=values)
+    flags.DEFINE_bool("json", False, "Print JSON in place of the table.", flag_values=values)
+    flags.DEFINE_string("output", None, "Folder for the models and the report; made when missing.", flag_values=values)
+
+
+def _demo(words: list[str], values: flags.FlagValues) -> None:
+    from tfprune.demo import run_demo
+
+    with _as_usage():
+        tfprune.Percentile(values["sparsity"].value)
+        folder = _folder(values["output"].value)
+    result = run_demo(values["dataset"].value, values["sparsity"].value)
+    if folder is not None:
+        result.save(folder)
+    _show(result, values)
+    if folder is not None and not values["json"].value:
+        print(f"Models and report: {folder}")
+
+
+def _folder(path: str | None) -> Path | None:
+    if path is None:
+        return None
+    folder = Path(path)
+    if folder.is_file():
+        raise PruningError(f"--output={path} is a file; give a folder.")
+    if not folder.parent.is_dir():
+        raise PruningError(f"--output={path}: there is no folder '{folder.parent}'. Make it first.")
+    if not os.access(folder if folder.is_dir() else folder.parent, os.W_OK):
+        raise PruningError(f"--output={path} is not writable.")
+    return folder
+
+
+def _define_summary(values: flags.FlagValues) -> None:
+    _define_report(values)
+    _define_import(values)
+
+
+def _summary(words: list[str], values: flags.FlagValues) -> None:
+    output = _checked_output(values, REPORT_KINDS)
+    _show(tfprune.summary(_model(words[0], values)), values, output)
+
+
+def _define_prune(values: flags.FlagValues) -> None:
+    flags.DEFINE_float("sparsity", None, "Share of zeros in [0, 1); prunes by percentile.", flag_values=values)
+    flags.DEFINE_float(
+        "threshold", None, "Remove weights scored up to this; instead of --sparsity.", flag_values=values
+    )
+    flags.DEFINE_enum("unit", "absolute", ["absolute", "std"], "Unit of --threshold.", flag_values=values)
+    flags.DEFINE_string("criterion", "magnitude", "How important a weight is.", flag_values=values)
+    flags.DEFINE_string("pattern", "element", "Where zeros may fall: element, 4x1 (blocks), 2:4.", flag_values=values)
+    flags.DEFINE_string("allocation", "lamp", "lamp, uniform, global or erk; with --sparsity.", flag_values=values)
+    flags.DEFINE_list(
+        "layers", None, "Names of the layers to prune, with commas. All if not given.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "epochs",
+        0,
+        "Prune while training so many epochs on --data; 0 prunes at once.",
+        lower_bound=0,
+        flag_values=values,
+    )
+    flags.DEFINE_integer("batch_size", 32, "Samples per training step.", lower_bound=1, flag_values=values)
+    _define_data(values, "For --epochs.")
+    flags.DEFINE_string("output", None, "Where to write the pruned .keras file.", flag_values=values)
+    flags.DEFINE_bool("json", False, "Print JSON in place of the table.", flag_values=values)
+    _define_import(values)
+
+
+def _prune(words: list[str], values: flags.FlagValues) -> None:
+    output = _checked_output(values, (".keras",))
+    with _as_usage():
+        method = _method(values)
+    if values["epochs"].value and values["data"].value is None:
+        raise UsageError("--epochs needs training data. Write --data train.npz, with arrays x and y.")
+    model = _model(words[0], values)
+    if values["epochs"].value:
+        _train(model, method, values, words[0])
+    else:
+        model = tfprune.prune(model, method)
+    pruned = tfprune.strip_masks(model)
+    files.save_model(pruned, output)  # type: ignore[arg-type]  # --output is required
+    _show(tfprune.summary(pruned), values)
+
+
+def _method(values: flags.FlagValues) -> Any:
+    sparsity, threshold = values["sparsity"].value, values["threshold"].value
+    shared = {name: values[name].value for name in ("criterion", "pattern", "layers")}
+    if threshold is not None:
+        if sparsity is not None:
+            raise UsageError("--sparsity and --threshold are two methods; give one of them.")
+        return tfprune.Threshold(threshold, unit=values["unit"].value, **shared)
+    if sparsity is None and ":" not in shared["pattern"]:
+        raise UsageError("how much to prune is missing. Write --sparsity 0.8, or --threshold 0.05.")
+    return tfprune.Percentile(sparsity, allocation=values["allocation"].value, **shared)
+
+
+def _train(model: keras.Model, method: Any, values: flags.FlagValues, path: str) -> None:
+    samples = _samples(values, "train", model)
+    if samples.labels is None:
+        raise UsageError(f"--data={values['data'].value} holds no labels; training needs an array y.")
+    if not model.compiled:
+        raise PruningError(
+            f"'{path}' was saved without optimizer and loss, so it cannot be trained here. Compile it before saving, "
+            "or leave out --epochs to prune at once."
+        )
+    verbose = 0 if values["json"].value else 1 if sys.stdout.isatty() else 2
+    model.fit(
+        samples.inputs,
+        samples.labels,
+        epochs=values["epochs"].value,
+        batch_size=values["batch_size"].value,
+        callbacks=[tfprune.PruningCallback(method)],
+        verbose=verbose,
+    )
+
+
+def _define_convert(values: flags.FlagValues) -> None:
+    flags.DEFINE_enum(
+        "quantization",
+        "float32",
+        ["float32", "float16", "dynamic", "int8", "int16x8"],
+        "Numbers in the file; int8 and int16x8 need --data.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum("io", "int8", ["int8", "float32"], "Inputs and outputs of an integer model.", flag_values=values)
+    flags.DEFINE_bool("sparse", False, "Store zeros sparsely; float32 and float16 only.", flag_values=values)
+    _define_data(values, "Typical inputs; a few hundred are enough.")
+    flags.DEFINE_string("output", None, "Where to write the .tflite file.", flag_values=values)
+    flags.DEFINE_bool("json", False, "Print JSON in place of the table.", flag_values=values)
+    _define_import(values)
+
+
+def _convert(words: list[str], values: flags.FlagValues) -> None:
+    output = _checked_output(values, (".tflite",))
+    quantization = values["quantization"].value
+    if quantization in ("int8", "int16x8") and values["data"].value is None:
+        raise UsageError(
+            f"--quantization={quantization} needs typical inputs. Write --data train.npz, with an array x."
+        )
+    model = _model(words[0], values)
+    samples = None if values["data"].value is None else _samples(values, "train", model).inputs
+    lite = convert(
+        model,
+        quantization=quantization,
+        representative_data=samples,
+        io=values["io"].value,
+        sparse=values["sparse"].value,
+    )
+    lite.save(output)  # type: ignore[arg-type]  # --output is required
+    _show(lite.inspect(), values)
+
+
+def _inspect(words: list[str], values: flags.FlagValues) -> None:
+    output = _checked_output(values, REPORT_KINDS)
+    _show(_lite(words[0]).inspect(), values, output)
+
+
+def _define_verify(values: flags.FlagValues) -> None:
+    _define_data(values, "Inputs to compare on, with labels for the accuracies.")
+    flags.DEFINE_float(
+        "min_agreement", 0.99, "Fail below this share of equal top-1 answers.", 0.0, 1.0, flag_values=values
+    )
+    _define_report(values)
+    _define_import(values)
+
+
+def _verify(words: list[str], values: flags.FlagValues) -> None:
+    output = _checked_output(values, REPORT_KINDS)
+    model, lite = _model(words[0], values), _lite(words[1])
+    samples = _samples(values, "test", model)
+    result = verify(model, lite, samples.inputs, labels=samples.labels)
+    _show(result, values, output)
+    least = values["min_agreement"].value
+    if result.agreement is not None and result.agreement < least:
+        raise PruningError(
+            f"the models agree on {result.agreement:.2%} of the answers, less than --min_agreement={least}. Convert "
+            "with more typical --data, or with --quantization int16x8 or dynamic."
+        )
+    if result.zeros_kept < result.zeros:
+        raise PruningError(f"{result.zeros - result.zeros_kept:,} of {result.zeros:,} zeros are not zero in the file.")
+
+
+def _define_benchmark(values: flags.FlagValues) -> None:
+    flags.DEFINE_integer("runs", 100, "Timed runs of each model.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("threads", 1, "Threads of the interpreter.", lower_bound=1, flag_values=values)
+    _define_report(values)
+
+
+def _benchmark(words: list[str], values: flags.FlagValues) -> None:
+    output = _checked_output(values, REPORT_KINDS)
+    stems = [Path(word).stem for word in words]
+    names = stems if len(set(stems)) == len(stems) else words
+    models = {name: _lite(word) for name, word in zip(names, words)}
+    _show(benchmark(models, runs=values["runs"].value, threads=values["threads"].value), values, output)
+
+
+COMMANDS: dict[str, Command] = {
+    command.name: command
+    for command in (
+        Command(
+            "demo",
+            "tfprune demo [--dataset digits] [--output FOLDER]",
+            "Trains a small network, prunes it to 90 % zeros, converts it to int8, and shows what it cost.",
+            ("tfprune demo --output demo",),
+            (0, 0),
+            _define_demo,
+            _demo,
+        ),
+        Command(
+            "summary",
+            "tfprune summary MODEL.keras",
+            "Shows parameters, zeros and multiply-accumulates of every layer.",
+            ("tfprune summary demo/pruned.keras",),
+            (1, 1),
+            _define_summary,
+            _summary,
+        ),
+        Command(
+            "prune",
+            "tfprune prune MODEL.keras --sparsity 0.8 --output PRUNED.keras",
+            "Sets the least important weights to zero, at once or while training.",
+            (
+                "tfprune prune demo/dense.keras --sparsity 0.8 --output pruned.keras",
+                "tfprune prune demo/dense.keras --pattern 2:4 --epochs 2 --data digits --output pruned.keras",
+            ),
+            (1, 1),
+            _define_prune,
+            _prune,
+            required=("output",),
+        ),
+        Command(
+            "convert",
+            "tfprune convert MODEL.keras --quantization int8 --data TRAIN.npz --output MODEL.tflite",
+            "Makes a .tflite file of a Keras model.",
+            ("tfprune convert demo/pruned.keras --quantization int8 --data digits --output pruned.tflite",),
+            (1, 1),
+            _define_convert,
+            _convert,
+            required=("output",),
+        ),
+        Command(
+            "inspect",
+            "tfprune inspect MODEL.tflite",
+            "Shows operators, types, bytes and zeros of a .tflite file.",
+            ("tfprune inspect demo/pruned.tflite",),
+            (1, 1),
+            _define_report,
+            _inspect,
+        ),
+        Command(
+            "verify",
+            "tfprune verify MODEL.keras MODEL.tflite --data TEST.npz",
+            "Compares the answers of a Keras model and its .tflite file; fails when they differ.",
+            ("tfprune verify demo/pruned.keras demo/pruned.tflite --data digits",),
+            (2, 2),
+            _define_verify,
+            _verify,
+            required=("data",),
+        ),
+        Command(
+            "benchmark",
+            "tfprune benchmark MODEL.tflite [OTHER.tflite ...]",
+            "Measures bytes and milliseconds of .tflite files on this machine, in turns.",
+            ("tfprune benchmark demo/dense.tflite demo/pruned.tflite",),
+            (1, 99),
+            _define_benchmark,
+            _benchmark,
+        ),
+    )
+}

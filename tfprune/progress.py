@@ -1,0 +1,80 @@
+"""A progress bar for work in several stages, on standard error so that results can be piped."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+
+class Stages:
+    """Shows stages one below the other, each with its bar and the time it took.
+
+    Args:
+        console: Where to. Where it is no terminal, each finished stage is a line instead.
+    """
+
+    def __init__(self, console: Console):
+        self.console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[figure]}"),
+            console=console,
+        )
+
+    def __enter__(self) -> "Stages":
+        if self.console.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.console.is_terminal:
+            self._progress.stop()
+
+    @contextlib.contextmanager
+    def stage(self, description: str, total: int = 1) -> Iterator["Stage"]:
+        """A stage of `total` steps for the length of a block."""
+        stage = Stage(self._progress, self._progress.add_task(description, total=total, figure=""))
+        yield stage
+        stage.finish()
+        if not self.console.is_terminal:
+            task = self._progress.tasks[stage.task]
+            self.console.print(f"{description}: {task.elapsed or 0:.1f} s {task.fields['figure']}".rstrip())
+
+
+class Stage:
+    """One bar."""
+
+    def __init__(self, progress: Progress, task: TaskID):
+        self._progress, self.task = progress, task
+
+    def advance(self, steps: int = 1, figure: str | None = None) -> None:
+        """Moves the bar on, and writes a figure behind it."""
+        if figure is not None:
+            self._progress.update(self.task, figure=figure)
+        self._progress.advance(self.task, steps)
+
+    def finish(self) -> None:
+        """Fills the bar."""
+        self._progress.update(self.task, completed=self._progress.tasks[self.task].total)
+        self._progress.stop_task(self.task)
+
+
+class TrainingProgress(keras.callbacks.Callback):
+    """Moves a bar at every training step, with the epoch, accuracy and sparsity behind it."""
+
+    def __init__(self, stage: Stage):
+        super().__init__()
+        self.stage = stage
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.stage.advance()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        figures = [f"{name} {value:.1%}" for name, value in (logs or {}).items() if name in ("accuracy", "sparsity")]
+        self.stage.advance(0, f"epoch {epoch + 1} {' '.join(figures)}")
