@@ -94,7 +94,8 @@ def _label(owner: keras.Layer, child: keras.Layer) -> str:
     the name of the attribute stands for them.
     """
     kind = re.sub("([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z]+)", r"\1_\2", type(child).__name__)).lower()
-    if is_graph(owner) or type(owner).__module__.startswith("keras.") or not re.fullmatch(kind + r"(_\d+)?", child.name):
+    makes_layers = not is_graph(owner) and not type(owner).__module__.startswith("keras.")
+    if not makes_layers or not re.fullmatch(kind + r"(_\d+)?", child.name):
         return child.name
     for name, value in vars(owner).items():
         if name == "_layers":  # Keras' own list of all of them

@@ -1,13 +1,14 @@
 """Back to a plain Keras model, with exact zeros in the place of masks."""
 
-from typing import Any
+import warnings
 
 import keras
+import numpy as np
 
+from tfprune.errors import listing
 from tfprune.masks import held_masks
-from tfprune.models import as_array, check_model, copy_model, copy_weights, fresh_layer
+from tfprune.models import as_array, check_model, clone_with_weights, unwrapped, wrapped_layers
 from tfprune.prunable import every_weight
-from tfprune.wrapper import PrunedLayer, pruned_layers
 
 
 def strip_masks(model: keras.Model) -> keras.Model:
@@ -28,29 +29,20 @@ def strip_masks(model: keras.Model) -> keras.Model:
     """
     check_model(model, "strip the masks of")
     masks = held_masks(every_weight(model))
-    if pruned_layers(model):
-        plain = _unwrapped(model)
-    else:
-        plain = copy_model(model)
-        copy_weights(model, plain)
+    plain = unwrapped(model) if wrapped_layers(model) else clone_with_weights(model)
+    overwritten = []
     for weight in every_weight(plain):
         if weight.key in masks:
+            array = as_array(weight.variable)
+            if np.any(array[~masks[weight.key]]):
+                overwritten.append(weight.key)
             # Multiplying would leave -0.0 where a negative weight was masked.
-            weight.variable.assign(keras.ops.where(masks[weight.key], as_array(weight.variable), 0.0))
+            weight.variable.assign(keras.ops.where(masks[weight.key], array, 0.0))
+    if overwritten:
+        warnings.warn(
+            f"tfprune: {listing(overwritten)} of '{model.name}' had other values than zero under the mask and were "
+            "zeroed now, so the plain model answers otherwise. Weights were written after pruning: by load_weights, "
+            "or by EarlyStopping(restore_best_weights=True) listed behind the pruning callback; list it before.",
+            stacklevel=2,
+        )
     return plain
-
-
-def _unwrapped(model: keras.Model) -> keras.Model:
-    pairs: list[tuple[keras.Layer, keras.Layer]] = []
-
-    def plain_copy(layer: Any) -> Any:
-        plain = layer.layer if isinstance(layer, PrunedLayer) else layer
-        fresh = fresh_layer(plain)
-        if isinstance(plain, keras.Layer):
-            pairs.append((plain, fresh))
-        return fresh
-
-    copy = copy_model(model, plain_copy)
-    for old, new in pairs:
-        copy_weights(old, new)
-    return copy
