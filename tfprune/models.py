@@ -98,7 +98,9 @@ def _label(owner: keras.Layer, child: keras.Layer) -> str:
     if not makes_layers or not re.fullmatch(kind + r"(_\d+)?", child.name):
         return child.name
     for name, value in vars(owner).items():
-        if name == "_layers":  # Keras' own list of all of them
+        if name in ("_layers", "_tracked") or name.startswith(
+            "_self_"
+        ):  # what Keras and TensorFlow note for themselves
             continue
         entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
         found = [f"{name}_{key}" for key, entry in entries if entry is child or holds(entry, child)]
