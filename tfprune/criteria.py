@@ -158,7 +158,7 @@ class BatchNormScale(Magnitude):
     reads = "gamma"
 
 
-@keras.saving.register_keras_serializable(package="tfprune")
+@keras.saving.register_keras_serializable(package="tfprune", name="CriterionFunction")
 class Function(Criterion):
     """A plain function of the user's as a criterion; `get` makes it.
 

@@ -154,8 +154,9 @@ class NofM(Pattern):
     def _thinned(self, entries: np.ndarray, input_axis: int) -> np.ndarray:
         """Grouped like the entries, True where a thinned group keeps its entry."""
         grouped = self._grouped(entries, input_axis, np.nan)
-        # Padding is not there: it ranks below everything and takes part in no group.
-        order = np.argsort(np.where(np.isnan(grouped), -np.inf, grouped), axis=-1, kind="stable")
+        # Padding is not there: it ranks below everything, also below what is pruned already (minus infinity).
+        ranks = np.nan_to_num(grouped, nan=-np.inf, neginf=np.finfo(grouped.dtype).min)
+        order = np.argsort(ranks, axis=-1, kind="stable")
         kept = np.zeros(grouped.shape, bool)
         np.put_along_axis(kept, order[..., -self.keep :], True, axis=-1)
         return kept

@@ -401,7 +401,7 @@ class Piecewise(Schedule):
         return {"amounts": amounts, "begin": self.begin, "end": self.end, "every": self.refine}
 
 
-@keras.saving.register_keras_serializable(package="tfprune")
+@keras.saving.register_keras_serializable(package="tfprune", name="ScheduleFunction")
 class Function(Schedule):
     """A plain function `step -> amount` of the user's as a schedule; `get` makes it.
 
