@@ -258,7 +258,7 @@ class Costs:
         self._parameters: dict[str, float] = {
             weight.key: float(np.prod(weight.shape)) for weight in every_weight(model)
         }
-        self._macs = kernel_macs(model, groups.keys)
+        self._macs = kernel_macs(model, groups.key_of)
         self._parts: dict[tuple[str, int], dict[str, float]] = {}
         for name, group in groups.items():
             for member in group.members:

@@ -7,8 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune.channels.groups import traced_groups
 from tfprune.channels.plan import plan_shrink
-from tfprune.channels.groups import weight_keys
+from tfprune.channels.rebuild import Rebuild
 from tfprune.errors import PruningError
 from tfprune.nodes import is_graph
 from tfprune.report import Column, Report
@@ -67,7 +68,9 @@ class Certificate(Report):
         return {**super().to_dict(), "exactness": self.exactness.name.lower(), "samples": self.samples}
 
 
-def certify(masked: keras.Model, shrunk: keras.Model, data: Any = None, *, samples: int = 8, seed: int = 0) -> Certificate:
+def certify(
+    masked: keras.Model, shrunk: keras.Model, data: Any = None, *, samples: int = 8, seed: int = 0
+) -> Certificate:
     """Compares the outputs of a masked model with those of the smaller one.
 
     Args:
@@ -89,7 +92,7 @@ def certify(masked: keras.Model, shrunk: keras.Model, data: Any = None, *, sampl
     before, after = _outputs(masked, inputs), _outputs(shrunk, inputs)
     if len(before) != len(after):
         raise PruningError(f"'{masked.name}' has {len(before)} outputs, '{shrunk.name}' {len(after)}.")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, left, right in zip(_names(masked, len(before)), before, after):
         if left.shape != right.shape:
             raise PruningError(f"Output '{name}' has shape {left.shape} in one model and {right.shape} in the other.")
@@ -117,23 +120,15 @@ def _exactness(masked: keras.Model, shrunk: keras.Model, largest: float) -> Exac
         return Exactness.APPROXIMATE
     if is_graph(masked) and is_graph(shrunk):
         plan = plan_shrink(masked)
-        if _sizes_by_plan(masked, plan) == _sizes(shrunk):
+        if _sizes_by_plan(masked, plan) == [tuple(v.shape) for v in shrunk.weights]:
             return Exactness.FOLDED if plan.folds else Exactness.EXACT
     return Exactness.EQUAL
 
 
-def _sizes(model: keras.Model) -> dict[str, tuple[int, ...]]:
-    keys = weight_keys(model)
-    return {keys[id(v)]: tuple(v.shape) for v in model.weights if id(v) in keys}
-
-
-def _sizes_by_plan(model: keras.Model, plan: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
-    from tfprune.channels.groups import traced_groups
-    from tfprune.channels.rebuild import _Rebuild
-
+def _sizes_by_plan(model: keras.Model, plan: Mapping[str, np.ndarray]) -> list[tuple[int, ...]]:
     groups = traced_groups(model)
-    rebuild = _Rebuild(groups, groups.removed(dict(plan)))
-    return {groups.keys[id(v)]: rebuild.size(v) for v in model.weights if id(v) in groups.keys}
+    rebuild = Rebuild(groups, groups.removed(dict(plan)))
+    return [rebuild.size(variable) for variable in model.weights]
 
 
 def _outputs(model: keras.Model, inputs: Any) -> list[np.ndarray]:

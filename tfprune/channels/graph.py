@@ -248,9 +248,7 @@ class Visit:
 
     # Weights
 
-    def use(
-        self, role: Role, variable: Any, axis: int, line: Line | np.ndarray, foldable: bool = False
-    ) -> None:
+    def use(self, role: Role, variable: Any, axis: int, line: Line | np.ndarray, foldable: bool = False) -> None:
         """Records that `axis` of a weight carries labels; nothing for a weight that is None.
 
         Raises:
@@ -262,8 +260,8 @@ class Visit:
         axis %= len(variable.shape)
         if len(line.labels) != variable.shape[axis]:
             raise PruningError(
-                f"The channel rule of layer '{self.path}' ({type(self.layer).__name__}) gives {len(line.labels)} labels "
-                f"for axis {axis} of weight '{variable.name}', which has shape {tuple(variable.shape)}."
+                f"The channel rule of layer '{self.path}' ({type(self.layer).__name__}) gives {len(line.labels)} "
+                f"labels for axis {axis} of weight '{variable.name}', which has shape {tuple(variable.shape)}."
             )
         self.trace.uses.append(Use(self.path, self.layer, variable, axis, role, line, foldable))
 
@@ -273,10 +271,10 @@ class Visit:
         """What goes out: `factors` over output `index`."""
         shape = self.shapes[index]
         kept = []
-        for factor in factors:
-            if factor is None:
+        for given in factors:
+            if given is None:
                 continue
-            factor = factor.compact()
+            factor = given.compact()
             if not factor.axes:
                 # One entry per channel cannot be told from an axis that carries none; such a channel stays.
                 self.freeze(factor, Reason.SINGLE)
@@ -320,7 +318,7 @@ def trace_model(
         arguments = keras.tree.map_structure(_as_channels, (call.args, call.kwargs))
         inputs = [x for x in keras.tree.flatten(arguments) if isinstance(x, Channels) and x.constant is None]
         seen = Visit(
-            trace, owned, reader, call.path, call.operation, *arguments, inputs,
+            trace, owned, reader, call.path, call.operation, arguments[0], arguments[1], inputs,
             [tuple(x.shape) for x in call.outputs], approximate,
         )  # fmt: skip
         outputs = _outputs(seen, find_rule(call.operation), strict)
@@ -384,8 +382,7 @@ def _outputs(visit: Visit, rule: Rule | None, strict: bool) -> list[Channels]:
 
 def _fits(channels: Channels, shape: tuple[int | None, ...]) -> bool:
     return tuple(channels.shape) == tuple(shape) and all(
-        factor.labels.ndim == len(shape)
-        and all(size in (1, full) for size, full in zip(factor.labels.shape, shape))
+        factor.labels.ndim == len(shape) and all(size in (1, full) for size, full in zip(factor.labels.shape, shape))
         for factor in channels.factors
     )
 

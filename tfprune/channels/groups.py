@@ -15,7 +15,7 @@ from tfprune.channels.rules import find_rule
 from tfprune.channels.values import Values
 from tfprune.errors import PruningError, nearest
 from tfprune.macs import model_macs
-from tfprune.models import own_weights, places
+from tfprune.models import named_weights, places, wrapped_layers
 from tfprune.nodes import require_graph
 from tfprune.report import Column, Report
 
@@ -69,7 +69,13 @@ Entry = tuple[int, int, Role]  # id of a variable, axis, role
 
 
 class ChannelGroups(Report, Mapping[str, ChannelGroup]):
-    """All channel groups of a model, by name, in the order of the model; prints as a table."""
+    """All channel groups of a model, by name, in the order of the model; prints as a table.
+
+    Attributes:
+        trace: the labels that the groups were found by.
+        key_of: the key of every weight, by the id of its variable.
+        model_name: name of the model.
+    """
 
     title = "Channel groups"
     columns = (
@@ -85,7 +91,7 @@ class ChannelGroups(Report, Mapping[str, ChannelGroup]):
     def __init__(self, groups: Mapping[str, ChannelGroup], trace: Trace, keys: Mapping[int, str], model_name: str):
         self._groups = dict(groups)
         self.trace = trace
-        self.keys = dict(keys)
+        self.key_of = dict(keys)
         self.model_name = model_name
 
     def __getitem__(self, name: str) -> ChannelGroup:
@@ -194,7 +200,7 @@ class ChannelGroups(Report, Mapping[str, ChannelGroup]):
         """The key and axis of a weight of which nothing would be left."""
         for use in self.trace.uses:
             if gone[self.trace.partition.root[use.line.labels]].all():
-                return self.keys[id(use.variable)], use.axis
+                return self.key_of[id(use.variable)], use.axis
         return None
 
 
@@ -234,7 +240,9 @@ def channel_groups(model: Any, *, strict: bool = False, approximate: bool = Fals
     return traced_groups(model, strict=strict, approximate=approximate)
 
 
-def traced_groups(model: Any, *, strict: bool = False, approximate: bool = False, values: bool = False) -> ChannelGroups:
+def traced_groups(
+    model: Any, *, strict: bool = False, approximate: bool = False, values: bool = False
+) -> ChannelGroups:
     """The groups; with `values`, the trace also knows which channels are zero or constant today."""
     require_graph(model, "Removing channels")
     require_plain(model)
@@ -268,12 +276,10 @@ def traced_groups(model: Any, *, strict: bool = False, approximate: bool = False
 
 def require_plain(model: Any) -> None:
     """Raises for a model whose layers are wrapped for pruning."""
-    wrapped = [place.path for place in places(model) if any(type(o).__name__ == "PrunedLayer" for o in place.owners)]
-    holders = [layer.name for layer in model.layers if type(layer).__name__ == "PrunedLayer"]
-    found = wrapped or holders
+    found = wrapped_layers(model)
     if found:
         raise PruningError(
-            f"'{model.name}' holds wrapped layers, such as '{found[0]}'. Take the masks off first: "
+            f"'{model.name}' holds wrapped layers, such as '{found[0].name}'. Take the masks off first: "
             "tfprune.shrink(tfprune.strip_masks(model))."
         )
 
@@ -282,10 +288,7 @@ def weight_keys(model: Any) -> dict[int, str]:
     """The key of every weight by the id of its variable: path of the layer, then the weight's name."""
     keys: dict[int, str] = {}
     for place in places(model):
-        used: set[str] = set()
-        for variable in own_weights(place.layer):
-            name = variable.name if variable.name not in used else f"{variable.name}_{len(used)}"
-            used.add(name)
+        for name, variable in named_weights(place.layer):
             keys.setdefault(id(variable), f"{place.path}/{name}")
     return keys
 

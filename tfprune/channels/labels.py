@@ -54,7 +54,8 @@ class Factor:
 
     def line(self, axis: int) -> "Line":
         """The labels along the only axis where they vary."""
-        return Line(*(np.ravel(values) for values in np.broadcast_arrays(self.labels, self.masked, self.now)), axis)
+        labels, masked, now = np.broadcast_arrays(self.labels, self.masked, self.now)
+        return Line(labels.ravel(), masked.ravel(), now.ravel(), axis)
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,13 @@ import numpy as np
 from tfprune.errors import PruningError
 
 
-def carry_slots(
-    old: Any, new: Any, kept_axes: Mapping[int, Mapping[int, np.ndarray]], pairs: Sequence[tuple[Any, Any]]
-) -> None:
+def carry_slots(old: Any, new: Any, kept_axes: Mapping[int, Mapping[int, np.ndarray]]) -> None:
     """Copies the state of the old model's optimizer to the new one's, cut as the weights were.
 
     Args:
         old: compiled model whose optimizer has state.
         new: its shrunk copy, compiled alike.
         kept_axes: by id of an old variable, the positions that stay along its axes.
-        pairs: old and new variables side by side.
 
     Raises:
         PruningError: the model is not compiled, or a slot cannot be told to belong to one weight (Adafactor keeps sums
@@ -33,10 +30,6 @@ def carry_slots(
         return  # no step was taken, so there is no state
     if not target.built:
         target.build(new.trainable_variables)
-    by_old = {id(before): after for before, after in pairs}
-    order = {id(variable): index for index, variable in enumerate(new.trainable_variables)}
-    ranked = sorted(old.trainable_variables, key=lambda v: order.get(id(by_old.get(id(v))), len(order)))
-    del ranked
     slots, fresh = list(source.variables), list(target.variables)
     if len(slots) != len(fresh):
         raise PruningError(

@@ -103,7 +103,9 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
         group.keep, group.why = array.copy(), "edited"
 
     def __delitem__(self, name: str) -> None:
-        raise PruningError(f"A plan holds every group of the model; to keep all of '{name}', write plan.keep('{name}').")
+        raise PruningError(
+            f"A plan holds every group of the model; to keep all of '{name}', write plan.keep('{name}')."
+        )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.groups)
@@ -203,9 +205,7 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
                 name, np.ones(row["channels"], bool), row["why"], row["members"], details["frozen"],
                 details["macs"], details["parameters"],
             )  # fmt: skip
-        plan = cls(
-            groups, data["fingerprint"], data["model"], folds=data["folds"], approximate=data["approximate"]
-        )
+        plan = cls(groups, data["fingerprint"], data["model"], folds=data["folds"], approximate=data["approximate"])
         missing = set(groups) - set(data["kept"])
         if missing:
             raise PruningError(f"The plan says nothing about group '{min(missing)}' under \"kept\".")

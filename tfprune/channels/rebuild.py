@@ -1,7 +1,8 @@
 """Shrinking: a plan carried out as a new, smaller, plain Keras model."""
 
+import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -14,6 +15,7 @@ from tfprune.channels.optimizer import carry_slots
 from tfprune.channels.plan import ShrinkPlan, check_plan, plan_shrink
 from tfprune.channels.rules import Resized, find
 from tfprune.errors import PruningError
+from tfprune.models import compile_like, scope_of
 from tfprune.nodes import is_graph, nodes_in_order, require_graph
 
 
@@ -52,19 +54,23 @@ def shrink(model: Any, plan: ShrinkPlan | None = None, *, optimizer: bool = Fals
     folds = isinstance(plan, ShrinkPlan) and bool(plan.folds)
     groups = traced_groups(model, approximate=approximate, values=folds)
     gone = groups.removed(check_plan(plan, groups))
-    rebuild = _Rebuild(groups, gone)
-    small = rebuild.model(model)
-    rebuild.set_weights()
-    if folds:
-        rebuild.fold_constants(set(plan.folds))
-    _copy_flags(model, small, rebuild.copies)
-    _compile_alike(model, small)
-    if optimizer:
-        carry_slots(model, small, rebuild.kept_axes, rebuild.pairs())
+    rebuild = Rebuild(groups, gone)
+    with scope_of(model):
+        small = rebuild.model(model)
+        rebuild.set_weights()
+        if folds:
+            rebuild.fold_constants(set(plan.folds))
+        _copy_flags(model, small, rebuild.copies)
+        if small.dtype_policy != model.dtype_policy:
+            small.dtype_policy = model.dtype_policy  # compile() scales the loss by it
+        if model.compiled:
+            compile_like(model, small)
+        if optimizer:
+            carry_slots(model, small, rebuild.kept_axes)
     return small
 
 
-class _Rebuild:
+class Rebuild:
     """Copies of layers with new sizes, called as the old ones were."""
 
     def __init__(self, groups: ChannelGroups, gone: np.ndarray):
@@ -156,35 +162,54 @@ class _Rebuild:
 
         structures = keras.tree.map_structure(new, model.input), keras.tree.map_structure(new, model.output)
         # A subclass that takes inputs and outputs, with its own train_step, stays what it is.
-        alike = type(model) if _takes_graph(type(model)) else keras.Model
-        return alike(*structures, name=model.name)
+        return self._class_of(model, keras.Model)(*structures, name=model.name)
 
     def _sequential(self, model: Any, inputs: Any) -> Any:
-        layers = [inputs]
-        tensor = model.inputs[0]
+        copy = self._class_of(model, keras.Sequential)([inputs], name=model.name)
         by_layer = {id(node.operation): node for node in nodes_in_order(model.inputs, model.outputs)}
         for layer in model.layers:
             node = by_layer[id(layer)]
-            layers.append(self.copy(layer, node, [layers[-1].shape if layers[-1] is inputs else None]))
-        del tensor
-        return keras.Sequential(layers, name=model.name)
+            self._guarded(node, functools.partial(self._add, copy, node))
+            self._check_shapes(node, copy.outputs)
+        return copy
+
+    def _add(self, copy: keras.Sequential, node: Any) -> None:
+        copy.add(self.copy(node.operation, node))
+
+    def _class_of(self, model: Any, plain: type) -> type:
+        if _takes_graph(type(model)):
+            return type(model)
+        warnings.warn(
+            f"'{model.name}' is of class {type(model).__name__}, whose __init__ makes its layers itself: the smaller "
+            f"model is a plain keras.{plain.__name__}, without the methods of that class (such as train_step).",
+            stacklevel=6,
+        )
+        return plain
 
     def _call(self, node: Any, args: Any, kwargs: Any) -> Any:
         operation = node.operation
-        path = self.trace.calls[id(node)].path if id(node) in self.trace.calls else operation.name
-        given = [x for x in keras.tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
+        if isinstance(operation, keras.Layer):
+            results = self._guarded(node, lambda: self.copy(operation, node)(*args, **kwargs))
+        else:
+            results = self._guarded(node, lambda: self._replay(operation, node, args, kwargs))
+        self._check_shapes(node, keras.tree.flatten(results))
+        return results
+
+    def _guarded(self, node: Any, step: Callable[[], Any]) -> Any:
+        """Runs one step of the building; an error names the layer."""
         try:
-            if isinstance(operation, keras.Layer):
-                copy = self.copy(operation, node, [tensor.shape for tensor in given])
-                results = copy(*args, **kwargs)
-            else:
-                results = self._replay(operation, node, args, kwargs)
+            return step()
         except PruningError:
             raise
         except Exception as error:
-            raise PruningError(f"Layer '{path}' ({type(operation).__name__}) does not fit its neighbours: {error}") from error
-        self._check_shapes(node, keras.tree.flatten(results), path)
-        return results
+            raise PruningError(
+                f"Layer '{self._path(node)}' ({type(node.operation).__name__}) does not fit its neighbours after "
+                f"shrinking: {error} Correct its channel rule or its resize."
+            ) from error
+
+    def _path(self, node: Any) -> str:
+        visit = self.trace.calls.get(id(node))
+        return visit.path if visit is not None else str(node.operation.name)
 
     def _replay(self, operation: Any, node: Any, args: Any, kwargs: Any) -> Any:
         entry = find(operation)
@@ -192,7 +217,7 @@ class _Rebuild:
             return entry.replay(operation, args, kwargs, self.resized_for(node))
         return type(operation).from_config(operation.get_config())(*args, **kwargs)
 
-    def copy(self, layer: Any, node: Any, shapes: Sequence[Any]) -> Any:
+    def copy(self, layer: Any, node: Any) -> Any:
         """The layer's copy with its new sizes; made once."""
         if id(layer) in self.copies:
             return self.copies[id(layer)]
@@ -221,15 +246,16 @@ class _Rebuild:
         self.copies[id(old)] = new
         self.originals[id(old)] = old
 
-    def _check_shapes(self, node: Any, results: Sequence[Any], path: str) -> None:
+    def _check_shapes(self, node: Any, results: Sequence[Any]) -> None:
         if id(node) not in self.trace.calls:
             return
         for index, (channels, result) in enumerate(zip(self.trace.calls[id(node)].outputs, results)):
             expected = self.shape(channels)
             if any(a is not None and b is not None and a != b for a, b in zip(expected, result.shape)):
                 raise PruningError(
-                    f"Layer '{path}' ({type(node.operation).__name__}) gives shape {tuple(result.shape)} at output "
-                    f"{index} after shrinking, but its channel rule says {expected}. Correct the rule or its resize."
+                    f"Layer '{self._path(node)}' ({type(node.operation).__name__}) gives shape {tuple(result.shape)} "
+                    f"at output {index} after shrinking, but its channel rule says {expected}. Correct the rule or its "
+                    "resize."
                 )
 
     # Weights
@@ -255,8 +281,8 @@ class _Rebuild:
             value = self.cut(old, keras.ops.convert_to_numpy(old) if self.kept_axes.get(id(old)) else old.value)
             if tuple(value.shape) != tuple(new.shape):
                 raise PruningError(
-                    f"Weight '{self.groups.keys.get(id(old), old.path)}' has shape {tuple(new.shape)} after shrinking, "
-                    f"but {tuple(value.shape)} by its channel rule. Correct the rule or its resize."
+                    f"Weight '{self.groups.key_of.get(id(old), old.path)}' has shape {tuple(new.shape)} after "
+                    f"shrinking, but {tuple(value.shape)} by its channel rule. Correct the rule or its resize."
                 )
             new.assign(value)
         for key, old in self.originals.items():
@@ -313,15 +339,3 @@ def _copy_flags(old: Any, new: Any, copies: dict[int, Any]) -> None:
     for layer in getattr(old, "layers", []):
         if id(layer) in copies:
             _copy_flags(layer, copies[id(layer)], copies)
-
-
-def _compile_alike(old: Any, new: Any) -> None:
-    if not old.compiled:
-        return
-    try:
-        new.compile_from_config(old.get_compile_config())
-    except Exception as error:
-        warnings.warn(
-            f"The compile settings of '{old.name}' cannot be copied ({error}); call compile() on the result.",
-            stacklevel=3,
-        )

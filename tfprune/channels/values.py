@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tfprune.channels.labels import Line
+from tfprune.models import as_array
 
 
 class Values:
@@ -18,12 +19,10 @@ class Values:
 
     def __init__(self, enabled: bool = False):
         self.enabled = enabled
-        self._arrays: dict[int, np.ndarray] = {}
 
     def read(self, variable: Any) -> np.ndarray:
-        """A weight as a float array."""
-        array = np.asarray(variable)
-        return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
+        """A weight on the host."""
+        return as_array(variable)
 
     def is_zero(self, variable: Any, axis: int) -> np.ndarray:
         """For each position along `axis`, whether the whole slice is zero today."""

@@ -53,14 +53,14 @@ def activate(visit: Visit, factors: list[Factor], activation: Any) -> list[Facto
     return [mapped for factor in factors if (mapped := map_values(visit, factor, function)) is not None]
 
 
-def mixed(visit: Visit, channels: Channels, axes: Sequence[int]) -> list[Factor]:
+def mixed(visit: Visit, channels: Channels, axes: Sequence[int], reason: Reason = Reason.MIXED) -> list[Factor]:
     """The factors after softmax and its kin: those along its axes are left alone, others pass with unknown values."""
     places = {channels.axis(axis) for axis in axes}
     crossing = [factor for factor in channels.factors if set(factor.axes) <= places]
     for factor in crossing:
-        visit.freeze(factor, Reason.MIXED)
+        visit.freeze(factor, reason)
     others = tuple(factor for factor in channels.factors if not set(factor.axes) <= places)
-    return [forget(f) for f in [*crossing, *visit.frozen_axis(Channels(channels.shape, others), axes, Reason.MIXED)]]
+    return [forget(f) for f in [*crossing, *visit.frozen_axis(Channels(channels.shape, others), axes, reason)]]
 
 
 def map_values(visit: Visit, factor: Factor, function: Callable[[np.ndarray], Any]) -> Factor | None:

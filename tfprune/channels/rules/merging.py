@@ -102,7 +102,8 @@ def _met(
 def _constant(operand: Channels, rank: int) -> np.ndarray:
     if operand.constant is None:
         return np.full((1,) * rank, math.nan)
-    return np.asarray(operand.constant, np.float64).reshape((1,) * (rank - operand.rank) + operand.shape)
+    array = np.asarray(operand.constant, np.float64)
+    return array.reshape((1,) * (rank - array.ndim) + array.shape)
 
 
 def _evaluate(

@@ -16,7 +16,9 @@ layers = keras.layers
 ops = keras.ops
 
 
-def moved(visit: Visit, factor: Factor, move: Callable[[np.ndarray], np.ndarray | None], index: int = 0) -> Factor | None:
+def moved(
+    visit: Visit, factor: Factor, move: Callable[[np.ndarray], np.ndarray | None], index: int = 0
+) -> Factor | None:
     """The factor after a move; frozen and None where an open size does not let it be followed."""
     parts = [move(values) for values in (factor.labels, factor.masked, factor.now)]
     if any(part is None for part in parts):
@@ -91,7 +93,9 @@ def transpose_operation(visit: Visit) -> Channels:
 def moveaxis_operation(visit: Visit) -> Channels:
     """`keras.ops.moveaxis`."""
     op = visit.layer
-    return visit.result(f.map(lambda values: np.moveaxis(values, op.source, op.destination)) for f in visit.input.factors)
+    return visit.result(
+        f.map(lambda values: np.moveaxis(values, op.source, op.destination)) for f in visit.input.factors
+    )
 
 
 @operation_rule("Swapaxes")
@@ -135,9 +139,7 @@ def roll_operation(visit: Visit) -> Channels:
     op = visit.layer
     if not isinstance(op.axis, int) or not isinstance(op.shift, int):
         return visit.freeze_all(Reason.INPUT_SHAPE)[0]
-    return visit.result(
-        moved(visit, f, lambda values: np.roll(values, op.shift, op.axis)) for f in visit.input.factors
-    )
+    return visit.result(moved(visit, f, lambda values: np.roll(values, op.shift, op.axis)) for f in visit.input.factors)
 
 
 @layer_rule(layers.Concatenate)
@@ -306,11 +308,8 @@ def _replay_take(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], new: Re
         return type(op)(op.axis)(args[0], indices)
     places = np.cumsum(kept) - 1
     indices = indices % len(kept)
-    if indices.ndim:
-        indices = places[indices[kept[indices]]]
-    else:
-        indices = places[indices]
-    return ops.take(args[0], indices.astype("int32"), axis=op.axis)
+    chosen = places[indices[kept[indices]] if indices.ndim else indices]
+    return ops.take(args[0], chosen.astype("int32"), axis=op.axis)
 
 
 @operation_rule("Take", replay=_replay_take)
@@ -342,22 +341,22 @@ def _replay_get_item(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], new
     keys = _keys(args[1] if len(args) > 1 else kwargs["key"], len(x.shape))
     if keys is None:
         return type(op)()(*args, **kwargs)
-    result, axis = [], 0
+    result: list[Any] = []
+    axis = 0
     for key in keys:
-        if key is None:
-            result.append(None)
+        kept = None if key is None else new.kept_input(0, axis)
+        axis += key is not None
+        if kept is None or key == slice(None):
+            result.append(key)
             continue
-        kept = new.kept_input(0, axis)
-        if kept is not None and key != slice(None):
-            positions = np.arange(len(kept))[key]
-            if np.ndim(positions) == 0:
-                key = int(kept[:positions].sum())
-            else:
-                places = np.cumsum(kept)[positions[kept[positions]]] - 1
-                x = ops.take(x, places.astype("int32"), axis=axis)
-                key = slice(None)
-        result.append(key)
-        axis += 1
+        positions = np.arange(len(kept))[key]
+        if np.ndim(positions) == 0:
+            result.append(int(kept[:positions].sum()))
+        else:
+            # A slice of what stays is in general no slice, so its entries are taken one by one.
+            places = np.cumsum(kept)[positions[kept[positions]]] - 1
+            x = ops.take(x, places.astype("int32"), axis=axis - 1)
+            result.append(slice(None))
     return x if all(key == slice(None) for key in result) else x[tuple(result)]
 
 
@@ -370,16 +369,15 @@ def get_item_operation(visit: Visit) -> Channels:
     factors: list[Factor] = []
     for factor in visit.input.factors:
         full = Factor(*(expand(v, visit.input.shape, factor.axes) for v in (factor.labels, factor.masked, factor.now)))
-        index, axis = [], 0
+        index: list[Any] = []
+        axis = 0
         for key in keys:
-            if key is None:
-                index.append(None)
-                continue
             # An axis along which nothing varies has one entry, which every part of it shares.
-            alike = axis not in factor.axes
+            alike = key is not None and axis not in factor.axes
             index.append((0 if isinstance(key, (int, np.integer)) else slice(None)) if alike else key)
-            axis += 1
-        factors.append(full.map(lambda values, index=tuple(index): values[index]))
+            axis += key is not None
+        place = tuple(index)
+        factors.append(Factor(full.labels[place], full.masked[place], full.now[place]))
     return visit.result(factors)
 
 

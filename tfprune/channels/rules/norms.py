@@ -10,7 +10,7 @@ import numpy as np
 from tfprune.channels.graph import Role, Visit
 from tfprune.channels.labels import Channels, Factor, Line
 from tfprune.channels.reasons import Frozen, Reason
-from tfprune.channels.rules.activation import forget
+from tfprune.channels.rules.activation import forget, mixed
 from tfprune.channels.rules.registry import Resized, layer_rule
 
 layers = keras.layers
@@ -63,7 +63,7 @@ def rms_normalization(visit: Visit) -> Channels:
 def _over_axes(visit: Visit, axis: int | Sequence[int], weights: Sequence[Any]) -> Channels:
     axes = [visit.input.axis(a) for a in ([axis] if isinstance(axis, int) else axis)]
     if not visit.approximate:
-        return visit.result([forget(factor) for factor in visit.frozen_axis(visit.input, axes, Reason.NORMALIZED)])
+        return visit.result(mixed(visit, visit.input, axes, Reason.NORMALIZED))
     factors: list[Factor] = []
     remaining = visit.input.factors
     for position, place in enumerate(axes):
@@ -89,7 +89,7 @@ def _resize_groups(layer: Any, config: dict[str, Any], new: Resized) -> None:
 def group_normalization(visit: Visit) -> Channels:
     """Mean and variance within groups of channels: whole groups may go, and the others do not notice."""
     layer = visit.layer
-    size = visit.input.shape[visit.input.axis(layer.axis)]
+    size = int(visit.input.shape[visit.input.axis(layer.axis)] or 0)
     groups = size if layer.groups == -1 else layer.groups
     lines, rest = visit.take(visit.input, layer.axis)
     for factor in rest:

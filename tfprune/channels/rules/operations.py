@@ -83,9 +83,9 @@ def reduction(visit: Visit) -> Channels:
             left = visit.frozen_axis(Channels(source.shape, (factor,)), sorted(crossed), Reason.MIXED)
         else:
             left = [factor]
-        for f in left:
-            f = f if name in _STEADY else zeros_only(f) if name in _ADDITIVE else forget(f)
-            factors.append(f if keepdims else f.map(lambda v: np.squeeze(v, tuple(reduced))))
+        for passing in left:
+            after = passing if name in _STEADY else zeros_only(passing) if name in _ADDITIVE else forget(passing)
+            factors.append(after if keepdims else after.map(lambda v: np.squeeze(v, tuple(reduced))))
     return visit.result(factors)
 
 
@@ -107,9 +107,10 @@ def _replay_pad(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], new: Res
     widths = []
     for axis, (before, after) in enumerate(_pad_width(op, len(new.inputs[0]))):
         kept = new.kept(0, axis)
-        if kept is not None and (before or after):
-            before, after = int(kept[:before].sum()), int(kept[len(kept) - after :].sum())
-        widths.append((before, after))
+        if kept is None:
+            widths.append((before, after))
+        else:
+            widths.append((int(kept[:before].sum()), int(kept[len(kept) - after :].sum())))
     return keras.ops.pad(args[0], widths, mode=op.mode, **kwargs)
 
 

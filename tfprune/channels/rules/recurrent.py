@@ -82,12 +82,9 @@ def _stays_zero(visit: Visit, cell: Any, lines: Sequence[Line], size: int, candi
     return quiet
 
 
-def _outputs(visit: Visit, lines: Sequence[Line | None]) -> list[Channels]:
+def _outputs(visit: Visit, lines: Sequence[Line]) -> list[Channels]:
     """One result per output, whether a sequence or a state: units come last in both."""
-    return [
-        visit.result([visit.along(-1, line, index)] if line is not None else [], index)
-        for index, line in enumerate(lines)
-    ]
+    return [visit.result([visit.along(-1, line, index)], index) for index, line in enumerate(lines)]
 
 
 def _resize_bidirectional(layer: Any, config: dict[str, Any], new: Resized) -> None:
@@ -109,15 +106,20 @@ def bidirectional(visit: Visit) -> list[Channels]:
     backward = units(visit, parts[1], visit.input, states[half:], "backward")
     mode = layer.merge_mode
     if mode == "concat":
-        both = [np.concatenate(pair) for pair in zip(*((v.labels, v.masked, v.now) for v in (forward, backward)))]
-        outputs: list[Line | None] = [Line(*both)]
+        outputs = [
+            Line(
+                np.concatenate([forward.labels, backward.labels]),
+                np.concatenate([forward.masked, backward.masked]),
+                np.concatenate([forward.now, backward.now]),
+            )
+        ]
     elif mode is None:
         outputs = [forward, backward]
     else:
         visit.join(forward.labels, backward.labels)
         zero = [np.where((v == 0) & (w == 0), 0.0, math.nan) for v, w in (
             (forward.masked, backward.masked), (forward.now, backward.now))]  # fmt: skip
-        outputs = [forward.with_values(*zero)]
+        outputs = [forward.with_values(zero[0], zero[1])]
     left = len(visit.shapes) - len(outputs)
     return _outputs(visit, [*outputs, *[forward] * (left // 2), *[backward] * (left // 2)])
 
@@ -182,5 +184,3 @@ def convolutional_recurrent(visit: Visit) -> list[Channels]:
     visit.use(Role.BIAS, cell.bias, 0, gates)
     out_axis = -1 if axis == -1 else len(visit.shape) - len(cell.kernel_size) - 1
     return [visit.result([visit.along(out_axis, unvalued(labels).with_values(_masked(cell, False), math.nan))])]
-
-
