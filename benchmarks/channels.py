@@ -1,0 +1,271 @@
+"""Structured pruning measured: accuracy after fine-tuning, and what removing channels does to size and latency.
+
+    python benchmarks/channels.py accuracy --output docs/benchmarks/channels_accuracy
+    python benchmarks/channels.py latency --output docs/benchmarks/channels_latency
+
+`accuracy` prunes a small CNN on Fashion-MNIST by one recipe and prints, seed by seed and as mean and spread: the dense
+network, the pruned one right away, after batch-norm recalibration, and fine-tuned; the same with random channels; the
+small network trained from scratch for as many epochs; and the dense network trained on for as long as the pruned one.
+`latency` takes random-weight networks, removes channels, and times the float32 and int8 files before and after.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import ai_edge_litert
+import keras
+import numpy as np
+import tensorflow as tf
+
+import tfprune
+from tfprune import datasets
+from tfprune.report import Column, Report
+
+layers = keras.layers
+
+DENSE_EPOCHS, PRUNING_EPOCHS, TUNING_EPOCHS = 3, 2, 2
+RATE, TUNING_RATE = 1e-3, 3e-4
+BATCH = 128
+# At least 60 % of the parameters; the MACs that go with them are measured.
+METHOD: dict[str, Any] = {"amount": 0.62, "budget": "parameters", "round_to": 8}
+
+
+def network() -> keras.Model:
+    """A CNN of a quarter million weights for 28x28 images."""
+    inputs = x = keras.Input((28, 28, 1))
+    for width, pooled in ((16, True), (32, False), (64, True), (128, True)):
+        x = layers.Conv2D(width, 3, padding="same", use_bias=False)(x)
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+        x = layers.MaxPooling2D()(x) if pooled else x
+    x = layers.Dense(128, activation="relu")(layers.Flatten()(x))
+    return compiled(keras.Model(inputs, layers.Dense(10)(x)), RATE)
+
+
+def compiled(model: keras.Model, rate: float) -> keras.Model:
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
+    return model
+
+
+class Accuracies(Report):
+    """Test accuracy by stage over seeds."""
+
+    title: ClassVar[str] = "Fashion-MNIST, structured pruning"
+    columns: ClassVar[Sequence[Column]] = (
+        Column("stage", "network"),
+        Column("parameters", "parameters", ".1%"),
+        Column("macs", "MACs", ".1%"),
+        Column("mean", "accuracy, mean", ".2f"),
+        Column("spread", "lowest to highest"),
+        Column("lost", "points lost, mean", ".2f"),
+    )
+
+    def __init__(self, runs: list[dict[str, dict[str, float]]], seeds: Sequence[int]):
+        self.runs, self.seeds = runs, list(seeds)
+
+    def rows(self) -> list[dict[str, Any]]:
+        rows = []
+        for stage in self.runs[0]:
+            found = [run[stage] for run in self.runs]
+            accuracies = [100 * one["accuracy"] for one in found]
+            dense = statistics.mean(100 * run["dense"]["accuracy"] for run in self.runs)
+            rows.append(
+                {
+                    "stage": stage,
+                    "parameters": statistics.mean(one["parameters"] for one in found),
+                    "macs": statistics.mean(one["macs"] for one in found),
+                    "mean": statistics.mean(accuracies),
+                    "spread": f"{min(accuracies):.2f} to {max(accuracies):.2f}",
+                    "lost": dense - statistics.mean(accuracies),
+                }
+            )
+        return rows
+
+    def notes(self) -> list[str]:
+        return [
+            f"Seeds {self.seeds}; Structured({METHOD}); {DENSE_EPOCHS} epochs dense, {PRUNING_EPOCHS} with channels "
+            f"fading out, {TUNING_EPOCHS} fine-tuning the small network; batches of {BATCH}; Adam {RATE}, "
+            f"then {TUNING_RATE}.",
+            versions(),
+        ]
+
+
+def versions() -> str:
+    litert = getattr(ai_edge_litert, "__version__", "of unknown version")
+    return (
+        f"tfprune {tfprune.__version__}, TensorFlow {tf.__version__}, Keras {keras.__version__}, LiteRT {litert}, "
+        f"Python {platform.python_version()}, {platform.machine()}."
+    )
+
+
+def accuracy(seeds: Sequence[int], samples: int | None) -> Accuracies:
+    data = datasets.load("fashion_mnist")
+    x, y = data.x_train[:samples], data.y_train[:samples]
+    test = (data.x_test, data.y_test)
+    runs = []
+    for seed in seeds:
+        keras.utils.set_random_seed(seed)
+        dense = network()
+        dense.fit(x, y, batch_size=BATCH, epochs=DENSE_EPOCHS, verbose=0)
+        whole = tfprune.summary(dense)
+        run: dict[str, dict[str, float]] = {}
+
+        def record(stage: str, model: keras.Model, whole: Any = whole, run: Any = run, seed: int = seed) -> None:
+            counts = tfprune.summary(model)
+            reached = float(model.evaluate(*test, batch_size=500, verbose=0)[1])
+            run[stage] = {
+                "accuracy": reached,
+                "parameters": counts.parameters / whole.parameters,
+                "macs": counts.macs / whole.macs,
+            }
+            print(f"seed {seed}: {stage}: {run[stage]}", flush=True)
+
+        record("dense", dense)
+        for criterion in ("l2", "random"):
+            method = tfprune.Structured(**METHOD, criterion=criterion)
+            record(f"{criterion}, pruned at once", tfprune.shrink(tfprune.strip_masks(tfprune.prune(dense, method))))
+            repaired = tfprune.prune(dense, method, data=x[:2000], reconstruct="batch_norm")
+            record(f"{criterion}, at once + batch norm", tfprune.shrink(tfprune.strip_masks(repaired)))
+            fading = keras.models.clone_model(dense)
+            fading.set_weights(dense.get_weights())
+            compiled(fading, RATE)
+            callback = tfprune.PruningCallback(method)
+            fading.fit(x, y, batch_size=BATCH, epochs=PRUNING_EPOCHS, verbose=0, callbacks=[callback])
+            small = compiled(tfprune.shrink(tfprune.strip_masks(fading)), TUNING_RATE)
+            small.fit(x, y, batch_size=BATCH, epochs=TUNING_EPOCHS, verbose=0)
+            record(f"{criterion}, fine-tuned", small)
+            if criterion == "l2":
+                architecture = small
+        scratch = compiled(keras.models.clone_model(architecture), RATE)
+        scratch.fit(x, y, batch_size=BATCH, epochs=DENSE_EPOCHS + PRUNING_EPOCHS, verbose=0)
+        scratch.optimizer.learning_rate = TUNING_RATE
+        scratch.fit(x, y, batch_size=BATCH, epochs=TUNING_EPOCHS, verbose=0)
+        record("same small network from scratch", scratch)
+        dense.fit(x, y, batch_size=BATCH, epochs=PRUNING_EPOCHS, verbose=0)
+        dense.optimizer.learning_rate = TUNING_RATE
+        dense.fit(x, y, batch_size=BATCH, epochs=TUNING_EPOCHS, verbose=0)
+        record("dense, trained as long", dense)
+        runs.append(run)
+    return Accuracies(runs, seeds)
+
+
+def compute_bound() -> keras.Model:
+    """A VGG-like CNN at 96x96, whose time goes into wide 3x3 convolutions."""
+    inputs = x = keras.Input((96, 96, 3))
+    for width in (32, 64, 128):
+        for _ in range(2):
+            x = layers.Conv2D(width, 3, padding="same", use_bias=False)(x)
+            x = layers.ReLU()(layers.BatchNormalization()(x))
+        x = layers.MaxPooling2D()(x)
+    return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)), name="vgg_like")
+
+
+def application(name: str) -> Callable[[], keras.Model]:
+    return lambda: getattr(keras.applications, name)(weights=None, input_shape=(96, 96, 3), classes=10)
+
+
+NETWORKS: dict[str, Callable[[], keras.Model]] = {
+    "VGG-like CNN": compute_bound,
+    "ResNet50": application("ResNet50"),
+    "MobileNetV2": application("MobileNetV2"),
+    "EfficientNetB0": application("EfficientNetB0"),
+    "DenseNet121": application("DenseNet121"),
+}
+
+
+class Latencies(Report):
+    """Size and latency before and after channels are removed."""
+
+    title: ClassVar[str] = "Removing channels: size and latency"
+    columns: ClassVar[Sequence[Column]] = (
+        Column("network", "network"),
+        Column("parameters", "parameters", ".3f"),
+        Column("macs", "MACs", ".3f"),
+        Column("float_bytes", "float bytes", ".3f"),
+        Column("float_ms", "float ms"),
+        Column("float_latency", "float latency", ".3f"),
+        Column("float_over_macs", "float latency / MACs", ".2f"),
+        Column("int8_bytes", "int8 bytes", ".3f"),
+        Column("int8_ms", "int8 ms"),
+        Column("int8_latency", "int8 latency", ".3f"),
+        Column("int8_over_macs", "int8 latency / MACs", ".2f"),
+    )
+
+    def __init__(self, found: list[dict[str, Any]]):
+        self.found = found
+
+    def rows(self) -> list[dict[str, Any]]:
+        return self.found
+
+    def notes(self) -> list[str]:
+        return [
+            "Figures without a unit are after / before. Random weights, one thread, files timed in turn in one run; ms "
+            "are medians, before -> after. int8 has a floor that MACs do not show: layers with few input channels, "
+            "widths that are no multiple of the SIMD tile, pooling and the first and last layers cost what they cost.",
+            versions(),
+        ]
+
+
+def latency(names: Sequence[str], amount: float, runs: int) -> Latencies:
+    found = []
+    for name in names:
+        keras.utils.set_random_seed(0)
+        model = NETWORKS[name]()
+        generator = np.random.default_rng(0)
+        for layer in model._flatten_layers(include_self=False):
+            if isinstance(layer, layers.BatchNormalization):
+                layer.set_weights([generator.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
+        method = tfprune.Structured(amount, budget="macs", allocation="uniform", round_to=8)
+        small = tfprune.shrink(model, tfprune.plan_shrink(model, method))
+        images = generator.random((16, *model.input_shape[1:]), "float32")
+        files = {}
+        for label, network in (("before", model), ("after", small)):
+            files[f"float {label}"] = tfprune.convert(network)
+            files[f"int8 {label}"] = tfprune.convert(network, quantization="int8", representative_data=images)
+        timed = {row["model"]: row for row in tfprune.benchmark(files, runs=runs).rows()}
+        before, after = tfprune.summary(model), tfprune.summary(small)
+        row: dict[str, Any] = {
+            "network": name,
+            "parameters": after.parameters / before.parameters,
+            "macs": after.macs / before.macs,
+        }
+        for kind in ("float", "int8"):
+            old, new = timed[f"{kind} before"], timed[f"{kind} after"]
+            ratio = new["median_ms"] / old["median_ms"]
+            row[f"{kind}_bytes"] = new["bytes"] / old["bytes"]
+            row[f"{kind}_ms"] = f"{old['median_ms']:.3f} -> {new['median_ms']:.3f}"
+            row[f"{kind}_latency"] = ratio
+            row[f"{kind}_over_macs"] = ratio / row["macs"]
+        print(json.dumps(row), flush=True)
+        found.append(row)
+    return Latencies(found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=["accuracy", "latency"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--samples", type=int, help="training images to use; default: all")
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
+    parser.add_argument("--amount", type=float, default=0.7, help="share of the MACs to remove (latency)")
+    parser.add_argument("--runs", type=int, default=50)
+    parser.add_argument("--output", type=Path, help="path without suffix for a .md and a .json file")
+    arguments = parser.parse_args()
+    if arguments.part == "accuracy":
+        report: Report = accuracy(arguments.seeds, arguments.samples)
+    else:
+        report = latency(arguments.networks, arguments.amount, arguments.runs)
+    print(report)
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        report.to_json(arguments.output.with_suffix(".json"))
+        arguments.output.with_suffix(".md").write_text(f"# {report.title}\n\n{report.to_markdown()}\n")
+
+
+if __name__ == "__main__":
+    main()
