@@ -6,17 +6,21 @@ to a number of units. The counts of `global_`, `lamp` and `erdos_renyi_kernel` a
 `uniform` takes `round(share * units)` of each weight.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from tfprune.errors import PruningError, listing, nearest
-from tfprune.selection import kth_smallest, smallest
+from tfprune.selection import between, kth_smallest, pieces, smallest
 
 Units = Mapping[str, np.ndarray]
 Counts = dict[str, int]
+
+# Units of each weight that LAMP looks at to find out where the cuts lie about.
+LAMP_SAMPLE = 1 << 14
+EVERYTHING = (-np.inf, np.inf)
 
 
 def uniform(units: Units, share: float) -> Counts:
@@ -48,34 +52,81 @@ def lamp(units: Units, share: float) -> Counts:
     >>> lamp({"a": np.array([1.0, 2.0]), "b": np.array([3.0, 4.0])}, 0.25)
     {'a': 1, 'b': 0}
     """
-    total = sum(scores.size for scores in units.values())
+    arrays = [scores.reshape(-1) for scores in units.values()]
+    total = sum(scores.size for scores in arrays)
     count = round(share * total)
     if count in (0, total):
         return {key: scores.size if count else 0 for key, scores in units.items()}
-    # Within a weight the adapted score grows with the plain one, so sorted values suffice: no order is needed.
-    adapted = [_lamp_scores(scores) for scores in units.values()]
-    threshold = kth_smallest(adapted, count)
-    counts = [int(np.searchsorted(scores, threshold, side="left")) for scores in adapted]
-    ties = count - sum(counts)
-    for index, scores in enumerate(adapted):
-        tied = min(ties, int(np.searchsorted(scores, threshold, side="right")) - counts[index])
-        counts[index] += tied
-        ties -= tied
-    return dict(zip(units, counts))
+    counts = _lamp_counts(arrays, count, _lamp_brackets(arrays, count))
+    if counts is None:  # the sample misled
+        counts = _lamp_counts(arrays, count, [EVERYTHING] * len(arrays))
+    return dict(zip(units, counts or []))
 
 
-def _lamp_scores(scores: np.ndarray) -> np.ndarray:
-    """Layer-adaptive scores in rising order; units already pruned (minus infinity) stay below all others."""
-    ordered = np.sort(scores, axis=None)
-    gone = int(np.searchsorted(ordered, -np.inf, side="right"))
-    squares = np.square(np.maximum(ordered[gone:], 0.0), dtype=np.float64)
-    not_below = np.cumsum(squares[::-1])[::-1]
-    adapted = np.full(ordered.shape, -np.inf)
-    np.divide(squares, not_below, out=adapted[gone:], where=not_below > 0)
+def _lamp_brackets(arrays: Sequence[np.ndarray], count: int) -> list[tuple[float, float]]:
+    """For each weight two scores between which its cut lies in all likelihood, from a sorted sample of each."""
+    samples = [np.sort(scores[:: max(1, scores.size // LAMP_SAMPLE)]) for scores in arrays]
+    shares = [scores.size / max(1, sample.size) for scores, sample in zip(arrays, samples)]
+    adapted = [_lamp_scores(sample) / share for sample, share in zip(samples, shares)]
+    merged = np.concatenate(adapted)
+    order = np.argsort(merged)
+    reached = np.cumsum(np.repeat(shares, [sample.size for sample in samples])[order])
+    threshold = merged[order[min(int(np.searchsorted(reached, count)), order.size - 1)]]
+    brackets = []
+    for sample, scores in zip(samples, adapted):
+        place = int(np.searchsorted(scores, threshold))
+        margin = round(4 * np.sqrt(sample.size))  # eight standard errors of a rank in the sample
+        low = float(sample[place - margin]) if place >= margin else -np.inf
+        high = float(sample[place + margin]) if place + margin < sample.size else np.inf
+        brackets.append((low, high))
+    return brackets
+
+
+def _lamp_counts(arrays: Sequence[np.ndarray], count: int, brackets: Sequence[tuple[float, float]]) -> list[int] | None:
+    """How many units each weight loses, by ordering only those in its bracket; None where a cut lies outside."""
+    counts, adapted = [], []
+    for scores, (low, high) in zip(arrays, brackets):
+        not_above, inside = between([scores], low, high)
+        counts.append(not_above)
+        adapted.append(_lamp_scores(np.sort(inside), _sum_of_squares_from(scores, high)))
+    rank = count - sum(counts)
+    if rank <= 0 and all(bracket == EVERYTHING for bracket in brackets):
+        return _in_order(counts, count)  # fewer than are pruned already
+    if not 0 < rank <= sum(scores.size for scores in adapted):
+        return None
+    threshold = kth_smallest(adapted, rank)
+    for scores, (low, high) in zip(adapted, brackets):
+        is_low = low == -np.inf or (scores.size and 0.0 < scores[0] <= threshold)
+        is_high = high == np.inf or (scores.size and scores[-1] >= threshold)
+        if not (is_low and is_high):
+            return None
+    counts = [known + int(np.searchsorted(scores, threshold)) for known, scores in zip(counts, adapted)]
+    tied = [int(np.count_nonzero(scores == threshold)) for scores in adapted]
+    extra = _in_order(tied, count - sum(counts))
+    return [known + more for known, more in zip(counts, extra)]
+
+
+def _lamp_scores(ordered: np.ndarray, beyond: float = 0.0) -> np.ndarray:
+    """Layer-adaptive scores of units in rising order, with the sum of squares of those further up."""
+    squares = np.square(np.maximum(ordered, 0.0), dtype=np.float64)
+    not_below = beyond + np.cumsum(squares[::-1])[::-1]
     # A weight of zeros only has no largest unit: its units go before those of any other.
-    adapted[gone:][not_below == 0] = 0.0
+    adapted = np.divide(squares, not_below, out=np.zeros(squares.shape), where=not_below > 0)
     # Rounding of the sums may break the order by a last digit; searchsorted needs it whole.
     return np.maximum.accumulate(adapted)
+
+
+def _sum_of_squares_from(scores: np.ndarray, low: float) -> float:
+    if low == np.inf:
+        return 0.0
+    above = (np.compress(piece >= low, piece) for (piece,) in pieces(scores))
+    return sum(float(np.square(piece, dtype=np.float64).sum()) for piece in above)
+
+
+def _in_order(available: Sequence[int], count: int) -> list[int]:
+    """Takes `count` from the first, then from the second, and so on."""
+    before = np.cumsum([0, *available[:-1]])
+    return [int(min(has, max(0, count - start))) for has, start in zip(available, before)]
 
 
 def erdos_renyi_kernel(units: Units, share: float) -> Counts:
