@@ -1,9 +1,11 @@
 """The command line: what it prints, writes and refuses. Whole subcommands run in this process, on tiny models."""
 
 import json
+import os
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -20,7 +22,12 @@ def workplace(tmp_path_factory):
     folder = tmp_path_factory.mktemp("workplace")
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
-        [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(16, "relu"), keras.layers.Dense(10)],
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(16, "relu", name="dense"),
+            keras.layers.Dense(10),
+        ],
         name="m",
     )
     model.save(folder / "bare.keras")
@@ -92,10 +99,13 @@ def test_version(capsys):
         ("summary nowhere/model.keras", "no folder 'nowhere' either"),
         ("summary .", "'.' is a folder"),
         ("prune model.keras --sparsity 0.5", "--output is missing. Write tfprune prune"),
-        ("prune model.keras --output new.keras", "Write --sparsity 0.8, or --threshold 0.05"),
+        ("prune model.keras --output new.keras", "Write --sparsity 0.8, --threshold 0.05, or --channels 0.5"),
         ("prune model.keras --sparsity 1.5 --output new.keras", "1.5 is no sparsity in [0, 1)"),
         ("prune model.keras --sparsity half --output new.keras", "--sparsity=half"),
-        ("prune model.keras --sparsity 0.5 --threshold 1 --output new.keras", "two methods; give one"),
+        (
+            "prune model.keras --sparsity 0.5 --threshold 1 --output new.keras",
+            "--sparsity and --threshold are different methods; give one",
+        ),
         ("prune model.keras --sparsity 0.5 --criterion magnitud --output new.keras", "Did you mean 'magnitude'"),
         ("prune model.keras --sparsity 0.5 --output new.h5", "must end with .keras"),
         ("prune model.keras --sparsity 0.5 --output nowhere/new.keras", "no folder 'nowhere'. Make it first"),
@@ -103,6 +113,8 @@ def test_version(capsys):
         ("prune model.keras --sparsity 0.5 --epochs 1 --data inputs.npy --output new.keras", "holds no labels"),
         ("prune model.keras --sparsity 0.5 --epochs 1 --data digts --output new.keras", "Did you mean 'digits'"),
         ("prune model.keras --sparsity 0.5 --import no_such_module --output new.keras", "--import=no_such_module"),
+        ("shrink model.keras --channels 1.5 --output new.keras", "1.5"),
+        ("shrink model.keras --channels 0.5", "--output is missing"),
         ("convert model.keras --quantization int8 --output new.tflite", "Write --data train.npz"),
         ("convert model.keras --quantization int7 --output new.tflite", "--quantization=int7"),
         ("convert model.keras --output new.tfl", "must end with .tflite"),
@@ -183,6 +195,29 @@ def test_prune_by_threshold(inside, tmp_path, capsys):
     assert 0.5 < json.loads(capsys.readouterr().out)["totals"]["sparsity"] < 0.7
 
 
+def test_channels_pruned_while_training_are_gone_after_shrink(inside, tmp_path, capsys):
+    masked, small = tmp_path / "masked.keras", tmp_path / "small.keras"
+    line = f"prune model.keras --channels 0.5 --epochs 2 --data data.npz --json --output {masked}"
+    assert cli.main(line.split()) == 0
+    assert cli.main(["shrink", str(masked), "--output", str(small)]) == 0
+    capsys.readouterr()
+    assert keras.models.load_model(small).get_layer("dense").units == 8
+
+
+def test_shrink_at_once(inside, tmp_path, capsys):
+    small = tmp_path / "small.keras"
+    assert cli.main(["shrink", "model.keras", "--channels", "0.25", "--output", str(small)]) == 0
+    assert "Shrink plan" in capsys.readouterr().out
+    assert keras.models.load_model(small).get_layer("dense").units == 12
+
+
+def test_shrink_without_anything_to_remove_warns_in_one_line(inside, tmp_path, capsys):
+    assert cli.main(["shrink", "model.keras", "--output", str(tmp_path / "small.keras")]) == 0
+    errors = capsys.readouterr().err
+    assert errors.startswith("tfprune: warning: 'm' has no dead channel")
+    assert errors.count("\n") == 1
+
+
 def test_convert_then_inspect(inside, tmp_path, capsys):
     target = tmp_path / "model.tflite"
     line = f"convert model.keras --quantization int8 --data data.npz --samples 20 --output {target}"
@@ -242,13 +277,20 @@ def test_a_file_with_both_parts_gives_the_one_asked_for(tmp_path):
     assert len(files.load_samples(tmp_path / "both.npz", "test").inputs) == 2
 
 
-def test_the_process_prints_nothing_but_its_own_line(inside):
+def test_the_process_prints_nothing_but_its_own_line(workplace):
+    package = Path(cli.__file__).parents[1]
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     run = subprocess.run(
-        [sys.executable, "-m", "tfprune", "summary", "modle.keras"], check=False, capture_output=True, text=True
+        [sys.executable, "-m", "tfprune", "summary", str(workplace / "modle.keras")],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=package,  # so that the package is found where it is not installed
+        env=environment,
     )
     assert run.returncode == 2
     assert run.stdout == ""
-    assert run.stderr.startswith("tfprune: There is no file 'modle.keras'")
+    assert run.stderr.startswith("tfprune: There is no file '")
     assert run.stderr.count("\n") == 1
 
 
@@ -256,6 +298,8 @@ def test_a_program_that_imports_the_package_keeps_its_standard_error():
     code = (
         "import os, sys; before = os.fstat(2); import tfprune; assert sys.stderr.fileno() == 2; os.write(2, b'heard')"
     )
-    run = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, cwd=Path(cli.__file__).parents[1]
+    )
     assert run.returncode == 0
     assert run.stderr.endswith(b"heard")

@@ -16,7 +16,6 @@ import tfprune
 from tfprune import datasets, files
 from tfprune.errors import PruningError, nearest
 from tfprune.files import REPORT_KINDS, Samples
-from tfprune.lite import LiteModel, benchmark, convert, verify
 from tfprune.report import Report
 
 
@@ -106,10 +105,10 @@ def _model(path: str, values: flags.FlagValues) -> keras.Model:
     return files.load_model(path)
 
 
-def _lite(path: str) -> LiteModel:
+def _lite(path: str) -> tfprune.LiteModel:
     with _as_usage():
         files.existing_file(path)
-    return LiteModel.load(path)
+    return tfprune.LiteModel.load(path)
 
 
 def _samples(values: flags.FlagValues, split: str, model: keras.Model) -> Samples:
@@ -198,18 +197,35 @@ def _summary(words: list[str], values: flags.FlagValues) -> None:
     _show(tfprune.summary(_model(words[0], values)), values, output)
 
 
+def _define_channels(values: flags.FlagValues) -> None:
+    flags.DEFINE_float("channels", None, "Share of channels to remove in [0, 1).", flag_values=values)
+    flags.DEFINE_integer("round_to", 1, "Channels kept are a multiple of it.", lower_bound=1, flag_values=values)
+    flags.DEFINE_string(
+        "criterion", None, "How important a weight (magnitude) or a channel (l2) is.", flag_values=values
+    )
+    flags.DEFINE_list(
+        "layers", None, "Names of the layers to prune, with commas; all if not given.", flag_values=values
+    )
+
+
+def _structured(values: flags.FlagValues) -> tfprune.Structured:
+    return tfprune.Structured(
+        values["channels"].value,
+        criterion=values["criterion"].value or "l2",
+        round_to=values["round_to"].value,
+        layers=values["layers"].value,
+    )
+
+
 def _define_prune(values: flags.FlagValues) -> None:
     flags.DEFINE_float("sparsity", None, "Share of zeros in [0, 1); prunes by percentile.", flag_values=values)
     flags.DEFINE_float(
         "threshold", None, "Remove weights scored up to this; instead of --sparsity.", flag_values=values
     )
+    _define_channels(values)
     flags.DEFINE_enum("unit", "absolute", ["absolute", "std"], "Unit of --threshold.", flag_values=values)
-    flags.DEFINE_string("criterion", "magnitude", "How important a weight is.", flag_values=values)
     flags.DEFINE_string("pattern", "element", "Where zeros may fall: element, 4x1 (blocks), 2:4.", flag_values=values)
     flags.DEFINE_string("allocation", "lamp", "lamp, uniform, global or erk; with --sparsity.", flag_values=values)
-    flags.DEFINE_list(
-        "layers", None, "Names of the layers to prune, with commas. All if not given.", flag_values=values
-    )
     flags.DEFINE_integer(
         "epochs",
         0,
@@ -241,15 +257,22 @@ def _prune(words: list[str], values: flags.FlagValues) -> None:
 
 
 def _method(values: flags.FlagValues) -> Any:
-    sparsity, threshold = values["sparsity"].value, values["threshold"].value
-    shared = {name: values[name].value for name in ("criterion", "pattern", "layers")}
-    if threshold is not None:
-        if sparsity is not None:
-            raise UsageError("--sparsity and --threshold are two methods; give one of them.")
-        return tfprune.Threshold(threshold, unit=values["unit"].value, **shared)
-    if sparsity is None and ":" not in shared["pattern"]:
-        raise UsageError("how much to prune is missing. Write --sparsity 0.8, or --threshold 0.05.")
-    return tfprune.Percentile(sparsity, allocation=values["allocation"].value, **shared)
+    pattern = values["pattern"].value
+    given = [name for name in ("sparsity", "threshold", "channels") if values[name].value is not None]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(f'--{name}' for name in given)} are different methods; give one of them.")
+    if not given and ":" not in pattern:  # N:M says itself how much
+        raise UsageError("how much to prune is missing. Write --sparsity 0.8, --threshold 0.05, or --channels 0.5.")
+    if values["channels"].value is not None:
+        return _structured(values)
+    shared = {
+        "criterion": values["criterion"].value or "magnitude",
+        "pattern": pattern,
+        "layers": values["layers"].value,
+    }
+    if values["threshold"].value is not None:
+        return tfprune.Threshold(values["threshold"].value, unit=values["unit"].value, **shared)
+    return tfprune.Percentile(values["sparsity"].value, allocation=values["allocation"].value, **shared)
 
 
 def _train(model: keras.Model, method: Any, values: flags.FlagValues, path: str) -> None:
@@ -270,6 +293,24 @@ def _train(model: keras.Model, method: Any, values: flags.FlagValues, path: str)
         callbacks=[tfprune.PruningCallback(method)],
         verbose=verbose,
     )
+
+
+def _define_shrink(values: flags.FlagValues) -> None:
+    _define_channels(values)
+    flags.DEFINE_string("output", None, "Where to write the smaller .keras file.", flag_values=values)
+    flags.DEFINE_bool("json", False, "Print JSON in place of the table.", flag_values=values)
+    _define_import(values)
+
+
+def _shrink(words: list[str], values: flags.FlagValues) -> None:
+    output = _checked_output(values, (".keras",))
+    with _as_usage():
+        method = None if values["channels"].value is None else _structured(values)
+    model = _model(words[0], values)
+    plan = tfprune.plan_shrink(model, method)
+    small = tfprune.shrink(model, None if method is None else plan)  # without a plan it warns where nothing goes
+    files.save_model(small, output)  # type: ignore[arg-type]  # --output is required
+    _show(plan, values)
 
 
 def _define_convert(values: flags.FlagValues) -> None:
@@ -297,7 +338,7 @@ def _convert(words: list[str], values: flags.FlagValues) -> None:
         )
     model = _model(words[0], values)
     samples = None if values["data"].value is None else _samples(values, "train", model).inputs
-    lite = convert(
+    lite = tfprune.convert(
         model,
         quantization=quantization,
         representative_data=samples,
@@ -326,7 +367,7 @@ def _verify(words: list[str], values: flags.FlagValues) -> None:
     output = _checked_output(values, REPORT_KINDS)
     model, lite = _model(words[0], values), _lite(words[1])
     samples = _samples(values, "test", model)
-    result = verify(model, lite, samples.inputs, labels=samples.labels)
+    result = tfprune.verify(model, lite, samples.inputs, labels=samples.labels)
     _show(result, values, output)
     least = values["min_agreement"].value
     if result.agreement is not None and result.agreement < least:
@@ -349,7 +390,7 @@ def _benchmark(words: list[str], values: flags.FlagValues) -> None:
     stems = [Path(word).stem for word in words]
     names = stems if len(set(stems)) == len(stems) else words
     models = {name: _lite(word) for name, word in zip(names, words)}
-    _show(benchmark(models, runs=values["runs"].value, threads=values["threads"].value), values, output)
+    _show(tfprune.benchmark(models, runs=values["runs"].value, threads=values["threads"].value), values, output)
 
 
 COMMANDS: dict[str, Command] = {
@@ -384,6 +425,16 @@ COMMANDS: dict[str, Command] = {
             (1, 1),
             _define_prune,
             _prune,
+            required=("output",),
+        ),
+        Command(
+            "shrink",
+            "tfprune shrink MODEL.keras --channels 0.5 --output SMALL.keras",
+            "Removes channels: with --channels the least important ones, without it those that are zero already.",
+            ("tfprune shrink demo/dense.keras --channels 0.5 --output small.keras",),
+            (1, 1),
+            _define_shrink,
+            _shrink,
             required=("output",),
         ),
         Command(

@@ -10,7 +10,7 @@ from rich.console import Console
 
 import tfprune
 from tfprune import datasets, files
-from tfprune.lite import Benchmark, LiteModel, Verification, benchmark, convert, verify
+from tfprune.lite import Benchmark, Verification
 from tfprune.progress import Stages, TrainingProgress
 from tfprune.report import Column, Report
 
@@ -33,7 +33,7 @@ class Row(NamedTuple):
 
     name: str
     model: keras.Model
-    lite: LiteModel
+    lite: tfprune.LiteModel
     nonzero: int
     checked: Verification
 
@@ -98,6 +98,15 @@ class DemoResult(Report):
             "Zeros make a file smaller only when it is compressed, and do not make a CPU faster.",
         ]
 
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            **super().to_dict(),
+            "dataset": self.dataset,
+            "sparsity": self.sparsity,
+            "agreement": self.agreement,
+            "machine": self.timing.machine,
+        }
+
     def save(self, folder: Path) -> None:
         """Writes the Keras models, the int8 files and the report into a folder, which is made when missing."""
         folder.mkdir(exist_ok=True)
@@ -137,7 +146,7 @@ def run_demo(dataset: str = "digits", sparsity: float = 0.9, console: Console | 
         with stages.stage("strip, convert, verify", total=3) as stage:
             rows = _convert(dense, tfprune.strip_masks(pruned), data, sparsity, stage.advance)
         with stages.stage("measure milliseconds"):
-            timing = benchmark({row.name: row.lite for row in rows}, runs=TIMED_RUNS)
+            timing = tfprune.benchmark({row.name: row.lite for row in rows}, runs=TIMED_RUNS)
     return DemoResult(dataset, sparsity, tuple(rows), timing)
 
 
@@ -147,11 +156,11 @@ def small_network(shape: tuple[int, ...], classes: int = 10) -> keras.Model:
     model = keras.Sequential(
         [
             keras.Input(shape),
-            layers.Conv2D(32, 3, padding="same", use_bias=False),
+            layers.Conv2D(16, 3, padding="same", use_bias=False),
             layers.BatchNormalization(),
             layers.ReLU(),
             layers.MaxPooling2D(),
-            layers.Conv2D(64, 3, padding="same", activation="relu"),
+            layers.Conv2D(32, 3, padding="same", activation="relu"),
             layers.MaxPooling2D(),
             layers.Flatten(),
             layers.Dense(128, activation="relu"),
@@ -207,8 +216,8 @@ def _convert(
         (f"pruned to {sparsity:.0%}, int8", pruned, "int8"),
     ):
         samples = data.x_train[:CALIBRATION] if quantization == "int8" else None
-        lite = convert(model, quantization=quantization, representative_data=samples)
-        agreement = verify(model, lite, data.x_test, labels=data.y_test)
+        lite = tfprune.convert(model, quantization=quantization, representative_data=samples)
+        agreement = tfprune.verify(model, lite, data.x_test, labels=data.y_test)
         layers = tfprune.summary(model).layers
         rows.append(Row(name, model, lite, sum(layer.kernel_entries - layer.zeros for layer in layers), agreement))
         advance()

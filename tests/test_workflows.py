@@ -1,0 +1,89 @@
+"""The pages as they are written: their code runs, their figures are those of the files that commands wrote."""
+
+import importlib.util
+import json
+import re
+import shlex
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tfprune.commands import COMMANDS
+from tfprune.demo import DemoResult, small_network
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+MEASURED = ROOT / "docs" / "benchmarks" / "demo_fashion_mnist.json"
+
+
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, flags=re.M | re.S)
+
+
+def run(page, names):
+    for block in blocks(page, "python"):
+        exec(compile(block, "a block of the page", "exec"), names)
+
+
+def test_the_readmes_python_runs_as_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    keras.utils.set_random_seed(0)
+    small_network((8, 8, 1)).save("model.keras")
+    random = np.random.default_rng(0)
+    x, y = random.random((320, 8, 8, 1), np.float32), random.integers(0, 10, 320)
+    run(README, {"x": x, "y": y, "x_test": x[:50], "y_test": y[:50]})
+    assert (tmp_path / "model.tflite").stat().st_size > 10_000
+    assert "top-1 agreement" in capsys.readouterr().out
+
+
+def test_the_guides_python_runs_as_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    run(GUIDE, names)
+    assert names["history"].history["sparsity"][-1] == pytest.approx(0.9, abs=1e-3)
+    assert names["small"].count_params() < 0.6 * names["masked"].count_params()
+    assert {path.name for path in tmp_path.iterdir()} >= {"pruned.keras", "pruned.tflite", "sparsity.png"}
+
+
+def test_the_readme_has_exactly_two_set_up_commands():
+    commands = [line for block in blocks(README, "bash") for line in block.splitlines()]
+    assert commands == ["pip install -e '.[demo]' && tfprune demo", "pip install -e '.[test]' && pytest"]
+
+
+@pytest.mark.parametrize("page", [README, GUIDE], ids=["README", "guide"])
+def test_a_page_names_every_subcommand(page):
+    assert all(re.search(rf"\b{name}\b", page) for name in COMMANDS)
+
+
+def test_the_guides_commands_are_the_examples_of_the_help():
+    examples = {line for command in COMMANDS.values() for line in command.examples}
+    written = [line for block in blocks(GUIDE, "text") for line in block.splitlines() if line.startswith("tfprune ")]
+    assert written
+    assert set(written) <= examples
+    assert all(shlex.split(line) for line in written)
+
+
+def test_links_between_the_pages_lead_somewhere():
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/guide.md"):
+        page = ROOT / name
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{name} links to {target}"
+
+
+def test_the_readmes_table_is_what_the_demo_measured():
+    report = json.loads(MEASURED.read_text())
+    for row in report["rows"]:
+        cells = [column.text(row[column.key]) for column in DemoResult.columns]
+        assert "| " + " | ".join(cells) + " |" in README
+
+
+def test_the_picture_is_drawn_from_what_the_demo_measured():
+    script = ROOT / "docs" / "draw_before_after.py"
+    spec = importlib.util.spec_from_file_location("draw_before_after", script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    drawn = module.drawing(json.loads(MEASURED.read_text()))
+    assert (ROOT / "docs" / "before_after.svg").read_text(encoding="utf-8") == drawn
