@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 
+from tfprune.models import children
 from tfprune.nodes import Call, flow, is_graph, layer_paths
 
 Shape = tuple[int | None, ...]
@@ -159,11 +160,12 @@ def _multi_head_attention(layer: Any, inputs: list[Shape], outputs: list[Shape])
     query, value = inputs[0], inputs[1] if len(inputs) > 1 else inputs[0]
     key = inputs[2] if len(inputs) > 2 and len(inputs[2]) == len(value) else value
     tokens, sources = _product(query[1:-1]), _product(value[1:-1])
-    projections = tokens * (_size(layer.query_dense.kernel) + _size(layer.output_dense.kernel))
-    projections += sources * _size(layer.value_dense.kernel) + _product(key[1:-1]) * _size(layer.key_dense.kernel)
+    kernels = {child.name: child.kernel for child in children(layer) if hasattr(child, "kernel")}
+    read = {"key": _product(key[1:-1]), "value": sources}
+    projections = sum(read.get(name, tokens) * _size(kernel) for name, kernel in kernels.items())
     # Scores, then the weighted sum: every query head meets every source position.
-    heads, key_dim = layer.query_dense.kernel.shape[1:]
-    return projections + tokens * sources * heads * (key_dim + layer.value_dense.kernel.shape[2])
+    heads, key_dim = kernels["query"].shape[1:]
+    return projections + tokens * sources * heads * (key_dim + kernels["value"].shape[2])
 
 
 def _dot_product_attention(layer: Any, inputs: list[Shape], outputs: list[Shape]) -> int:

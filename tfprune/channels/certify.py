@@ -10,7 +10,9 @@ import numpy as np
 from tfprune.channels.groups import traced_groups
 from tfprune.channels.plan import plan_shrink
 from tfprune.channels.rebuild import Rebuild
+from tfprune.data import batches
 from tfprune.errors import PruningError
+from tfprune.models import as_array
 from tfprune.nodes import is_graph
 from tfprune.report import Column, Report
 
@@ -76,8 +78,8 @@ def certify(
     Args:
         masked: the model before shrinking, with the zeros of its masks.
         shrunk: the model after.
-        data: inputs, as `predict` takes them. Default: `samples` random ones in the range of the standard normal
-            distribution (whole numbers where an input is one).
+        data: inputs in any form that `fit` takes, targets being left aside. Default: `samples` random ones of the
+            standard normal distribution (0 and 1 where an input holds whole numbers).
         samples: how many random inputs.
         seed: of the random inputs.
 
@@ -88,8 +90,7 @@ def certify(
     Raises:
         PruningError: the models have different inputs or outputs, or the outputs are not finite.
     """
-    inputs = _random_inputs(masked, samples, seed) if data is None else data
-    before, after = _outputs(masked, inputs), _outputs(shrunk, inputs)
+    before, after = _outputs(masked, shrunk, _random_inputs(masked, samples, seed) if data is None else data)
     if len(before) != len(after):
         raise PruningError(f"'{masked.name}' has {len(before)} outputs, '{shrunk.name}' {len(after)}.")
     rows: list[dict[str, Any]] = []
@@ -110,7 +111,7 @@ def certify(
                 "relative": relative,
             }
         )
-    count = len(keras.tree.flatten(inputs)[0])
+    count = len(before[0])
     largest = max((row["relative"] for row in rows), default=0.0)
     return Certificate(rows, _exactness(masked, shrunk, largest), count)
 
@@ -131,9 +132,14 @@ def _sizes_by_plan(model: keras.Model, plan: Mapping[str, np.ndarray]) -> list[t
     return [rebuild.size(variable) for variable in model.weights]
 
 
-def _outputs(model: keras.Model, inputs: Any) -> list[np.ndarray]:
-    outputs = model.predict(inputs, verbose=0)
-    return [np.asarray(x, np.float64) for x in keras.tree.flatten(outputs)]
+def _outputs(masked: keras.Model, shrunk: keras.Model, data: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The outputs of both models on the same batches."""
+    found: tuple[list[Any], list[Any]] = ([], [])
+    for batch in batches(data, masked, "certify()"):
+        for model, outputs in zip((masked, shrunk), found):
+            outputs.append([as_array(x) for x in keras.tree.flatten(model(batch.inputs, training=False))])
+    before, after = ([np.concatenate(parts).astype(np.float64) for parts in zip(*outputs)] for outputs in found)
+    return before, after
 
 
 def _names(model: keras.Model, count: int) -> list[str]:

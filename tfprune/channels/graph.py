@@ -246,6 +246,10 @@ class Visit:
         self.freeze(labels[~(masked == 0)], reason)
         self.trace.demands.append((labels.ravel(), np.broadcast_to(now, labels.shape).ravel()))
 
+    def unheard(self, labels: np.ndarray) -> None:
+        """Records that nothing listens to channels from here on, as where a slice leaves them out."""
+        self.trace.demands.append((labels, np.zeros(labels.shape)))
+
     # Weights
 
     def use(self, role: Role, variable: Any, axis: int, line: Line | np.ndarray, foldable: bool = False) -> None:

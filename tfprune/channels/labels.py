@@ -68,10 +68,12 @@ class Line:
     axis: int = -1
 
     def with_values(self, masked: np.ndarray | float, now: np.ndarray | float) -> "Line":
+        """The same labels with other values for the pruned and the present channel."""
         size = self.labels.shape
         return replace(self, masked=np.broadcast_to(masked, size), now=np.broadcast_to(now, size))
 
     def map(self, move: Callable[[np.ndarray], np.ndarray]) -> "Line":
+        """Moves labels and values alike, for operations that only move entries about."""
         return Line(move(self.labels), move(self.masked), move(self.now), self.axis)
 
     def spread(self, rank: int, axis: int) -> Factor:
@@ -100,6 +102,7 @@ class Channels:
 
     @property
     def rank(self) -> int:
+        """The number of axes."""
         return len(self.shape)
 
     def axis(self, axis: int) -> int:

@@ -1,6 +1,7 @@
 """Shrinking: a plan carried out as a new, smaller, plain Keras model."""
 
 import functools
+import inspect
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -94,6 +95,7 @@ class Rebuild:
         return kept
 
     def size(self, variable: Any) -> tuple[int, ...]:
+        """The shape that a variable has in the smaller model."""
         axes = self.kept_axes.get(id(variable), {})
         return tuple(int(axes[a].sum()) if a in axes else int(n) for a, n in enumerate(variable.shape))
 
@@ -108,6 +110,7 @@ class Rebuild:
         return None if stays is None or stays.all() else stays
 
     def shape(self, channels: Channels) -> tuple[int | None, ...]:
+        """The shape that a tensor has in the smaller model."""
         shape = []
         for axis, size in enumerate(channels.shape):
             kept = self.kept(channels, axis)
@@ -115,6 +118,7 @@ class Rebuild:
         return tuple(shape)
 
     def resized_for(self, node: Any) -> Resized:
+        """What a rule needs to know of a call to make its layer smaller."""
         visit = self.trace.calls[id(node)]
         inputs, outputs = visit.inputs, visit.outputs
         return Resized(
@@ -230,7 +234,7 @@ class Rebuild:
             entry.resize(layer, config, resized)
         self.resized[id(layer)] = resized
         try:
-            copy = _from_config(layer, config)
+            copy = _from_config(layer, _unbuilt(config))
         except Exception as error:
             raise PruningError(
                 f"Layer '{layer.name}' ({type(layer).__name__}) cannot be made anew from its configuration: {error} "
@@ -319,10 +323,21 @@ class Rebuild:
             bias.assign_add(self.cut(use.operation.bias, given).astype(bias.dtype))
 
 
+def _unbuilt(config: Any) -> Any:
+    """A configuration without the shapes that Keras would build inner layers for."""
+    if isinstance(config, dict):
+        return {key: _unbuilt(value) for key, value in config.items() if key != "build_config"}
+    return [_unbuilt(value) for value in config] if isinstance(config, list) else config
+
+
 def _from_config(layer: Any, config: dict[str, Any]) -> Any:
     if isinstance(layer, keras.layers.Lambda):
         # The user's own model is at hand, so its lambda is no more dangerous than it was.
         return type(layer).from_config(config, safe_mode=False)
+    for key in config:
+        function = getattr(layer, key, None)
+        if inspect.isfunction(function) and not function.__module__.startswith("keras."):
+            config[key] = function  # Keras cannot read a function of the user's own back from its configuration
     return type(layer).from_config(config)
 
 

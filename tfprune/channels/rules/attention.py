@@ -11,43 +11,52 @@ from tfprune.channels.graph import Role, Visit
 from tfprune.channels.labels import Channels, Line, unvalued
 from tfprune.channels.reasons import Reason
 from tfprune.channels.rules.registry import Resized, layer_rule
+from tfprune.models import children
 
 layers = keras.layers
 
 
+def projections(layer: Any) -> dict[str, Any]:
+    """The dense layers of an attention layer: "query", "key", "value", "attention_output", maybe "gate"."""
+    return {child.name: child for child in children(layer) if hasattr(child, "kernel")}
+
+
 def _resize_multi_head(layer: Any, config: dict[str, Any], new: Resized) -> None:
-    heads, key_dim = new.size(layer.query_dense.kernel)[1:]
-    output = new.size(layer.output_dense.kernel)[2]
-    config.update(num_heads=heads, key_dim=key_dim, value_dim=new.size(layer.value_dense.kernel)[2])
+    parts = projections(layer)
+    heads, key_dim = new.size(parts["query"].kernel)[1:]
+    output = new.size(parts["attention_output"].kernel)[2]
+    config.update(num_heads=heads, key_dim=key_dim, value_dim=new.size(parts["value"].kernel)[2])
     if config.get("output_shape") or output != new.inputs[0][-1]:
         config["output_shape"] = [output]
 
 
 def _rescale_query(old: Any, layer: Any, new: Resized) -> None:
     """Scores are divided by the root of the key's width, which is now smaller: the query makes up for it."""
-    ratio = layer.query_dense.kernel.shape[2] / old.query_dense.kernel.shape[2]
+    query = projections(layer)["query"]
+    ratio = query.kernel.shape[2] / projections(old)["query"].kernel.shape[2]
     if ratio != 1:
-        for variable in layer.query_dense.weights:
+        for variable in query.weights:
             variable.assign(variable * math.sqrt(ratio))
 
 
 @layer_rule(layers.MultiHeadAttention, resize=_resize_multi_head, adjust=_rescale_query)
 def multi_head_attention(visit: Visit) -> list[Channels]:
     """Three projections into (heads, width), and one out of them."""
-    layer = visit.layer
-    if len(layer.output_dense.kernel.shape) != 3:
+    parts = projections(visit.layer)
+    if len(parts["attention_output"].kernel.shape) != 3:
         return visit.freeze_all(Reason.INPUT_SHAPE)
-    size, key_dim = layer.query_dense.kernel.shape[1:]
+    size, key_dim = parts["query"].kernel.shape[1:]
     heads = visit.fresh(size, "heads")
     keys = visit.fresh(key_dim, "key_dim")
-    values = visit.fresh(layer.value_dense.kernel.shape[2], "value_dim")
-    output = visit.fresh(layer.output_dense.kernel.shape[2])
+    values = visit.fresh(parts["value"].kernel.shape[2], "value_dim")
+    output = visit.fresh(parts["attention_output"].kernel.shape[2])
     _attend(visit, heads, heads, keys, values, output)
     return _results(visit, output, heads)
 
 
 def _resize_grouped_query(layer: Any, config: dict[str, Any], new: Resized) -> None:
-    query, key = new.size(layer.query_dense.kernel), new.size(layer.key_dense.kernel)
+    parts = projections(layer)
+    query, key = new.size(parts["query"].kernel), new.size(parts["key"].kernel)
     config.update(num_query_heads=query[1], num_key_value_heads=key[1], head_dim=query[2])
 
 
@@ -55,7 +64,7 @@ def _resize_grouped_query(layer: Any, config: dict[str, Any], new: Resized) -> N
 def grouped_query_attention(visit: Visit) -> list[Channels]:
     """Several query heads share the key and value of one: they go together, one width serves all projections."""
     layer = visit.layer
-    size, width = layer.key_dense.kernel.shape[1:]
+    size, width = projections(layer)["key"].kernel.shape[1:]
     heads = visit.fresh(size, "heads")
     keys = visit.fresh(width, "head_dim")
     # The layer gives as many channels as its query has, and has no setting to tell them apart.
@@ -75,18 +84,17 @@ def _attend(
     output: np.ndarray | None,
 ) -> None:
     """Records the weights of multi-head attention: labels of query heads, of key and value heads, and of widths."""
-    layer = visit.layer
+    parts = projections(visit.layer)
     tensors = dict(zip(("query", "value", "key"), visit.inputs))
     sources = {name: visit.args[i] if len(visit.args) > i else visit.kwargs.get(name) for i, name in enumerate(tensors)}
     query, value = (s if isinstance(s, Channels) else visit.input for s in (sources["query"], sources.get("value")))
     key = sources.get("key")
     key = key if isinstance(key, Channels) else value
-    projections = [(layer.query_dense, query, queries, keys), (layer.key_dense, key, heads, keys)]
-    projections += [(layer.value_dense, value, heads, values)]
-    if getattr(layer, "_use_gate", getattr(layer, "use_gate", False)):
-        # The gate has no public name; without it its weights would be missed, so tests hold it to this one.
-        projections.append((layer._gate_dense, query, queries, values))
-    for dense, source, head_labels, widths in projections:
+    inward = [("query", query, queries, keys), ("key", key, heads, keys), ("value", value, heads, values)]
+    if "gate" in parts:
+        inward.append(("gate", query, queries, values))
+    for name, source, head_labels, widths in inward:
+        dense = parts[name]
         lines, rest = visit.take(source)
         for factor in rest:
             visit.freeze(factor, Reason.OTHER_AXIS)
@@ -98,16 +106,16 @@ def _attend(
     for mask in visit.inputs:
         if not any(mask is source for source in (query, key, value)):
             visit.freeze(mask, Reason.OTHER_AXIS)
-    silent_keys = _silent(visit, layer.query_dense, 2) | _silent(visit, layer.key_dense, 2)
+    silent_keys = _silent(visit, parts["query"], 2) | _silent(visit, parts["key"], 2)
     visit.demand_zero(keys, np.zeros(len(keys)), np.where(silent_keys, 0.0, math.nan), Reason.MIXED)
-    kernel = layer.output_dense.kernel
+    outward = parts["attention_output"]
     repeats = len(queries) // len(heads)
-    silent_heads = np.repeat(_silent(visit, layer.value_dense, 1), repeats)
-    visit.use(Role.INPUT, kernel, 0, _line(queries, silent_heads))
-    visit.use(Role.INPUT, kernel, 1, _line(values, _silent(visit, layer.value_dense, 2)))
+    silent_heads = np.repeat(_silent(visit, parts["value"], 1), repeats)
+    visit.use(Role.INPUT, outward.kernel, 0, _line(queries, silent_heads))
+    visit.use(Role.INPUT, outward.kernel, 1, _line(values, _silent(visit, parts["value"], 2)))
     if output is not None:
-        visit.use(Role.OUTPUT, kernel, 2, output)
-        visit.use(Role.BIAS, layer.output_dense.bias, 0, output)
+        visit.use(Role.OUTPUT, outward.kernel, 2, output)
+        visit.use(Role.BIAS, outward.bias, 0, output)
 
 
 def _silent(visit: Visit, dense: Any, axis: int) -> np.ndarray:
@@ -121,12 +129,11 @@ def _line(labels: np.ndarray, silent: np.ndarray) -> Line:
 
 
 def _results(visit: Visit, output: np.ndarray | None, heads: np.ndarray) -> list[Channels]:
-    now = math.nan
     factors = []
     if output is not None:
-        kernel, bias = visit.layer.output_dense.kernel, visit.layer.output_dense.bias
-        quiet = visit.values.is_zero(kernel, 2)
-        values = np.where(quiet, visit.values.vector(bias, len(output)), now)
+        outward = projections(visit.layer)["attention_output"]
+        quiet = visit.values.is_zero(outward.kernel, 2)
+        values = np.where(quiet, visit.values.vector(outward.bias, len(output)), math.nan)
         factors = [visit.along(-1, unvalued(output).with_values(0.0, values))]
     results = [visit.result(factors)]
     if len(visit.shapes) > 1:  # the scores, one map per head

@@ -261,6 +261,7 @@ def part(visit: Visit, axis: int, positions: np.ndarray, index: int = 0, drop: b
         Factor(*(expand(v, source.shape, [axis]) for v in (f.labels, f.masked, f.now))) if axis in f.axes else f
         for f in source.factors
     ]
+    visit.unheard(source.labels())
     return visit.result((f.map(move) for f in factors), index)
 
 
@@ -367,6 +368,7 @@ def get_item_operation(visit: Visit) -> Channels:
     if keys is None or len(visit.inputs) > 1:
         return visit.freeze_all(Reason.INPUT_SHAPE)[0]
     factors: list[Factor] = []
+    visit.unheard(visit.input.labels())
     for factor in visit.input.factors:
         full = Factor(*(expand(v, visit.input.shape, factor.axes) for v in (factor.labels, factor.masked, factor.now)))
         index: list[Any] = []

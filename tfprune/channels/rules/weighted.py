@@ -199,7 +199,7 @@ def embedding(visit: Visit) -> Channels:
 
 
 def _resize_einsum(layer: Any, config: dict[str, Any], new: Resized) -> None:
-    sizes = new.outputs[0][1:]
+    sizes = new.outputs[0][-len(layer.partial_output_shape) :]
     config["output_shape"] = [
         after if isinstance(before, int) else before for before, after in zip(layer.partial_output_shape, sizes)
     ]
@@ -214,19 +214,23 @@ def einsum_dense(visit: Visit) -> Channels:
     out_axes = letter_axes(result, len(visit.shape))
     factors: list[Factor] = []
     quiet = _zero_bias(visit, layer.bias)
-    for letter, axis in in_axes.items():
-        lines, _ = visit.take(visit.input, axis)
-        for line in lines:
-            if letter in kernel and letter not in out_axes:
-                visit.use(Role.INPUT, layer.kernel, kernel.index(letter), line)
-            elif letter in out_axes:
-                after = line.with_values(math.nan, math.nan)
-                if letter in kernel:
-                    visit.use(Role.OUTPUT, layer.kernel, kernel.index(letter), line)
-                    after = _with_bias(visit, letter, out_axes[letter], after)
-                factors.append(visit.along(out_axes[letter], after))
-            else:
-                visit.freeze(line, Reason.MIXED)
+    letters = {axis: letter for letter, axis in in_axes.items()}
+    for factor in visit.input.factors:
+        axis = max(factor.axes, key=lambda axis: (letters.get(axis, "") not in out_axes, axis))
+        line = visit.tied(factor, [axis]).line(axis)
+        letter = letters.get(axis)
+        if letter is None:  # under the dots
+            visit.freeze(line, Reason.OTHER_AXIS)
+        elif letter in kernel and letter not in out_axes:
+            visit.use(Role.INPUT, layer.kernel, kernel.index(letter), line)
+        elif letter in out_axes:
+            after = line.with_values(math.nan, math.nan)
+            if letter in kernel:
+                visit.use(Role.OUTPUT, layer.kernel, kernel.index(letter), line)
+                after = _with_bias(visit, letter, out_axes[letter], after)
+            factors.append(visit.along(out_axes[letter], after))
+        else:
+            visit.freeze(line, Reason.MIXED)
     for axis, letter in enumerate(kernel):
         if letter in out_axes and letter not in in_axes:
             labels = visit.fresh(layer.kernel.shape[axis], kind=letter if _makes_several(layer) else "channels")
@@ -234,11 +238,6 @@ def einsum_dense(visit: Visit) -> Channels:
             line = _with_bias(visit, letter, out_axes[letter], unvalued(labels))
             now = np.where(visit.values.is_zero(layer.kernel, axis) & quiet(out_axes[letter]), 0.0, math.nan)
             factors.append(visit.along(out_axes[letter], line.with_values(line.masked, now)))
-    for axis in range(1, visit.input.rank):
-        if axis not in in_axes.values():  # axes under the dots
-            lines, _ = visit.take(visit.input, axis)
-            for line in lines:
-                visit.freeze(line, Reason.OTHER_AXIS)
     return visit.result(activate(visit, factors, layer.activation))
 
 

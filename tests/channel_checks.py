@@ -1,0 +1,86 @@
+"""What every model must pass: masked and shrunk are the same function, and the plain model loads with Keras alone."""
+
+import keras
+import numpy as np
+
+from tfprune.channels import certify, channel_groups, plan_shrink, shrink
+
+TOLERANCE = 1e-5  # of the output's scale: rounding in float32, since sums are taken in another order
+
+
+def randomise(model, seed=0):
+    """Gives a model weights under which no channel, bias or moving average is zero or like another."""
+    generator = np.random.default_rng(seed)
+    for variable in model.weights:
+        shape = tuple(variable.shape)
+        if "seed" in variable.name or "int" in str(variable.dtype):
+            continue
+        if "variance" in variable.name or "gamma" in variable.name:
+            value = generator.uniform(0.5, 1.5, shape)
+        elif len(shape) < 2:
+            value = generator.normal(0.0, 0.3, shape)
+        else:
+            value = np.asarray(variable) + generator.normal(0.0, 0.02, shape)
+        variable.assign(value)
+    return model
+
+
+class RandomChannels:
+    """Chooses channels at random, the same share of every group."""
+
+    def __init__(self, share=0.3, seed=0):
+        self.share, self.seed = share, seed
+
+    def channels_to_keep(self, model, groups, data):
+        generator = np.random.default_rng(self.seed)
+        keep = {}
+        for name, group in groups.free.items():
+            keep[name] = np.ones(group.size, bool)
+            gone = min(max(round(self.share * group.size), 1), group.size - 1)
+            keep[name][generator.permutation(group.size)[:gone]] = False
+        return keep
+
+
+def fresh(layer):
+    if isinstance(layer, keras.layers.Lambda):
+        return type(layer)(layer.function, name=layer.name)
+    if isinstance(layer, keras.layers.Activation):
+        return type(layer)(layer.activation, name=layer.name)
+    return type(layer).from_config(layer.get_config())
+
+
+def copy_of(model):
+    copy = keras.models.clone_model(model, clone_function=fresh)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def masked_copy(model, plan, **options):
+    """A copy of the model with every weight of the removed channels at zero."""
+    groups = channel_groups(model, **options)
+    masks = groups.masks(dict(plan))
+    copy = copy_of(model)
+    for old, new in zip(model.weights, copy.weights):
+        key = groups.key_of[id(old)]
+        if key in masks:
+            new.assign(np.asarray(old) * masks[key])
+    return copy
+
+
+def check_shrinks(model, share=0.3, seed=0, data=None, expect_removed=True):
+    """Plans, masks, shrinks by plan and by zeros, and compares; returns the plan and the small model."""
+    before = model.get_weights()
+    plan = plan_shrink(model, RandomChannels(share, seed))
+    assert plan.removes == expect_removed, str(plan)
+    small = shrink(model, plan)
+    for array, weight in zip(before, model.weights):
+        np.testing.assert_array_equal(array, np.asarray(weight))
+    masked = masked_copy(model, plan)
+    certificate = certify(masked, small, data)
+    assert certificate.largest <= TOLERANCE, f"{certificate}\n{plan}"
+    assert certificate.rows()[0]["scale"] > 0, "the model answers nothing, so the comparison says nothing"
+    assert small.count_params() < model.count_params() or not expect_removed
+    for name, found in plan_shrink(masked).items():
+        # Channels that are removed are found again by their zeros.
+        assert not (found & ~plan[name]).any(), f"{name}: {found} instead of {plan[name]}"
+    return plan, small
