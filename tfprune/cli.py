@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.filterwarnings("default", category=UserWarning, message="tfprune")
+            warnings.filterwarnings("default", category=UserWarning, module="tfprune")
             warnings.showwarning = _print_warning  # type: ignore[assignment]
             return _run(words)
     except UsageError as error:

@@ -16,14 +16,15 @@ from tfprune.report import Column, Report
 
 
 class Recipe(NamedTuple):
-    """How the demo trains on a data set: epochs dense, epochs while pruning, samples per step."""
+    """How the demo trains on a data set: channels of the first convolution, epochs before and while pruning."""
 
+    channels: int
     dense_epochs: int
     pruning_epochs: int
     batch_size: int
 
 
-DATASETS = {"digits": Recipe(8, 8, 32), "fashion_mnist": Recipe(1, 2, 128)}
+DATASETS = {"digits": Recipe(32, 8, 8, 32), "fashion_mnist": Recipe(16, 1, 2, 128)}
 CALIBRATION = 300
 TIMED_RUNS = 1000  # of some microseconds each
 
@@ -136,7 +137,7 @@ def run_demo(dataset: str = "digits", sparsity: float = 0.9, console: Console | 
     with Stages(console or Console(stderr=True)) as stages:
         with stages.stage(f"load {dataset}"):
             data = datasets.load(dataset)
-        dense = small_network(data.x_train.shape[1:])
+        dense = small_network(data.x_train.shape[1:], recipe.channels)
         _train(stages, "train", dense, data, recipe.dense_epochs, recipe.batch_size)
         # A copy goes on training with pruning; another without, so that both have seen the data equally often.
         pruned = _copy(dense)
@@ -150,17 +151,17 @@ def run_demo(dataset: str = "digits", sparsity: float = 0.9, console: Console | 
     return DemoResult(dataset, sparsity, tuple(rows), timing)
 
 
-def small_network(shape: tuple[int, ...], classes: int = 10) -> keras.Model:
+def small_network(shape: tuple[int, ...], channels: int = 16, classes: int = 10) -> keras.Model:
     """A compiled network of two convolutions and two dense layers for small images."""
     layers = keras.layers
     model = keras.Sequential(
         [
             keras.Input(shape),
-            layers.Conv2D(16, 3, padding="same", use_bias=False),
+            layers.Conv2D(channels, 3, padding="same", use_bias=False),
             layers.BatchNormalization(),
             layers.ReLU(),
             layers.MaxPooling2D(),
-            layers.Conv2D(32, 3, padding="same", activation="relu"),
+            layers.Conv2D(2 * channels, 3, padding="same", activation="relu"),
             layers.MaxPooling2D(),
             layers.Flatten(),
             layers.Dense(128, activation="relu"),

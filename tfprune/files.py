@@ -11,7 +11,6 @@ import keras
 import numpy as np
 
 from tfprune.errors import PruningError, nearest
-from tfprune.report import Report
 
 REPORT_KINDS = (".json", ".md", ".txt", ".png", ".svg", ".pdf")
 
@@ -82,7 +81,7 @@ def save_model(model: keras.Model, path: str | os.PathLike[str]) -> Path:
     return target
 
 
-def save_report(report: Report, path: str | os.PathLike[str]) -> Path:
+def save_report(report: Any, path: str | os.PathLike[str]) -> Path:
     """Saves a report in the form that the ending asks for: JSON, Markdown, text, or a picture."""
     target = output_path(path, REPORT_KINDS)
     with replacing(target) as part:
