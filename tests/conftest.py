@@ -1,0 +1,22 @@
+"""Fixtures that several test files share."""
+
+import keras
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """Scikit-learn's 8x8 digits: images in [0, 1] with a channel axis, and labels."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    return (data.images[..., None] / 16.0).astype(np.float32), data.target
+
+
+@pytest.fixture
+def policy():
+    """Sets the global dtype policy for one test."""
+    before = keras.config.dtype_policy()
+    yield keras.config.set_dtype_policy
+    keras.config.set_dtype_policy(before)
