@@ -165,8 +165,8 @@ def test_a_function_has_to_score_every_entry():
 
 
 def test_scores_that_are_not_finite_are_told_from_such_weights():
-    with pytest.raises(PruningError, match=r"Function\(log\) gave 1 NaN or infinite scores for 'weight', .*up to 4"):
-        with np.errstate(all="ignore"):
-            scores_of(criteria.get(np.log), np.array([1.0, 0.0, 4.0]))
+    message = r"Function\(log\) gave 1 NaN or infinite scores for 'weight', .*up to 4"
+    with np.errstate(all="ignore"), pytest.raises(PruningError, match=message):
+        scores_of(criteria.get(np.log), np.array([1.0, 0.0, 4.0]))
     with pytest.raises(PruningError, match=r"L2\(\) gave 1 NaN or infinite scores"):
         scores_of(L2(), np.array([1e30, 1.0], np.float32))

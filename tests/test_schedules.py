@@ -250,7 +250,7 @@ print(json.dumps({
 def tfmot():
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONHASHSEED": "77", "PYTHONWARNINGS": "ignore"}
     # Keras 3 and tf_keras do live side by side, as long as tf.keras is not asked for.
-    result = subprocess.run([sys.executable, "-c", TFMOT], env=environment, capture_output=True, text=True)
+    result = subprocess.run([sys.executable, "-c", TFMOT], env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.splitlines()[-1])
 
@@ -328,7 +328,7 @@ def test_random_scores_are_the_same_in_every_process(tfmot):
         (lambda: Function(rising).final, r"schedule rising is a function of the step and has no final amount"),
         (
             lambda: Linear(0, 0.8)(5),
-            r"Linear\(begin=0.0, end=0.75\) is stated in shares .* schedule.bind\(total_steps\)",
+            r"Linear\(begin=0.0, end=0.75\) is stated in shares .* schedule.bind\(",
         ),
     ],
 )
@@ -344,7 +344,7 @@ def test_errors_when_built(build, message):
         (
             Linear(0, 0.8, begin=100, end=200),
             80,
-            r"from step 100 to step 200, .* steps 0 to 79, .* train for 201 steps",
+            r"from step 100 to step 200, .* steps 0 to 79, .* for 201 steps",
         ),
         (OneShot(0.5, at=5), 5, r"OneShot runs from step 5 to step 5, but this run has steps 0 to 4"),
         (Piecewise({0: 0.1, 50: 0.8}), 50, r"Piecewise runs from step 0 to step 50"),

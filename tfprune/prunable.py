@@ -118,6 +118,7 @@ def prunable_weights(model: keras.Model, layers: Any = None) -> list[PrunableWei
 def every_weight(model: keras.Model, layers: Any = None) -> Iterator[PrunableWeight]:
     """Every floating-point weight of a model that a mask could lie on, kernels and all others, each once."""
     chosen = selectors(layers)
+    seen: set[int] = set()  # a variable may be tied to several layers; it has one mask
     for place in places(model):
         kernels = kernels_of(place)
         for name, variable in named_weights(place.layer):
@@ -131,7 +132,8 @@ def every_weight(model: keras.Model, layers: Any = None) -> Iterator[PrunableWei
                 input_axis=axis(place.layer) if callable(axis) else axis,
                 is_kernel=variable.name in kernels,
             )
-            if _is_chosen(weight, chosen):
+            if id(variable) not in seen and _is_chosen(weight, chosen):
+                seen.add(id(variable))
                 yield weight
 
 

@@ -19,6 +19,7 @@ class Column(NamedTuple):
     form: str = ""
 
     def text(self, value: Any) -> str:
+        """A value as it stands in a table; a dash for None."""
         if value is None:
             return "-"
         return format(value, self.form) if self.form else str(value)
@@ -36,6 +37,7 @@ class Report:
     plotted: ClassVar[str] = ""  # key of the column that `plot` draws, against the first column
 
     def rows(self) -> list[dict[str, Any]]:
+        """The lines of the table, each with a value (or None) under the key of every column."""
         raise NotImplementedError
 
     def totals(self) -> dict[str, Any] | None:

@@ -96,6 +96,7 @@ class Schedule:
         yield bound.end
 
     def amount_at_step(self, step: int, bound: "BoundSchedule") -> float:
+        """The amount at a step, at or after `begin`, of a run that the schedule is bound to."""
         if bound.end == bound.begin:
             return self.final
         return self.amount_at(min(1.0, (step - bound.begin) / (bound.end - bound.begin)))
