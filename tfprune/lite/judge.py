@@ -59,6 +59,7 @@ class Judge:
         self.sum = self.largest = self.largest_value = 0.0
 
     def add(self, wanted: np.ndarray, answer: np.ndarray, labels: np.ndarray | None) -> None:
+        """Takes in one batch of the outputs of both models, and its labels where there are any."""
         if answer.shape != wanted.shape:
             raise PruningError(
                 f"Output '{self.name}' has shape {wanted.shape} in Keras and {answer.shape} in the file: the file was "
@@ -85,6 +86,7 @@ class Judge:
             self.lite_right += int(np.count_nonzero(lite_decided == truth))
 
     def result(self) -> OutputComparison:
+        """The comparison over all batches so far."""
         return OutputComparison(
             name=self.name,
             largest_difference=self.largest,
