@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from tfprune.errors import PruningError, listing, nearest
+from tfprune.lite.reasons import reason_of
 from tfprune.lite.signature import Input, Signature, flat_outputs
 from tfprune.lite.silence import silence
 
@@ -35,7 +36,7 @@ class Calibration(NamedTuple):
     notes: list[str]
 
 
-def calibration(data: Any, signature: Signature, model: keras.Model) -> Calibration:
+def calibration(data: Any, signature: Signature, model: keras.Model, what: str = "representative_data") -> Calibration:
     """Reads and checks representative data.
 
     At most 500 samples are used: of arrays evenly spaced ones, of a stream the first.
@@ -45,12 +46,14 @@ def calibration(data: Any, signature: Signature, model: keras.Model) -> Calibrat
             `PyDataset`; a generator, or a function that returns one. Batched or not.
         signature: The inputs of the model.
         model: The model, which is run on the first samples to see that they go through.
+        what: How the messages call the data.
+        what: How the messages call the data.
 
     Raises:
         PruningError: The data are empty or too few, of another shape or type, hold NaN or infinity, are all equal, lack
             an input, or do not run through the model.
     """
-    what, inputs = "representative_data", signature.inputs
+    inputs = signature.inputs
     total = _length(data, inputs)
     chosen = set(np.linspace(0, total - 1, USED).round().astype(int)) if total and total > USED else None
     samples: list[list[np.ndarray]] = []
@@ -293,10 +296,8 @@ def _check_run(
         with silence():
             outputs = flat_outputs(signature.call(model, [np.concatenate(arrays) for arrays in zip(*same)]))
     except Exception as error:  # whatever the user's layers raise
-        reason = str(error).strip().splitlines()
         raise PruningError(
-            f"'{model.name}' cannot run on {what}: {reason[0] if reason else type(error).__name__}. Give what "
-            "model.predict takes."
+            f"'{model.name}' cannot run on {what}: {reason_of(error)} Give what model.predict takes."
         ) from error
     if not all(np.isfinite(keras.ops.convert_to_numpy(keras.ops.cast(output, "float32"))).all() for output in outputs):
         raise PruningError(

@@ -1,6 +1,6 @@
 """Finding the int8 ranges of activations by running data through a model, before any training."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -8,6 +8,8 @@ import numpy as np
 
 from tfprune.errors import PruningError
 from tfprune.lite.quantize.fake_quantize import FakeQuantize
+from tfprune.lite.representative import calibration
+from tfprune.lite.signature import signature_of
 
 BATCH = 32
 
@@ -19,8 +21,8 @@ def calibrate(model: keras.Model, data: Any) -> keras.Model:
 
     Args:
         model: What `quantize_aware` gave.
-        data: An array, a list or dict of arrays for several inputs (taken in batches of 32), or an iterable of
-            batches, each the inputs or a pair (inputs, labels).
+        data: Samples in any form that `convert` takes: an array, a list or dict of arrays for several inputs, a
+            tf.data.Dataset or a generator. At most 500 are used.
 
     Returns:
         The same model.
@@ -33,14 +35,15 @@ def calibrate(model: keras.Model, data: Any) -> keras.Model:
     if not quantizers:
         raise PruningError(f"'{model.name}' has no int8 ranges to calibrate; make it with quantize_aware(model) first.")
     variables = [variable for layer in quantizers for variable in layer.variables]
+    signature = signature_of(model)
+    samples = calibration(data, signature, model, "data").samples
     before = [keras.ops.convert_to_numpy(variable) for variable in variables]
     for layer in quantizers:
         layer.forget()
         layer.observing = True
     try:
-        batches = _run(model, data)
-        if batches == 0:
-            raise PruningError("The calibration data is empty; give some hundred samples like those in use.")
+        for batch in _batches(model, samples):
+            signature.call(model, batch)
         for layer in quantizers:
             if not np.isfinite(layer.range()).all():
                 raise PruningError(
@@ -56,29 +59,9 @@ def calibrate(model: keras.Model, data: Any) -> keras.Model:
     return model
 
 
-def _run(model: keras.Model, data: Any) -> int:
-    count = 0
-    for batch in _batches(data, len(model.inputs)):
-        try:
-            model(batch, training=False)
-        except (ValueError, TypeError) as error:
-            shapes = ", ".join(f"{tensor.name}: {tuple(tensor.shape)}" for tensor in model.inputs)
-            raise PruningError(
-                f"The calibration data does not fit the model's inputs ({shapes}): {str(error).splitlines()[0]}"
-            ) from error
-        count += 1
-    return count
-
-
-def _batches(data: Any, inputs: int) -> Iterator[Any]:
-    """The inputs of each batch."""
-    is_many = isinstance(data, (list, tuple)) and len(data) == inputs and inputs > 1
-    if hasattr(data, "shape") or isinstance(data, Mapping) or is_many:
-        arrays = keras.tree.map_structure(np.asarray, data)
-        for start in range(0, len(keras.tree.flatten(arrays)[0]), BATCH):
-            yield keras.tree.map_structure(lambda array, start=start: array[start : start + BATCH], arrays)
-        return
-    if not hasattr(data, "__iter__"):
-        raise PruningError(f"Calibration data must be arrays or an iterable of batches, not {type(data).__name__}.")
-    for batch in data:
-        yield batch[0] if isinstance(batch, tuple) and not (inputs > 1 and len(batch) == inputs) else batch
+def _batches(model: keras.Model, samples: list[list[np.ndarray]]) -> Iterator[list[np.ndarray]]:
+    """The samples in batches of 32; one by one where their shapes differ."""
+    alike = all(x.shape == first.shape for sample in samples for x, first in zip(sample, samples[0]))
+    size = BATCH if alike and all(tensor.shape[0] is None for tensor in model.inputs) else 1
+    for start in range(0, len(samples), size):
+        yield [np.concatenate(arrays) for arrays in zip(*samples[start : start + size])]

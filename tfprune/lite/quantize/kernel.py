@@ -49,7 +49,7 @@ class QuantizedKernel(keras.layers.Layer):
     ) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})
         self.layer = layer
-        self.batch_norm = batch_norm
+        self.batch_norm: Any = batch_norm
         self.freeze_batch_norm = freeze_batch_norm
         self.held = tuple(held)
         self.masks: dict[str, keras.Variable] = {}
@@ -165,7 +165,7 @@ class QuantizedKernel(keras.layers.Layer):
         return gain if self.batch_norm.gamma is None else gain * self.batch_norm.gamma
 
     def _with_batch_statistics(self, inputs: Any) -> tuple[Any, Any, Any]:
-        norm = self.batch_norm
+        norm: Any = self.batch_norm
         plain = self._run(inputs, self._kernel(), self.layer.bias)
         mean, variance = keras.ops.moments(plain, axes=list(range(len(plain.shape) - 1)))
         moving_mean, moving_variance = self._moving()

@@ -150,15 +150,20 @@ class Program:
                 value.scale = inputs[0].scale if inputs else None
                 value.rounded = result == SAME and value.scale is not None
             elif result is not None:
-                self._open_scale(value, result if isinstance(result, Fixed) else None)
+                scale = self._open_scale(value, result if isinstance(result, Fixed) else None)
                 if left_in_float is not None:
-                    value.scale.float_layers[getattr(apply, "name", name)] = left_in_float
+                    scale.float_layers[getattr(apply, "name", name)] = left_in_float
         self.steps.append(step)
         return step.outputs
 
     def round_again(self, value: Value) -> Value:
-        """The value on a scale of its own, which it shares with nothing before it."""
-        return self.emit(lambda x: x, value, name=value.name)[0]
+        """The value on a scale of its own, after one that is prescribed.
+
+        The converter fails on two scales in a row, so an operator has to stand between them. It is a product with the
+        largest number below one, which changes no int8 value and is not optimised away like a product with one.
+        """
+        rescaled = Scaled(1.0 - 2.0**-24, name=self.unique(f"{value.name}_rescaled"))
+        return self.emit(rescaled, value, name=value.name)[0]
 
     def leave_to_relu(self, value: Value) -> bool:
         """Leaves the rounding of a value to the ReLU that takes it, where one int8 kernel computes both."""
@@ -242,7 +247,8 @@ class Program:
         for step in self.steps:
             args, kwargs = keras.tree.map_structure(fill, (step.args, dict(step.kwargs)))
             if isinstance(step.apply, QuantizedKernel):
-                kwargs["scale"] = widths[values_in(step.args)[0].scale.root()]
+                scale = values_in(step.args)[0].scale
+                kwargs["scale"] = None if scale is None else widths[scale.root()]
             for value, tensor in zip(step.outputs, keras.tree.flatten(step.apply(*args, **kwargs))):
                 settle(value, tensor)
         return tensors
@@ -259,8 +265,9 @@ class Program:
             name=self.unique(f"{scale.sources[0].name}_range"),
         )
 
-    def _open_scale(self, value: Value, fixed: Fixed | None = None) -> None:
+    def _open_scale(self, value: Value, fixed: Fixed | None = None) -> Scale:
         value.scale, value.rounded = Scale([value], fixed), True
+        return value.scale
 
     def _on_one_scale(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments with their values on one scale; a value of a fixed range is rescaled where it meets others."""

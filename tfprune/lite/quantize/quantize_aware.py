@@ -46,9 +46,9 @@ def quantize_aware(
     Args:
         model: A functional or Sequential model, trained, pruned or shrunk; it is left as it is. Nested models are
             opened. Whatever its dtype policy, the new model computes in float32.
-        data: Samples to find the first ranges with: an array, a list or dict of arrays for several inputs, or an
-            iterable of batches such as a tf.data.Dataset (labels are ignored). Defaults to None: the first training
-            batches do it.
+        data: Samples to find the first ranges with, in any form that `convert` takes: an array, a list or dict of
+            arrays for several inputs, a tf.data.Dataset or a generator. Defaults to None: the first training batches
+            do it.
         ranges: `"moving_average"` of the extremes of each batch, or `"learned"` by gradients (needs `data`).
         momentum: Of the moving average, in [0, 1). Defaults to 0.99.
         freeze_batch_norm: Training steps during which batch-norm statistics follow the batches; then they are frozen.
@@ -119,7 +119,6 @@ def frozen(model: keras.Model) -> keras.Model:
             "(fit), or give samples: quantize_aware(model, data=images) or calibrate(quantized, images)."
         )
     originals: dict[int, tuple[keras.Layer, keras.Layer]] = {}  # new and old layer, by id of the new
-    rounded: dict[int, Any] = {}  # what a FakeQuantize layer took, by id of its result
     scales: dict[int, Any] = {}  # the step of a FakeQuantize layer, by id of its symbol; then by id of the layer after
 
     def plain(layer: Any) -> Any:
@@ -136,10 +135,8 @@ def frozen(model: keras.Model) -> keras.Model:
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(layer, FakeQuantize):
-            # The converter fails on a scale right after a prescribed one, but changes scales itself where it must.
-            source = rounded.get(id(args[0]), args[0])
-            results = layer(source, **kwargs)
-            rounded[id(results[0])], scales[id(results[1])] = source, layer.step()
+            results = layer(*args, **kwargs)
+            scales[id(results[1])] = layer.step()
             symbols.append(results)
             return results
         if "scale" in kwargs:
@@ -167,7 +164,7 @@ class _Rebuild:
         self.hold_zeros = hold_zeros
         self.copies: dict[int, Any] = {}
         self.calls: Counter[int] = Counter()  # of each operation
-        self.uses: Counter[tuple[int, int]] = Counter()  # of each result of each call
+        self.uses: Counter[_Result] = Counter()  # of each result of each call
         self.visited = 0
         self._survey()
 
@@ -186,16 +183,19 @@ class _Rebuild:
         }
         for kernel, masks in held.items():
             kernel.hold(masks)
+        ends = (
+            (model.inputs[0], model.outputs[0]) if isinstance(model, keras.Sequential) else (model.input, model.output)
+        )
         return _functional_class(model)(
-            keras.tree.map_structure(lambda tensor: inputs[id(tensor)], model.input),
-            keras.tree.map_structure(lambda tensor: outputs[id(tensor)], model.output),
+            keras.tree.map_structure(lambda tensor: inputs[id(tensor)], ends[0]),
+            keras.tree.map_structure(lambda tensor: outputs[id(tensor)], ends[1]),
             name=model.name,
         )
 
     def _survey(self) -> None:
         """Counts the calls of every operation and the uses of every result, which the rules need to know ahead."""
 
-        def visit(call: Call) -> list[tuple[int, int]]:
+        def visit(call: Call) -> list[_Result]:
             index = sum(self.calls.values())
             self.calls[id(call.operation)] += 1
             self.uses.update(x for x in keras.tree.flatten((call.args, call.kwargs)) if isinstance(x, _Result))
@@ -229,6 +229,11 @@ class _Rebuild:
         """The new model's own float32 copy of an operation, with its weights; one however often it is called."""
         if id(call.operation) not in self.copies:
             source = getattr(call.operation, "holds_masks_of", call.operation)
+            if getattr(source, "quantization_mode", None) is not None:
+                raise PruningError(
+                    f"The layer '{call.path}' is quantized by Keras already ({source.quantization_mode}). Give the "
+                    "model from before model.quantize()."
+                )
             copy = float32_copy(source, self.program.unique(call.path))
             if isinstance(source, keras.Layer):
                 if not copy.built and source.built:
@@ -289,6 +294,7 @@ def output_names(model: keras.Model) -> list[str]:
 
 
 def float32_copy(operation: Any, name: str) -> Any:
+    """A new layer or operation of the same configuration that computes in float32, whatever the policy."""
     config = _in_float32(operation.get_config())
     try:
         if isinstance(operation, keras.layers.Lambda):  # from_config refuses functions, lest a file bring them

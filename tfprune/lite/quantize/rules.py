@@ -1,8 +1,8 @@
 """One short rule per kind of layer: how it is computed in int8.
 
-A rule takes the `Program` and a `Layer` call, and gives the value that stands for the call's result. It raises
-`LeftInFloat` with the reason where TFLite has no int8 kernel for just this use of the layer. To add a kind of layer,
-write a function with `@rule(...)`; every rule is run through the same checks in tests/test_quantize.py.
+A rule takes the `Program` and the `Use` of a layer, and gives the value that stands for the result. It raises
+`NoInt8KernelError` with the reason where TFLite has no int8 kernel for just this use. To add a kind of layer, write a
+function with `@rule(...)` and add the layer to `HEADS` in tests/test_quantize.py, where all rules meet the same checks.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ TANH = Fixed(-1.0, 127 / 128)  # https://ai.google.dev/edge/litert/models/quanti
 LOG_SOFTMAX = Fixed(-255 / 16, 0.0)
 
 
-class LeftInFloat(Exception):
+class NoInt8KernelError(Exception):
     """There is no int8 kernel for this use of a layer; the text says why."""
 
 
@@ -71,7 +71,7 @@ def rule_for(operation: Any) -> Rule:
     """The rule for a layer or operation; that of the nearest base class whose `call` it uses.
 
     Raises:
-        LeftInFloat: There is none.
+        NoInt8KernelError: There is none.
     """
     kind = type(operation)
     if not isinstance(operation, keras.Layer):
@@ -79,13 +79,13 @@ def rule_for(operation: Any) -> Rule:
         # tests/test_quantize.py fails when one of the names here is gone.
         if kind.__name__ in RULES and kind.__module__.startswith("keras."):
             return RULES[kind.__name__]
-        raise LeftInFloat(f"no int8 rule for the operation {kind.__name__}")
+        raise NoInt8KernelError(f"no int8 rule for the operation {kind.__name__}")
     for base in kind.__mro__:
         if base in RULES:
             if getattr(kind, "call", None) is not getattr(base, "call", None):
-                raise LeftInFloat(f"{kind.__name__} computes in a `call` of its own")
+                raise NoInt8KernelError(f"{kind.__name__} computes in a `call` of its own")
             return RULES[base]
-    raise LeftInFloat(UNSUPPORTED.get(kind, f"no int8 rule for the layer {kind.__name__}"))
+    raise NoInt8KernelError(UNSUPPORTED.get(kind, f"no int8 rule for the layer {kind.__name__}"))
 
 
 def quantize_call(program: Program, use: Use) -> list[Value]:
@@ -93,10 +93,10 @@ def quantize_call(program: Program, use: Use) -> list[Value]:
     try:
         apply_rule = rule_for(use.operation)
         if any(value.scale is None for value in use.inputs):
-            raise LeftInFloat("its input is not a float tensor")
+            raise NoInt8KernelError("its input is not a float tensor")
         result = apply_rule(program, use)
         return [result] if isinstance(result, Value) else result
-    except LeftInFloat as reason:
+    except NoInt8KernelError as reason:
         return program.emit(
             use.operation, *use.args, name=use.name, count=use.results, left_in_float=str(reason), **use.kwargs
         )
@@ -128,7 +128,7 @@ def separable(program: Program, use: Use) -> Value:
     """A depthwise convolution and a pointwise one, as TFLite has no single kernel for both."""
     require_channels_last(use.operation)
     if use.shared:
-        raise LeftInFloat("a separable convolution that is called more than once")
+        raise NoInt8KernelError("a separable convolution that is called more than once")
     layer, two = use.operation, isinstance(use.operation, layers.SeparableConv2D)
     depthwise = (layers.DepthwiseConv2D if two else layers.DepthwiseConv1D)(
         layer.kernel_size,
@@ -178,12 +178,12 @@ def einsum_dense(program: Program, use: Use) -> Value:
     rest = left[: len(left) - len(summed)]
     as_dense = list(right[: len(summed)]) == summed and left == rest + "".join(summed)
     if not as_dense or result.replace("...", "") != rest + free or not free or use.shared:
-        raise LeftInFloat(f"the equation {layer.equation!r} is no product with one matrix")
+        raise NoInt8KernelError(f"the equation {layer.equation!r} is no product with one matrix")
     if None in use.input_shape[1:]:
-        raise LeftInFloat("its input has an axis of unknown length")
+        raise NoInt8KernelError("its input has an axis of unknown length")
     sizes = tuple(layer.kernel.shape[len(summed) :])
     if layer.bias is not None and tuple(layer.bias.shape) != sizes:
-        raise LeftInFloat(f"its bias_axes={layer.bias_axes!r} leave out an axis of the output")
+        raise NoInt8KernelError(f"its bias_axes={layer.bias_axes!r} leave out an axis of the output")
     dense = layers.Dense(
         int(np.prod(sizes)),
         use_bias=layer.bias is not None,
@@ -192,7 +192,7 @@ def einsum_dense(program: Program, use: Use) -> Value:
         name=layer.name,
     )
     dense.trainable = layer.trainable
-    inner = use.input_shape[1 : len(use.input_shape) - len(summed)]
+    inner = tuple(int(size) for size in use.input_shape[1 : len(use.input_shape) - len(summed)] if size is not None)
     width = int(np.prod(layer.kernel.shape[: len(summed)]))
     program.take_weights(dense, (None, *inner, width), kernel=layer.kernel, bias=layer.bias)
     value = use.inputs[0]
@@ -210,23 +210,23 @@ def batch_norm(program: Program, use: Use) -> Value:
     layer, value = use.operation, use.inputs[0]
     axis = layer.axis if isinstance(layer.axis, int) else layer.axis[0]
     if axis not in (-1, len(use.input_shape) - 1):
-        raise LeftInFloat(f"it normalises axis {axis}, not the last one")
+        raise NoInt8KernelError(f"it normalises axis {axis}, not the last one")
     if use.shared:
-        raise LeftInFloat("a batch norm that is called more than once")
+        raise NoInt8KernelError("a batch norm that is called more than once")
     inner = program.unnormalised_kernel(value)
     if inner is not None:
         inner.batch_norm = layer
         return value
-    return affine(program, use, kernel=np.ones(use.input_shape[-1]), bias=None, norm=layer)
+    return affine(program, use, kernel=np.ones(channels_of(use)), bias=None, norm=layer)
 
 
 @rule(layers.Rescaling)
 def rescaling(program: Program, use: Use) -> Value:
     """A depthwise 1x1 convolution with the scale as its kernel and the offset as its bias."""
-    channels = use.input_shape[-1]
+    channels = channels_of(use)
     scale, offset = (np.asarray(keras.ops.convert_to_numpy(x)) for x in (use.operation.scale, use.operation.offset))
     if max(scale.ndim, offset.ndim) > 1:
-        raise LeftInFloat("its scale or offset varies over more than the last axis")
+        raise NoInt8KernelError("its scale or offset varies over more than the last axis")
     return affine(program, use, np.broadcast_to(scale, channels), np.broadcast_to(offset, channels))
 
 
@@ -235,22 +235,22 @@ def normalization(program: Program, use: Use) -> Value:
     """A depthwise 1x1 convolution that takes the mean off and divides by the deviation."""
     layer = use.operation
     if layer.invert:
-        raise LeftInFloat("it undoes a normalisation (invert=True)")
+        raise NoInt8KernelError("it undoes a normalisation (invert=True)")
     mean, variance = (np.asarray(keras.ops.convert_to_numpy(x)).reshape(-1) for x in (layer.mean, layer.variance))
-    channels = use.input_shape[-1]
+    channels = channels_of(use)
     if mean.size not in (1, channels):
-        raise LeftInFloat("it normalises more than the last axis")
+        raise NoInt8KernelError("it normalises more than the last axis")
     gain = 1.0 / np.maximum(np.sqrt(variance), keras.backend.epsilon())
     return affine(program, use, np.broadcast_to(gain, channels), np.broadcast_to(-mean * gain, channels))
 
 
 def affine(program: Program, use: Use, kernel: Any, bias: Any, norm: keras.Layer | None = None) -> Value:
     """A gain and an offset for each channel, as a depthwise convolution over single pixels: one int8 operator."""
-    channels, rank = use.input_shape[-1], len(use.input_shape)
-    if channels is None or not 2 <= rank <= 4:
-        raise LeftInFloat(f"its input has shape {use.input_shape}")
+    channels, rank = channels_of(use), len(use.input_shape)
+    if not 2 <= rank <= 4:
+        raise NoInt8KernelError(f"its input has shape {use.input_shape}")
     if sum(size is None for size in use.input_shape[1:-1]) > 1 and rank != 4:
-        raise LeftInFloat("its input has several axes of unknown length")
+        raise NoInt8KernelError("its input has several axes of unknown length")
     depthwise = layers.DepthwiseConv2D(1, use_bias=bias is not None, trainable=False, name=use.name)
     program.take_weights(depthwise, (None, 1, 1, channels), kernel=np.reshape(kernel, (1, 1, channels, 1)), bias=bias)
     wrapped = program.kernel(depthwise)
@@ -263,6 +263,14 @@ def affine(program: Program, use: Use, kernel: Any, bias: Any, norm: keras.Layer
     (value,) = program.emit(wrapped, value, name=use.name)
     back = tuple(-1 if size is None else size for size in use.input_shape[1:])
     return program.emit(program.reshape(back, use.name), value, name=use.name, result=MOVED)[0]
+
+
+def channels_of(use: Use) -> int:
+    """The length of the last axis of the input."""
+    channels = use.input_shape[-1]
+    if channels is None:
+        raise NoInt8KernelError("the last axis of its input has an unknown length")
+    return channels
 
 
 # --- activations ------------------------------------------------------------------------------------------------------
@@ -329,10 +337,10 @@ def relu(program: Program, use: Use) -> Value:
     """With a slope a leaky ReLU; a maximum other than 6 is the end of its int8 range."""
     layer, (value,) = use.operation, use.inputs
     if layer.threshold:
-        raise LeftInFloat(f"its threshold is {layer.threshold}, not 0")
+        raise NoInt8KernelError(f"its threshold is {layer.threshold}, not 0")
     if layer.negative_slope:
         if layer.max_value is not None:
-            raise LeftInFloat("it has both a slope and a maximum")
+            raise NoInt8KernelError("it has both a slope and a maximum")
         return program.emit(layer, value, name=use.name)[0]
     program.leave_to_relu(value)
     if layer.max_value in (None, 6.0):
@@ -362,7 +370,7 @@ def softmax(program: Program, use: Use) -> Value:
     """Over the last axis, without a mask."""
     require_last_axis(use)
     if len(use.inputs) > 1:
-        raise LeftInFloat("a softmax with a mask")
+        raise NoInt8KernelError("a softmax with a mask")
     return program.emit(use.operation, use.inputs[0], name=use.name, result=SIGMOID)[0]
 
 
@@ -370,7 +378,7 @@ def require_last_axis(use: Use) -> None:
     """Raises for a softmax over another axis than TFLite's."""
     axis = use.operation.axis
     if axis not in (-1, len(use.input_shape) - 1):
-        raise LeftInFloat(f"a softmax over axis {axis}; TFLite has one over the last axis")
+        raise NoInt8KernelError(f"a softmax over axis {axis}; TFLite has one over the last axis")
 
 
 # --- sums, products, concatenations -----------------------------------------------------------------------------------
@@ -403,7 +411,7 @@ def of_two(program: Program, use: Use) -> Value:
     """A sum, difference or product of two tensors, or of a tensor and one number."""
     for x in keras.tree.flatten((use.args, use.kwargs)):
         if not isinstance(x, Value) and np.ndim(x) > 0:
-            raise LeftInFloat("it takes a constant array")
+            raise NoInt8KernelError("it takes a constant array")
     return program.emit(use.operation, *use.args, name=use.name, takes_relu=True, **use.kwargs)[0]
 
 
@@ -466,7 +474,7 @@ def global_average_pooling(program: Program, use: Use) -> Value:
     """A mean, with a range of its own."""
     require_channels_last(use.operation)
     if len(use.inputs) > 1 or use.kwargs.get("mask") is not None:
-        raise LeftInFloat("a mean over a mask")
+        raise NoInt8KernelError("a mean over a mask")
     return program.emit(use.operation, *use.args, name=use.name)[0]
 
 
@@ -476,9 +484,9 @@ def resizing(program: Program, use: Use) -> Value:
     layer = use.operation
     require_channels_last(layer)
     if layer.interpolation not in ("nearest", "bilinear"):
-        raise LeftInFloat(f"the interpolation {layer.interpolation!r}; int8 has 'nearest' and 'bilinear'")
+        raise NoInt8KernelError(f"the interpolation {layer.interpolation!r}; int8 has 'nearest' and 'bilinear'")
     if getattr(layer, "crop_to_aspect_ratio", False) or getattr(layer, "pad_to_aspect_ratio", False):
-        raise LeftInFloat("it keeps the aspect ratio")
+        raise NoInt8KernelError("it keeps the aspect ratio")
     result = MOVED if layer.interpolation == "nearest" else SAME
     return program.emit(layer, *use.args, name=use.name, result=result)[0]
 
@@ -486,7 +494,7 @@ def resizing(program: Program, use: Use) -> Value:
 def require_channels_last(layer: Any) -> None:
     """Raises for a layer whose channels come first, for which TFLite has no kernels."""
     if getattr(layer, "data_format", None) == "channels_first":
-        raise LeftInFloat("its channels come first; TFLite's kernels take channels last")
+        raise NoInt8KernelError("its channels come first; TFLite's kernels take channels last")
 
 
 RECURRENT = "the converter takes the ranges inside a recurrent layer from post-training calibration only"
