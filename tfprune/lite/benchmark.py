@@ -101,7 +101,7 @@ class Benchmark(Report):
     def notes(self) -> list[str]:
         runs = len(self.timings[0].milliseconds)
         return [
-            f"{runs} runs of each, taken in turns, after {self.warmup} to warm up; {self.threads} "
+            f"{runs} run{'s' * (runs != 1)} of each, taken in turns, after {self.warmup} to warm up; {self.threads} "
             f"thread{'s' * (self.threads != 1)}; XNNPACK {'on' if self.xnnpack else 'off'}.",
             self.machine,
         ]

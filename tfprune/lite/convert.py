@@ -15,7 +15,8 @@ from tfprune.errors import ConversionError, PruningError, listing, nearest
 from tfprune.lite import flatbuffer
 from tfprune.lite.inspect import inspect
 from tfprune.lite.islands import join_islands
-from tfprune.lite.lite_model import LiteModel, allocate, first_sentence
+from tfprune.lite.lite_model import LiteModel, allocate
+from tfprune.lite.reasons import reason_of
 from tfprune.lite.representative import Calibration, calibration
 from tfprune.lite.signature import Signature, signature_of
 from tfprune.lite.silence import silence
@@ -162,8 +163,7 @@ def _converted(
     spoken = None
     try:
         with tempfile.TemporaryDirectory(prefix="tfprune") as folder, silence() as spoken:
-            with prepared(model, unroll):
-                function, names = trace(model, signature, batch_size)
+            function, names = _traced(model, signature, batch_size, unroll)
             if unroll:
                 _refuse_loops(model, function, quantization)
             save(function, folder)
@@ -175,6 +175,18 @@ def _converted(
     except Exception as error:  # whatever the user's layers, TensorFlow and its converter raise
         said = spoken.text if spoken is not None else ""
         raise ConversionError(_explained(model, quantization, f"{error}\n{said}", error)) from error
+
+
+def _traced(model: keras.Model, signature: Signature, batch_size: int | None, unroll: bool) -> tuple[Any, list[str]]:
+    """The model as a concrete function and the names of its outputs; unrolled where asked for and possible."""
+    try:
+        with prepared(model, unroll):
+            return trace(model, signature, batch_size)
+    except Exception:
+        if not unroll:
+            raise
+    with prepared(model, unroll=False):  # Keras cannot unroll an input of unknown length
+        return trace(model, signature, batch_size)
 
 
 def _configure(converter: Any, quantization: str, io: str, sparse: bool, samples: list[Any]) -> None:
@@ -238,8 +250,9 @@ def _require_integers(lite: LiteModel, model: keras.Model, quantization: str) ->
     # With float ends, numbers that stand for integers (tokens) come as float32 and are turned into integers first.
     floats = [operator for operator in floats if not (operator.name == "CAST" and operator.outputs == ("int32",))]
     if floats:
-        layers = {layer_at(model, operator.tensor) for operator in floats} - {None}
-        where = f" (layers {listing(sorted(str(layer) for layer in layers))})" if layers else ""
+        found = [layer_at(model, name) for operator in floats for name in operator.tensors]
+        layers = sorted({layer for layer in found if layer is not None})
+        where = f" (layer{'s' * (len(layers) > 1)} {listing(layers)})" if layers else ""
         names = listing(dict.fromkeys(operator.name for operator in floats))
         raise ConversionError(
             f"'{model.name}' cannot be converted to {quantization} whole: there is no integer form of {names}{where}. "
@@ -284,4 +297,4 @@ def _explained(model: keras.Model, quantization: str, text: str, error: Exceptio
             f"{what}; in int16x8 it takes no integers such as token "
             "numbers. Use quantization='int8', or convert the part of the model behind the embedding."
         )
-    return f"'{model.name}' cannot be converted to {quantization}{where}: {first_sentence(error)}"
+    return f"'{model.name}' cannot be converted to {quantization}{where}: {reason_of(error)}"

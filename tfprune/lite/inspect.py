@@ -56,13 +56,13 @@ class Operator:
 
     Args:
         name: What it does, `"CONV_2D"`.
-        tensor: The name of its first output, which tells the layer that it comes from.
+        tensors: The names of its outputs and inputs, which tell the layer that it comes from.
         inputs: The types of its inputs, weights included.
         outputs: The types of its outputs.
     """
 
     name: str
-    tensor: str
+    tensors: tuple[str, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
@@ -316,7 +316,7 @@ def _operators(model: Any) -> list[Operator]:
             result.append(
                 Operator(
                     name=flatbuffer.operator_name(model, operator),
-                    tensor=flatbuffer.tensor_name(outputs[0]) if outputs else "",
+                    tensors=tuple(flatbuffer.tensor_name(tensor) for tensor in (*outputs, *inputs)),
                     inputs=tuple(flatbuffer.dtype_name(tensor) for tensor in inputs),
                     outputs=tuple(flatbuffer.dtype_name(tensor) for tensor in outputs),
                 )

@@ -1,5 +1,6 @@
 """A converted model: its bytes, saved, loaded, and run on ordinary float arrays."""
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from tfprune.errors import ConversionError, PruningError, listing, nearest
 from tfprune.lite import flatbuffer
 from tfprune.lite.inspect import End, Inspection, ends, gzip_size, inspect
+from tfprune.lite.reasons import reason_of
 from tfprune.lite.silence import silence
 
 
@@ -82,7 +84,7 @@ class LiteModel:
             )
         if not folder.is_dir():
             raise PruningError(f"Cannot save to '{target}': there is no folder '{folder}'. Make it first.")
-        part = folder / f".{target.name}.{os.getpid()}.part"
+        part = folder / f".{target.name[:100]}.{os.getpid()}.part"
         try:
             part.write_bytes(self.content)
             part.replace(target)
@@ -92,7 +94,8 @@ class LiteModel:
                 "can be written to and has room."
             ) from error
         finally:
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # there is nothing to remove when the part has become the file
+                part.unlink()
         return target
 
     @property
@@ -133,7 +136,7 @@ class LiteModel:
                     model_content=self.content, num_threads=threads, experimental_op_resolver_type=resolver
                 )
         except (ValueError, RuntimeError) as error:
-            raise ConversionError(f"LiteRT cannot read the model: {first_sentence(error)}") from error
+            raise ConversionError(f"LiteRT cannot read the model: {reason_of(error)}") from error
 
     def __call__(self, inputs: Any) -> Any:
         """Runs the model.
@@ -207,7 +210,7 @@ class LiteModel:
         try:
             runner.invoke()
         except (ValueError, RuntimeError) as error:
-            raise ConversionError(f"LiteRT cannot run the model: {first_sentence(error)}") from error
+            raise ConversionError(f"LiteRT cannot run the model: {reason_of(error)}") from error
         results = [dequantized(runner.get_tensor(end.tensor), end) for end in self.outputs]
         return [array[:count] if len(array) == step else array for array in results]
 
@@ -237,7 +240,7 @@ def allocate(interpreter: Any, inputs: Sequence[End], shapes: Sequence[Sequence[
             interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise ConversionError(
-            f"LiteRT cannot prepare the model for inputs of shape {listing(shapes)}: {first_sentence(error)}"
+            f"LiteRT cannot prepare the model for inputs of shape {listing(shapes)}: {reason_of(error)}"
         ) from error
 
 
@@ -255,12 +258,6 @@ def dequantized(array: np.ndarray, end: End) -> np.ndarray:
     if end.scale is None:
         return array.astype(np.float32) if array.dtype == np.float16 else array
     return (array.astype(np.float32) - np.float32(end.zero_point)) * np.float32(end.scale)
-
-
-def first_sentence(error: BaseException) -> str:
-    """What an error of native code says, without source positions and in one line."""
-    text = " ".join(str(error).split())
-    return text[:300].rstrip(". ") + "."
 
 
 def _checked(array: Any, end: End) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from tfprune.errors import PruningError
+from tfprune.errors import PruningError, listing
 
 HALF_PRECISION = ("float16", "bfloat16")
 
@@ -109,13 +109,28 @@ def _from_shapes(model: keras.Model) -> Signature:
             f"Cannot convert '{model.name}': it does not know the shape of its inputs. Call it once on a batch first, "
             "model(images[:1])."
         )
-    arguments = [name for name in inspect.signature(model.call).parameters if name not in ("training", "mask")]
+    arguments = _arguments(model)
+    if not keywords and len(arguments) > 1:
+        raise PruningError(
+            f"Cannot convert '{model.name}': its call takes {listing(arguments)}, and Keras has kept the shape of the "
+            f"first only. Give the model a build({', '.join(f'{name}_shape' for name in arguments)}), or let it take "
+            "one list or dict."
+        )
     structure, leaves = _flat(shapes, _is_shape, arguments[0] if arguments else "inputs")
     dtype = _full(keras.backend.standardize_dtype(model.input_dtype))
     names = _distinct([name or "inputs" for name, _ in leaves])
-    return Signature(
-        tuple(Input(name, tuple(shape), dtype) for name, (_, shape) in zip(names, leaves)), structure, keywords
-    )
+    # The batch is that of the call that built the model, which binds nobody.
+    inputs = [Input(name, (None, *shape[1:]), dtype) for name, (_, shape) in zip(names, leaves)]
+    return Signature(tuple(inputs), structure, keywords)
+
+
+def _arguments(model: keras.Model) -> list[str]:
+    """The arguments of a model's `call` that carry data."""
+    parameters = inspect.signature(model.call).parameters.values()
+    required = [
+        entry.name for entry in parameters if entry.default is entry.empty and entry.kind == entry.POSITIONAL_OR_KEYWORD
+    ]
+    return [name for name in required if name not in ("training", "mask")]
 
 
 def _full(dtype: str) -> str:

@@ -38,8 +38,9 @@ def kept_zeros(model: keras.Model, content: bytes) -> tuple[KeptZeros, ...]:
     The file lays kernels out in its own order of axes and under names that the converter builds, so a kernel is looked
     for among the constants with as many entries, in every order of its axes; a constant whose name holds the layer's
     is tried first, and the one that agrees in the most zeros is taken. The values take no part: batch norm folding
-    scales them per channel, and integers round them, but a zero stays one. Small weights that round to zero add zeros
-    to the file; they are not counted here.
+    scales them per channel, and integers round them, but a zero stays one. A kernel that the converter cut into pieces
+    is found in pieces, when they keep all. Small weights that round to zero add zeros to the file; they are not counted
+    here.
 
     Args:
         model: The Keras model that the file was made of.
@@ -54,7 +55,10 @@ def kept_zeros(model: keras.Model, content: bytes) -> tuple[KeptZeros, ...]:
             continue
         layer = weight.key.split("/")[-2] if "/" in weight.key else weight.key
         candidates = sorted(patterns[zeros.size], key=lambda entry: layer not in entry[0])
-        kept, name = _best(zeros, count, candidates)
+        kept, name = _best(zeros, candidates)
+        if kept != count:
+            parts = _in_parts(zeros, patterns)
+            kept, name = (count, parts) if parts else (kept, name)
         result.append(KeptZeros(weight.key, weight.shape, count, kept, name))
     return tuple(result)
 
@@ -71,7 +75,9 @@ def _patterns(content: bytes) -> dict[int, list[tuple[str, np.ndarray]]]:
     return result
 
 
-def _best(zeros: np.ndarray, count: int, candidates: list[tuple[str, np.ndarray]]) -> tuple[int | None, str | None]:
+def _best(zeros: np.ndarray, candidates: list[tuple[str, np.ndarray]]) -> tuple[int | None, str | None]:
+    """The most zeros that any candidate keeps, and its name."""
+    count = int(np.count_nonzero(zeros))
     best: tuple[int | None, str | None] = (None, None)
     for layout in _layouts(zeros):
         for name, pattern in candidates:
@@ -81,6 +87,25 @@ def _best(zeros: np.ndarray, count: int, candidates: list[tuple[str, np.ndarray]
             if kept == count:
                 return best
     return best
+
+
+def _in_parts(zeros: np.ndarray, patterns: dict[int, list[tuple[str, np.ndarray]]]) -> str | None:
+    """The names of constants that keep all zeros of a kernel, each those of some channels, such as a cell's gates."""
+    channels = zeros.shape[-1]
+    size = zeros.size // channels
+    names = []
+    begin = 0
+    while begin < channels:
+        for end in range(channels, begin, -1):
+            part = zeros[..., begin:end]
+            kept, name = _best(part, patterns.get(size * (end - begin), []))
+            if name is not None and kept == np.count_nonzero(part) > 0:
+                names.append(name)
+                begin = end
+                break
+        else:
+            return None
+    return "; ".join(names)
 
 
 def _layouts(zeros: np.ndarray) -> Iterator[np.ndarray]:
