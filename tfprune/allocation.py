@@ -13,14 +13,14 @@ import keras
 import numpy as np
 
 from tfprune.errors import PruningError, listing, nearest
-from tfprune.selection import between, kth_smallest, pieces, smallest
+from tfprune.selection import between, count_where, kth_smallest, pieces, smallest
 
 Units = Mapping[str, np.ndarray]
 Counts = dict[str, int]
 
-# Units of each weight that LAMP looks at to find out where the cuts lie about.
+# Units of each weight that LAMP looks at to see about where the cuts lie.
 LAMP_SAMPLE = 1 << 14
-EVERYTHING = (-np.inf, np.inf)
+EVERYTHING = (0.0, np.inf)
 
 
 def uniform(units: Units, share: float) -> Counts:
@@ -57,6 +57,12 @@ def lamp(units: Units, share: float) -> Counts:
     count = round(share * total)
     if count in (0, total):
         return {key: scores.size if count else 0 for key, scores in units.items()}
+    idle = [count_where(np.less_equal, [scores], 0.0) for scores in arrays]
+    if count <= sum(idle):  # none that weighs anything: first what is pruned already
+        pruned = [count_where(np.equal, [scores], -np.inf) for scores in arrays]
+        first = _in_order(pruned, count)
+        rest = _in_order([i - p for i, p in zip(idle, pruned)], count - sum(first))
+        return {key: some + more for key, some, more in zip(units, first, rest)}
     counts = _lamp_counts(arrays, count, _lamp_brackets(arrays, count))
     if counts is None:  # the sample misled
         counts = _lamp_counts(arrays, count, [EVERYTHING] * len(arrays))
@@ -76,9 +82,9 @@ def _lamp_brackets(arrays: Sequence[np.ndarray], count: int) -> list[tuple[float
     for sample, scores in zip(samples, adapted):
         place = int(np.searchsorted(scores, threshold))
         margin = round(4 * np.sqrt(sample.size))  # eight standard errors of a rank in the sample
-        low = float(sample[place - margin]) if place >= margin else -np.inf
+        low = float(sample[place - margin]) if place >= margin else 0.0
         high = float(sample[place + margin]) if place + margin < sample.size else np.inf
-        brackets.append((low, high))
+        brackets.append((max(0.0, low), high))
     return brackets
 
 
@@ -90,13 +96,11 @@ def _lamp_counts(arrays: Sequence[np.ndarray], count: int, brackets: Sequence[tu
         counts.append(not_above)
         adapted.append(_lamp_scores(np.sort(inside), _sum_of_squares_from(scores, high)))
     rank = count - sum(counts)
-    if rank <= 0 and all(bracket == EVERYTHING for bracket in brackets):
-        return _in_order(counts, count)  # fewer than are pruned already
     if not 0 < rank <= sum(scores.size for scores in adapted):
         return None
     threshold = kth_smallest(adapted, rank)
     for scores, (low, high) in zip(adapted, brackets):
-        is_low = low == -np.inf or (scores.size and 0.0 < scores[0] <= threshold)
+        is_low = low == 0.0 or (scores.size and scores[0] <= threshold)
         is_high = high == np.inf or (scores.size and scores[-1] >= threshold)
         if not (is_low and is_high):
             return None
@@ -110,7 +114,6 @@ def _lamp_scores(ordered: np.ndarray, beyond: float = 0.0) -> np.ndarray:
     """Layer-adaptive scores of units in rising order, with the sum of squares of those further up."""
     squares = np.square(np.maximum(ordered, 0.0), dtype=np.float64)
     not_below = beyond + np.cumsum(squares[::-1])[::-1]
-    # A weight of zeros only has no largest unit: its units go before those of any other.
     adapted = np.divide(squares, not_below, out=np.zeros(squares.shape), where=not_below > 0)
     # Rounding of the sums may break the order by a last digit; searchsorted needs it whole.
     return np.maximum.accumulate(adapted)

@@ -13,7 +13,7 @@ from tfprune import masks, methods
 from tfprune.errors import PruningError, listing
 from tfprune.masks import constraint_of, hold, new_mask, set_mask
 from tfprune.methods import BoundMethod, Masks, Percentile, Threshold
-from tfprune.models import as_array, check_model, wrapped_layers
+from tfprune.models import check_model, snapshot, wrapped_layers
 from tfprune.prunable import PrunableWeight, every_weight
 from tfprune.schedules import BoundSchedule
 from tfprune.structured import Structured
@@ -70,7 +70,7 @@ class MaskCallback(keras.callbacks.Callback):
     def sparsity(self) -> float:
         """The share of zeros among the weights that are pruned, now."""
         kept = [constraint_of(weight.variable) for run in self._runs for weight in run.bound.weights]
-        arrays = [as_array(constraint.mask) for constraint in kept if constraint is not None]
+        arrays = [snapshot(constraint.mask) for constraint in kept if constraint is not None]
         entries = sum(array.size for array in arrays)
         return 1.0 - sum(int(np.count_nonzero(array)) for array in arrays) / entries if entries else 0.0
 
@@ -151,7 +151,7 @@ class Run:
 def _held(weight: PrunableWeight) -> np.ndarray:
     """The mask that is held now."""
     constraint = constraint_of(weight.variable)
-    return np.ones(weight.shape, bool) if constraint is None else as_array(constraint.mask)
+    return np.ones(weight.shape, bool) if constraint is None else snapshot(constraint.mask)
 
 
 def _is_decided(weight: PrunableWeight) -> bool:
@@ -163,7 +163,7 @@ def _kept(weight: PrunableWeight) -> np.ndarray:
     mask = _held(weight)
     if not mask.all():
         return mask
-    nonzero = as_array(weight.variable) != 0
+    nonzero = snapshot(weight.variable) != 0
     return nonzero if nonzero.any() else mask  # all zeros is how a weight was initialised, not pruned
 
 
@@ -325,7 +325,7 @@ class SparsityLogger(keras.callbacks.Callback):
             for weight in every_weight(self.model):
                 if not weight.is_kernel and constraint_of(weight.variable) is None:
                     continue
-                array = as_array(weight.variable)
+                array = snapshot(weight.variable)
                 gone = array.size - int(np.count_nonzero(array))
                 zeros, entries = zeros + gone, entries + array.size
                 tf.summary.scalar(f"sparsity/{weight.key}", gone / array.size)

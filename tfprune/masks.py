@@ -40,8 +40,7 @@ class MaskConstraint(keras.constraints.Constraint):
 
     def _masked(self, value: Any) -> Any:
         # Multiplying would turn an infinite entry into NaN and a negative one into -0.0.
-        value = keras.ops.convert_to_tensor(value)
-        return keras.ops.where(self.mask, value, keras.ops.zeros_like(value))
+        return keras.ops.where(self.mask, keras.ops.convert_to_tensor(value), 0.0)
 
     def get_config(self) -> dict[str, Any]:
         """Nothing: masks are state, saved with a wrapped model and not in any configuration."""
@@ -90,8 +89,7 @@ def set_mask(variable: keras.Variable, kept: np.ndarray) -> None:
     constraint.mask.assign(kept)
     if constraint.decided is not None:
         constraint.decided.assign(True)
-    value = keras.ops.convert_to_tensor(variable)
-    variable.assign(keras.ops.where(constraint.mask, value, keras.ops.zeros_like(value)))
+    variable.assign(keras.ops.where(constraint.mask, keras.ops.convert_to_tensor(variable), 0.0))
 
 
 def held_masks(weights: Iterable[PrunableWeight]) -> dict[str, np.ndarray]:

@@ -332,3 +332,13 @@ def as_array(variable: Any) -> np.ndarray:
     """The value of a variable on the host; in half precision as float32, which numpy can sort and compare."""
     array = np.asarray(keras.ops.convert_to_tensor(variable))
     return array if array.dtype in (np.float32, np.float64, np.bool_) else array.astype(np.float32)
+
+
+def snapshot(variable: keras.Variable) -> np.ndarray:
+    """Like `as_array`, but for reading only: the memory of the variable itself where it is on the host.
+
+    TensorFlow never writes into memory that is read elsewhere, so the array keeps its values while the variable moves
+    on; let go of it before training does, which else has to copy the variable.
+    """
+    array = np.asarray(variable.value.read_value())
+    return array if array.dtype in (np.float32, np.float64, np.bool_) else array.astype(np.float32)

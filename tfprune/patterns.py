@@ -22,6 +22,8 @@ class Pattern:
 
     # The sparsity at which every unit is chosen; below 1 where a unit is not removed whole.
     full: float = 1.0
+    # Whether `mask` ranks the entries inside a unit by their scores.
+    ranks_entries: bool = False
 
     def unit_scores(self, entries: np.ndarray, criterion: Criterion, input_axis: int) -> np.ndarray:
         """The score of each unit, from the additive scores of the entries."""
@@ -134,6 +136,8 @@ class NofM(Pattern):
     NVIDIA's 2:4 form: Mishra et al., "Accelerating sparse deep neural networks", 2021
     (https://arxiv.org/abs/2104.08378).
     """
+
+    ranks_entries = True
 
     def __init__(self, keep: int, group: int):
         for name, value in (("keep", keep), ("group", group)):

@@ -76,7 +76,7 @@ def kth_smallest(scores: Sequence[np.ndarray], rank: int) -> np.floating:
             position = rank - not_above - 1
             return np.partition(inside, position)[position]
         for shared in (low, high):  # a value of many entries, such as the zeros of a pruned weight
-            if _count(arrays, np.less, shared) < rank <= _count(arrays, np.less_equal, shared):
+            if count_where(np.less, arrays, shared) < rank <= count_where(np.less_equal, arrays, shared):
                 return shared
     return np.partition(np.concatenate(arrays), rank - 1)[rank - 1]
 
@@ -92,5 +92,6 @@ def between(arrays: Sequence[np.ndarray], low: float, high: float) -> tuple[int,
     return not_above, np.concatenate(inside)
 
 
-def _count(arrays: Sequence[np.ndarray], compare: np.ufunc, value: np.floating) -> int:
+def count_where(compare: np.ufunc, arrays: Sequence[np.ndarray], value: float) -> int:
+    """How many entries of flat arrays compare so with a value."""
     return sum(int(np.count_nonzero(compare(piece, value))) for array in arrays for (piece,) in pieces(array))
