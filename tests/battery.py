@@ -65,6 +65,8 @@ CRITERIA = {
     "magnitude": criteria.Magnitude(),
     "l2": criteria.L2(),
     "random": criteria.Random(seed=3),
+    "geometric median": criteria.GeometricMedian(),
+    "batch-norm scale": criteria.BatchNormScale(),
     "function": criteria.Function(cubed),
 }
 PATTERNS = {

@@ -150,10 +150,12 @@ def lamp_by_definition(units, share):
     ranked = []
     for place, (key, array) in enumerate(units.items()):
         order = np.argsort(array.ravel(), kind="stable")
-        squares = [Fraction(float(array.ravel()[index])) ** 2 for index in order]
+        is_gone = np.isinf(array.ravel())
+        squares = [Fraction(0) if is_gone[index] else Fraction(float(array.ravel()[index])) ** 2 for index in order]
         for rank, (index, square) in enumerate(zip(order, squares)):
             below = sum(squares[rank:])
-            ranked.append((square / below if below else Fraction(0), place, rank, key, index))
+            score = square / below if below else Fraction(0)
+            ranked.append((-math.inf if is_gone[index] else score, place, rank, key, index))
     chosen = {key: np.zeros(array.size, bool) for key, array in units.items()}
     for _, _, _, key, index in sorted(ranked)[: round(share * len(ranked))]:
         chosen[key][index] = True
@@ -165,6 +167,42 @@ def test_lamp_follows_its_definition(units, share):
     expected = lamp_by_definition(units, share)
     found = allocation.choose("lamp", units, share)
     assert all((found[key] == expected[key]).all() for key in units)
+
+
+@given(units=scores, share=st.floats(0, 0.999), data=st.data())
+def test_lamp_does_not_depend_on_its_sample(units, share, data):
+    # So small a sample brackets the cut and misleads in turn; the counts have to be those of the whole.
+    if data.draw(st.booleans()):
+        units = gone_some(units, data)
+    expected = {key: int(mark.sum()) for key, mark in lamp_by_definition(units, share).items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(allocation, "LAMP_SAMPLE", data.draw(st.sampled_from([1, 2, 5])))
+        assert allocation.lamp(units, share) == expected
+
+
+@pytest.mark.parametrize("share", [0.001, 0.3, 0.8, 0.99, 0.9999])
+@pytest.mark.parametrize("gone", [0.0, 0.5])
+def test_lamp_of_large_weights_follows_its_definition(share, gone):
+    generator = np.random.default_rng(0)
+    units = {
+        "narrow": np.abs(generator.normal(0, 0.01, 3 * allocation.LAMP_SAMPLE)).astype(np.float32),
+        "wide": np.abs(generator.standard_cauchy((100, 1000))).astype(np.float32),
+        "small": generator.random(50).astype(np.float32),
+    }
+    for array in units.values():
+        array[generator.random(array.shape) < gone] = -np.inf
+    ranked = []
+    for array in units.values():
+        ordered = np.sort(array, axis=None)
+        squares = np.where(np.isinf(ordered), 0.0, ordered.astype(np.float64)) ** 2
+        ranked.append(np.where(np.isinf(ordered), -np.inf, squares / np.cumsum(squares[::-1])[::-1]))
+    cut = np.sort(np.concatenate(ranked))[round(share * sum(array.size for array in units.values())) - 1]
+    counts = allocation.lamp(units, share)
+    if cut > 0:
+        assert list(counts.values()) == [int(np.count_nonzero(each <= cut)) for each in ranked]
+    else:
+        assert sum(counts.values()) == round(share * sum(array.size for array in units.values()))
+        assert all(counts[key] <= np.count_nonzero(np.isinf(array)) for key, array in units.items())
 
 
 @given(units=scores, share=st.floats(0, 0.999))

@@ -3,7 +3,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from battery import METHODS, decide, is_not_last, mask_of, rising, through_json
+from battery import METHODS, decide, is_not_last, late_layers_more, mask_of, rising, through_json
 from keras import layers
 
 from tfprune import criteria, methods, schedules
@@ -110,6 +110,8 @@ def test_parts_by_name_config_or_object():
     by_object = Percentile(0.5, criterion=criteria.L2(), pattern=Block(4, 1), allocation="erk")
     by_config = Percentile(0.5, criterion=serialize(criteria.L2()), pattern=serialize(Block(4, 1)), allocation="erk")
     assert by_name == by_object == by_config
+    by_function = Percentile(0.5, allocation=late_layers_more)
+    assert Percentile(0.5, allocation=serialize(late_layers_more)) == by_function
     assert Percentile(serialize(schedules.Linear(0, 0.5))) == Percentile(schedules.Linear(0, 0.5))
 
 

@@ -299,6 +299,50 @@ def test_a_model_that_does_its_own_training_keeps_its_class():
     assert clone_with_weights(model).fit(*DATA, verbose=0).history == {"mine": [1.0]}
 
 
+def test_a_model_that_does_its_own_compiling_says_how():
+    class OwnCompile(keras.Model):
+        def compile(self, rate):
+            super().compile(keras.optimizers.SGD(rate), loss="mse")
+            self.rate = rate
+
+        def get_compile_config(self):
+            return {"rate": self.rate}
+
+        def compile_from_config(self, config):
+            self.compile(**config)
+
+    x = keras.Input((4,))
+    model = OwnCompile(x, layers.Dense(2)(x))
+    model.compile(rate=0.25)
+    copy = clone_with_weights(model)
+    assert copy.compiled and copy.rate == 0.25 and copy.optimizer is not model.optimizer
+
+
+class Ready(keras.Model):
+    """A functional model whose class makes its own layers."""
+
+    def __init__(self, units, **kwargs):
+        x = keras.Input((4,))
+        super().__init__(x, layers.Dense(units, name="dense")(x), **kwargs)
+        self.units = units
+
+
+def test_a_class_that_makes_its_own_layers_is_built_again_where_its_config_allows():
+    class WithConfig(Ready):
+        def get_config(self):
+            return {"units": self.units, "name": self.name}
+
+    copy = clone_with_weights(WithConfig(3))
+    assert type(copy) is WithConfig and copy.units == 3
+
+
+def test_a_class_that_makes_its_own_layers_without_config_is_copied_as_a_plain_model_and_told():
+    model = Ready(3, name="ready")
+    with pytest.warns(UserWarning, match="'ready' is of class Ready, but its copy is a plain functional model"):
+        copy = clone_with_weights(model)
+    assert (copy.predict(DATA[0], verbose=0) == model.predict(DATA[0], verbose=0)).all()
+
+
 def test_compile_settings_that_cannot_be_built_again_say_so():
     class Needy(keras.metrics.MeanSquaredError):
         def __init__(self, weight):
