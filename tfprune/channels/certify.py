@@ -55,6 +55,7 @@ class Certificate(Report):
 
     @property
     def largest(self) -> float:
+        """The largest difference of any output, relative to the scale of that output."""
         return max(row["relative"] for row in self._rows)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -90,7 +91,7 @@ def certify(
     Raises:
         PruningError: the models have different inputs or outputs, or the outputs are not finite.
     """
-    before, after = _outputs(masked, shrunk, _random_inputs(masked, samples, seed) if data is None else data)
+    before, after = _outputs(masked, shrunk, (_random_inputs(masked, samples, seed),) if data is None else data)
     if len(before) != len(after):
         raise PruningError(f"'{masked.name}' has {len(before)} outputs, '{shrunk.name}' {len(after)}.")
     rows: list[dict[str, Any]] = []

@@ -8,6 +8,7 @@ with the number of channels.
 
 import enum
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -33,7 +34,7 @@ class Role(enum.Enum):
 
 
 class Use(NamedTuple):
-    """Labels along one axis of one weight; `line.now` is what arrives there, for the role INPUT."""
+    """Labels along one axis of one weight in one call; `line.now` is what arrives there, for the role INPUT."""
 
     layer: str
     operation: Any
@@ -41,7 +42,8 @@ class Use(NamedTuple):
     axis: int
     role: Role
     line: Line
-    foldable: bool = False
+    foldable: bool
+    call: int
 
 
 class Block(NamedTuple):
@@ -145,6 +147,7 @@ class Visit:
     inputs: list[Channels]
     shapes: list[tuple[int | None, ...]]
     approximate: bool = False
+    call: int = 0
     outputs: list[Channels] = field(default_factory=list)
 
     def factors(self) -> Iterable[Factor]:
@@ -267,7 +270,7 @@ class Visit:
                 f"The channel rule of layer '{self.path}' ({type(self.layer).__name__}) gives {len(line.labels)} "
                 f"labels for axis {axis} of weight '{variable.name}', which has shape {tuple(variable.shape)}."
             )
-        self.trace.uses.append(Use(self.path, self.layer, variable, axis, role, line, foldable))
+        self.trace.uses.append(Use(self.path, self.layer, variable, axis, role, line, foldable, self.call))
 
     # Results
 
@@ -323,7 +326,7 @@ def trace_model(
         inputs = [x for x in keras.tree.flatten(arguments) if isinstance(x, Channels) and x.constant is None]
         seen = Visit(
             trace, owned, reader, call.path, call.operation, arguments[0], arguments[1], inputs,
-            [tuple(x.shape) for x in call.outputs], approximate,
+            [tuple(x.shape) for x in call.outputs], approximate, len(trace.visits),
         )  # fmt: skip
         outputs = _outputs(seen, find_rule(call.operation), strict)
         seen.outputs = outputs
@@ -343,6 +346,7 @@ def trace_model(
     for tensor, channels in zip(model.outputs, outputs):
         name = tensor._keras_history.operation.name if hasattr(tensor, "_keras_history") else tensor.name
         trace.freeze(channels.labels(), Reason.MODEL_OUTPUT, name)
+    _tie_calls(trace)
     _freeze_single(trace)
     trace.resolve()
     return trace
@@ -396,6 +400,28 @@ def _as_channels(x: Any) -> Any:
         array = keras.ops.convert_to_numpy(x)
         return Channels(tuple(array.shape), constant=array)
     return x
+
+
+def _tie_calls(trace: Trace) -> None:
+    """Makes all calls of a shared layer agree on what its weights carry: they have only one set of entries to lose."""
+    calls: dict[int, set[int]] = defaultdict(set)
+    for visit in trace.visits:
+        calls[id(visit.layer)].add(visit.call)
+    lying: dict[tuple[int, int], dict[int, list[Use]]] = defaultdict(lambda: defaultdict(list))
+    for use in trace.uses:
+        lying[id(use.variable), use.axis][use.call].append(use)
+    owners = {call: id(visit.layer) for visit in trace.visits for call in [visit.call]}
+    for by_call in lying.values():
+        everywhere = calls[owners[next(iter(by_call))]]
+        if len(everywhere) == 1:
+            continue
+        first = next(iter(by_call.values()))
+        for call in everywhere:
+            uses = by_call.get(call, [])
+            for one, other in zip(first, uses):
+                trace.join(one.line.labels, other.line.labels, other.layer)
+            for use in [*first[len(uses) :], *uses[len(first) :]]:
+                trace.freeze(use.line.labels, Reason.FIXED_PARTNER, use.layer)
 
 
 def _freeze_single(trace: Trace) -> None:
