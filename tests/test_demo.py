@@ -78,7 +78,18 @@ def test_verify_fails_where_the_answers_differ(folder, monkeypatch, capsys):
     assert "less than --min_agreement=1.0" in capsys.readouterr().err
 
 
-def test_verify_compares_json_for_json(folder, monkeypatch, capsys):
+@pytest.mark.parametrize("words", [["inspect"], ["benchmark"], ["verify", "demo/pruned.keras", "--data", "digits"]])
+def test_a_truncated_tflite_file_is_one_clear_line(words, folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    whole = (folder / "demo" / "pruned.tflite").read_bytes()
+    (folder / "short.tflite").write_bytes(whole[: len(whole) // 2])
+    assert cli.main([words[0], *words[1:2], "short.tflite", *words[2:]]) == 1
+    errors = capsys.readouterr().err
+    assert "truncated or damaged" in errors
+    assert errors.count("\n") == 1
+
+
+def test_verify_prints_and_writes_the_same_json(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     line = "verify demo/pruned.keras demo/pruned.tflite --data digits --samples 50 --json --output verified.json"
     assert cli.main(line.split()) == 0
@@ -124,6 +135,6 @@ def test_progress_is_a_bar_in_a_terminal_and_elsewhere_a_line_when_a_stage_is_do
             callback.on_train_batch_end(batch)
         callback.on_epoch_end(0, {"accuracy": 0.5, "sparsity": 0.25, "loss": 1.0})
     text = shown.getvalue()
-    assert "epoch 1 accuracy 50.0% sparsity 25.0%" in text
+    assert "accuracy 50.0% zeros 25.0%" in text
     assert ("4/4" in text) is terminal
     assert text.startswith("train: ") is not terminal

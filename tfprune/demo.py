@@ -53,11 +53,11 @@ class DemoResult(Report):
     title: ClassVar[str] = "Before and after"
     columns: ClassVar[Sequence[Column]] = (
         Column("model", "model"),
-        Column("keras_accuracy", "accuracy in Keras", ".2%"),
-        Column("lite_accuracy", "accuracy of the file", ".2%"),
+        Column("keras_accuracy", "Keras accuracy", ".2%"),
+        Column("lite_accuracy", "file accuracy", ".2%"),
         Column("nonzero", "non-zero weights", ",d"),
         Column("bytes", "bytes", ",d"),
-        Column("gzip_bytes", "bytes, gzip", ",d"),
+        Column("gzip_bytes", "gzip bytes", ",d"),
         Column("milliseconds", "ms", ".3f"),
     )
     plotted: ClassVar[str] = "gzip_bytes"
@@ -143,9 +143,9 @@ def run_demo(dataset: str = "digits", sparsity: float = 0.9, console: Console | 
         pruned = _copy(dense)
         callbacks = [tfprune.PercentilePruning(sparsity)]
         _train(stages, f"prune to {sparsity:.0%}", pruned, data, recipe.pruning_epochs, recipe.batch_size, callbacks)
-        _train(stages, "train the dense one on", dense, data, recipe.pruning_epochs, recipe.batch_size)
+        _train(stages, "train dense one on", dense, data, recipe.pruning_epochs, recipe.batch_size)
         with stages.stage("strip, convert, verify", total=3) as stage:
-            rows = _convert(dense, tfprune.strip_masks(pruned), data, sparsity, stage.advance)
+            rows = _convert(dense, tfprune.strip_masks(pruned), data, stage.advance)
         with stages.stage("measure milliseconds"):
             timing = tfprune.benchmark({row.name: row.lite for row in rows}, runs=TIMED_RUNS)
     return DemoResult(dataset, sparsity, tuple(rows), timing)
@@ -207,14 +207,12 @@ def _train(
         )
 
 
-def _convert(
-    dense: keras.Model, pruned: keras.Model, data: datasets.Dataset, sparsity: float, advance: Callable[[], None]
-) -> list[Row]:
+def _convert(dense: keras.Model, pruned: keras.Model, data: datasets.Dataset, advance: Callable[[], None]) -> list[Row]:
     rows = []
     for name, model, quantization in (
-        ("dense, float32", dense, "float32"),
-        ("dense, int8", dense, "int8"),
-        (f"pruned to {sparsity:.0%}, int8", pruned, "int8"),
+        ("dense float32", dense, "float32"),
+        ("dense int8", dense, "int8"),
+        ("pruned int8", pruned, "int8"),
     ):
         samples = data.x_train[:CALIBRATION] if quantization == "int8" else None
         lite = tfprune.convert(model, quantization=quantization, representative_data=samples)

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 
 class Stages:
@@ -19,12 +20,13 @@ class Stages:
     def __init__(self, console: Console):
         self.console = console
         self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[figure]}"),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=None, table_column=Column(ratio=1, max_width=40)),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[figure]}", table_column=Column(no_wrap=True)),
             console=console,
+            expand=True,
         )
 
     def __enter__(self) -> "Stages":
@@ -66,7 +68,7 @@ class Stage:
 
 
 class TrainingProgress(keras.callbacks.Callback):
-    """Moves a bar at every training step, with the epoch, accuracy and sparsity behind it."""
+    """Moves a bar at every training step, with the accuracy and the share of zeros behind it."""
 
     def __init__(self, stage: Stage):
         super().__init__()
@@ -76,5 +78,6 @@ class TrainingProgress(keras.callbacks.Callback):
         self.stage.advance()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        figures = [f"{name} {value:.1%}" for name, value in (logs or {}).items() if name in ("accuracy", "sparsity")]
-        self.stage.advance(0, f"epoch {epoch + 1} {' '.join(figures)}")
+        words = {"accuracy": "accuracy", "sparsity": "zeros"}
+        figures = [f"{words[name]} {value:.1%}" for name, value in (logs or {}).items() if name in words]
+        self.stage.advance(0, " ".join(figures))
