@@ -53,11 +53,11 @@ class DemoResult(Report):
     title: ClassVar[str] = "Before and after"
     columns: ClassVar[Sequence[Column]] = (
         Column("model", "model"),
-        Column("keras_accuracy", "Keras accuracy", ".2%"),
-        Column("lite_accuracy", "file accuracy", ".2%"),
-        Column("nonzero", "non-zero weights", ",d"),
+        Column("keras_accuracy", "accuracy", ".2%"),
+        Column("lite_accuracy", "in file", ".2%"),
+        Column("nonzero", "non-zero", ",d"),
         Column("bytes", "bytes", ",d"),
-        Column("gzip_bytes", "gzip bytes", ",d"),
+        Column("gzip_bytes", "gzip", ",d"),
         Column("milliseconds", "ms", ".3f"),
     )
     plotted: ClassVar[str] = "gzip_bytes"
