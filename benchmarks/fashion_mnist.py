@@ -1,0 +1,201 @@
+"""Accuracy at high sparsity, side by side with tfmot: the same dense network, the same recipe, two epochs of pruning.
+
+    python benchmarks/fashion_mnist.py --output docs/benchmarks/fashion_mnist
+
+One dense CNN is trained for each seed. tfprune (`PercentilePruning(sparsity)`, all defaults) and tfmot
+(`prune_low_magnitude` with `PolynomialDecay`) each prune copies of it with the same optimizer, learning rate, epochs,
+batches in the same order, and moments of their schedule. tfmot runs in a process of its own, with Keras 2. Both results
+are judged here by the same code: weights loaded into the same network, files run by the same interpreter.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+from datasets import fashion_mnist
+from networks import batches, compiled, fashion_cnn
+from tables import add_output, versions, write
+
+import tfprune
+from tfprune import schedules
+from tfprune.datasets import Dataset
+from tfprune.report import Column, Report
+
+DENSE_EPOCHS, EPOCHS = 4, 2
+RATE, BATCH = 1e-3, 128
+REPRESENTATIVE = 300
+SPARSITIES = (0.8, 0.9, 0.95, 0.98, 0.99)
+# Points of accuracy by which tfprune has to be ahead of tfmot.
+REQUIRED = {0.8: 0.0, 0.9: 2.0, 0.95: 4.0, 0.98: 10.0, 0.99: 30.0}
+
+Figures = dict[str, float]
+
+
+class Comparison(Report):
+    """Accuracy, sparsity and bytes by sparsity and tool, as means over seeds."""
+
+    title: ClassVar[str] = "Fashion-MNIST: tfprune and tfmot at the same sparsity"
+    plotted: ClassVar[str] = "accuracy"
+    columns: ClassVar[Sequence[Column]] = (
+        Column("tool", "tool"),
+        Column("sparsity", "sparsity", ".4%"),
+        Column("accuracy", "accuracy", ".2f"),
+        Column("lowest", "low", ".2f"),
+        Column("highest", "high", ".2f"),
+        Column("ahead", "ahead", "+.2f"),
+        Column("required", "needed", "+.0f"),
+        Column("bytes", "bytes", ",.0f"),
+        Column("gzip", "gzip", ",.0f"),
+        Column("int8_accuracy", "int8 acc.", ".2f"),
+        Column("int8_bytes", "bytes", ",.0f"),
+        Column("int8_gzip", "gzip", ",.0f"),
+    )
+
+    def __init__(self, runs: list[dict[tuple[float, str], Figures]], about: list[str]):
+        self.runs, self.about = runs, about
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [self._row(target, tool) for target, tool in self.runs[0]]
+
+    def _row(self, target: float, tool: str) -> dict[str, Any]:
+        found = [run[target, tool] for run in self.runs]
+        row: dict[str, Any] = {key: statistics.mean(one[key] for one in found) for key in found[0]}
+        accuracies = [one["accuracy"] for one in found]
+        row.update(target=target, tool=tool, lowest=min(accuracies), highest=max(accuracies))
+        if tool == "tfprune":
+            peer = statistics.mean(run[target, "tfmot"]["accuracy"] for run in self.runs)
+            row.update(ahead=row["accuracy"] - peer, required=REQUIRED.get(target))
+        return row
+
+    def notes(self) -> list[str]:
+        return self.about
+
+
+def compare(seeds: Sequence[int], sparsities: Sequence[float], data: Dataset) -> Comparison:
+    """Trains, prunes by both tools and judges, seed by seed."""
+    runs = []
+    made_by: dict[str, str] = {}
+    steps = -(-len(data.x_train) // BATCH) * EPOCHS
+    for seed in seeds:
+        keras.utils.set_random_seed(seed)
+        dense = compiled(keras, fashion_cnn(keras), RATE)
+        dense.fit(batches(data.x_train, data.y_train, BATCH, seed), epochs=DENSE_EPOCHS, verbose=0)
+        run = {(0.0, "dense"): judged(dense, *files_of(dense, data), data)}
+        say(seed, run)
+        for target in sparsities:
+            pruned = pruned_by_tfprune(dense, target, data, seed)
+            run[target, "tfprune"] = judged(pruned, *files_of(pruned, data), data)
+            say(seed, run)
+        with tempfile.TemporaryDirectory() as folder:
+            made_by = run_tfmot(Path(folder), dense, sparsities, recipe(steps, seed), data)
+            for target in sparsities:
+                weights = np.load(Path(folder) / f"{target}.npz")
+                pruned = fashion_cnn(keras)
+                pruned.set_weights([weights[name] for name in weights.files])
+                files = [
+                    tfprune.LiteModel.load(Path(folder) / f"{target}.{kind}.tflite") for kind in ("float32", "int8")
+                ]
+                run[target, "tfmot"] = judged(pruned, *files, data)
+                say(seed, run)
+        runs.append({key: run[key] for key in sorted(run, key=lambda key: key[0])})
+    shared = recipe(steps, seeds[0])
+    about = [
+        f"Seeds {list(seeds)}; means over them, with the lowest and highest accuracy. Accuracy in per cent of "
+        f"{len(data.y_test):,} test images. Dense network: {DENSE_EPOCHS} epochs. Then {EPOCHS} epochs of pruning on "
+        f"either side: Adam {RATE} afresh, batches of {BATCH} in the same order, cubic ramp from 0 over steps "
+        f"{shared['begin']} to {shared['end']} of {steps}, masks decided anew every {shared['every']} steps. "
+        "tfprune: PercentilePruning(sparsity), nothing else given.",
+        "Bytes are of the .tflite file as it is and compressed with gzip. tfprune's files are by tfprune.convert, "
+        "tfmot's by tf.lite.TFLiteConverter with the same settings: int8 inputs and outputs, int8 operators only, "
+        f"{REPRESENTATIVE} representative images. int8 accuracy is that of the int8 file.",
+        versions(**made_by),
+    ]
+    return Comparison(runs, about)
+
+
+def recipe(steps: int, seed: int) -> dict[str, Any]:
+    """What both sides do: the defaults of tfprune in optimizer steps."""
+    schedule: Any = schedules.get(0.5)
+    bound = schedule.bind(steps)
+    # tfmot decides masks only at multiples of its frequency, so it would miss an end between two of them.
+    end = round(bound.end / bound.every) * bound.every
+    moments = {"begin": bound.begin, "end": end, "every": bound.every, "power": schedule.power}
+    return {**moments, "epochs": EPOCHS, "batch": BATCH, "rate": RATE, "seed": seed}
+
+
+def pruned_by_tfprune(dense: keras.Model, target: float, data: Dataset, seed: int) -> keras.Model:
+    model = compiled(keras, fashion_cnn(keras), RATE)
+    model.set_weights(dense.get_weights())
+    train = batches(data.x_train, data.y_train, BATCH, seed)
+    model.fit(train, epochs=EPOCHS, callbacks=[tfprune.PercentilePruning(target)], verbose=0)
+    return tfprune.strip_masks(model)
+
+
+def run_tfmot(
+    folder: Path, dense: keras.Model, sparsities: Sequence[float], shared: dict[str, Any], data: Dataset
+) -> dict[str, str]:
+    """Lets tfmot prune the same network in its own process; returns the versions it ran with."""
+    (folder / "job.json").write_text(json.dumps({**shared, "sparsities": list(sparsities)}))
+    np.savez(folder / "dense.npz", *dense.get_weights())
+    representative = data.x_train[:REPRESENTATIVE]
+    np.savez(folder / "data.npz", x_train=data.x_train, y_train=data.y_train, representative=representative)
+    command = [sys.executable, "-m", "peers.tfmot_accuracy", str(folder)]
+    environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1"}
+    subprocess.run(command, cwd=Path(__file__).parent, env=environment, check=True)
+    found = json.loads((folder / "versions.json").read_text())
+    return {name: found[name] for name in ("tfmot", "tf_keras")}
+
+
+def files_of(model: keras.Model, data: Dataset) -> tuple[tfprune.LiteModel, tfprune.LiteModel]:
+    representative = data.x_train[:REPRESENTATIVE]
+    return tfprune.convert(model), tfprune.convert(model, "int8", representative_data=representative)
+
+
+def judged(model: keras.Model, plain: tfprune.LiteModel, int8: tfprune.LiteModel, data: Dataset) -> Figures:
+    kernels = [weight.numpy() for weight in model.weights if weight.name == "kernel"]
+    zeros = sum(int(np.count_nonzero(kernel == 0)) for kernel in kernels)
+    answers = model.predict(data.x_test, batch_size=500, verbose=0)
+    return {
+        "sparsity": zeros / sum(kernel.size for kernel in kernels),
+        "accuracy": share_right(answers, data.y_test),
+        "bytes": plain.size,
+        "gzip": plain.gzip_size,
+        "int8_accuracy": share_right(int8(data.x_test), data.y_test),
+        "int8_bytes": int8.size,
+        "int8_gzip": int8.gzip_size,
+    }
+
+
+def share_right(scores: np.ndarray, labels: np.ndarray) -> float:
+    return 100.0 * float(np.mean(np.argmax(scores, axis=-1) == labels))
+
+
+def say(seed: int, run: dict[tuple[float, str], Figures]) -> None:
+    (target, tool), figures = list(run.items())[-1]
+    print(f"seed {seed}: {tool} {target}: {figures['accuracy']:.2f} % at {figures['sparsity']:.4%}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--sparsities", type=float, nargs="+", default=list(SPARSITIES))
+    parser.add_argument("--samples", type=int, help="training images to use; default: all")
+    add_output(parser)
+    arguments = parser.parse_args()
+    data = fashion_mnist()
+    part = slice(arguments.samples)
+    data = data._replace(x_train=data.x_train[part], y_train=data.y_train[part])
+    write([compare(arguments.seeds, arguments.sparsities, data)], arguments.output)
+
+
+if __name__ == "__main__":
+    main()

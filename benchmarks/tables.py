@@ -1,0 +1,36 @@
+"""What the benchmarks share in writing: versions, and a table as .md and .json."""
+
+import argparse
+import os
+import platform
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+import tfprune
+from tfprune.report import Report
+
+
+def versions(**others: str) -> str:
+    """One line that names what ran, and where."""
+    known = {"tfprune": tfprune.__version__, "TensorFlow": tf.__version__, "Keras": keras.__version__, **others}
+    named = ", ".join(f"{name} {version}" for name, version in known.items())
+    return f"{named}, Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores."
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", type=Path, help="path without suffix for a .md and a .json file")
+
+
+def write(reports: list[Report], output: Path | None) -> None:
+    """Prints reports, and writes them where `--output` says."""
+    for report in reports:
+        print(report, end="\n\n", flush=True)
+    if output is None:
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    text = "\n".join(f"# {report.title}\n\n{report.to_markdown()}\n" for report in reports)
+    Path(f"{output}.md").write_text(text, encoding="utf-8")
+    parts = ",\n".join(report.to_json() for report in reports)
+    Path(f"{output}.json").write_text(f"[{parts}]\n", encoding="utf-8")
