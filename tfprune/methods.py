@@ -44,10 +44,6 @@ class BoundMethod:
         """
         raise NotImplementedError
 
-    def restored(self, kept: Masks) -> Masks:
-        """The masks that a run had when it was interrupted, from the non-zero entries of its restored weights."""
-        return kept
-
 
 class Method:
     """Base of every method.

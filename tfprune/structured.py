@@ -143,10 +143,6 @@ class BoundStructured(BoundMethod):
         self.method.check_amount(amount)
         return self._masks(self.keep(amount, kept))
 
-    def restored(self, kept: Masks) -> Masks:
-        """The masks of a model by its zeros: a channel is gone when all that makes it is zero."""
-        return self._masks({name: ~_removed(group, kept) for name, group in self.chosen.items()})
-
     def keep(self, amount: float, kept: Mapping[str, np.ndarray] | None = None) -> Keep:
         """For each group that may lose channels, which of them stay at an amount."""
         scores = {name: self._scores(group, kept) for name, group in self.chosen.items()}
