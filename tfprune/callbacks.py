@@ -52,9 +52,10 @@ class MaskCallback(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         accumulated = self._accumulation()
-        first = self._epoch * self.params["steps"] + batch
+        steps = self.params["steps"]
+        first = self._epoch * steps + batch
         # With steps_per_execution the host is asked once for several steps: what falls among them comes at their start.
-        last = first + self.model.steps_per_execution - 1
+        last = self._epoch * steps + min(batch + self.model.steps_per_execution, steps) - 1
         for run in self._runs:
             run.advance(first // accumulated, last // accumulated)
 
@@ -75,7 +76,9 @@ class MaskCallback(keras.callbacks.Callback):
         return 1.0 - sum(int(np.count_nonzero(array)) for array in arrays) / entries if entries else 0.0
 
     def _accumulation(self) -> int:
-        return getattr(self.model.optimizer, "gradient_accumulation_steps", None) or 1
+        optimizer = getattr(self.model, "optimizer", None)  # a loop of the user's own may not compile the model
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        return getattr(optimizer, "gradient_accumulation_steps", None) or 1
 
     def _total_steps(self) -> int:
         if self.params.get("steps") is None:
@@ -118,7 +121,7 @@ class Run:
             return
         amount = self.schedule(due)
         decided = self.bound.decide(amount, kept) if amount > 0 else _nothing_pruned(kept)
-        self._set(kept if _zeros(decided) < self._floor else decided)
+        self._set(kept if self._floor and _zeros(decided) < self._floor else decided)
 
     def _zeros_to_keep(self, kept: Masks, resumed: bool) -> int:
         """The zeros that masks hold already when the run begins; 0 where the schedule ends below them on purpose."""
