@@ -284,6 +284,17 @@ def test_calibration_says_how_much_data_it_used(converted):
     assert converted("convolutional", "int8").notes == ("Calibrated on 40 samples.",)
 
 
+def test_answers_that_rounding_has_spoilt_are_warned_of():
+    values = keras.Input((2,), name="values")
+    model = keras.Model(values, layers.Dense(1, name="difference", use_bias=False)(values), name="cancelling")
+    model.set_weights([np.array([[1.0], [-1.0]])])
+    data = np.random.default_rng(0).uniform(-100, 100, (50, 1)) + np.random.default_rng(1).uniform(0, 0.1, (50, 2))
+    with pytest.warns(
+        UserWarning, match="Output 'difference' of the int8 file is off by .*% of what 'cancelling' gives"
+    ):
+        convert(model, "int8", data)
+
+
 def test_equal_conversions_give_equal_answers(convolutional, converted, images):
     first, second = converted("convolutional", "int8"), convert(convolutional, "int8", images)
     np.testing.assert_array_equal(first(images), second(images))

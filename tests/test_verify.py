@@ -196,6 +196,14 @@ def test_dict_outputs_take_labels_by_key():
     assert (size.name, size.agreement, size.accuracy) == ("size", None, None)
 
 
+def test_a_model_without_kernels_has_no_zeros_to_follow():
+    image = keras.Input((4, 4, 1), name="image")
+    model = keras.Model(image, layers.MaxPooling2D(name="pool")(image))
+    report = verify(model, convert(model), np.random.default_rng(0).normal(size=(5, 4, 4, 1)))
+    assert report.weights == ()
+    assert report.zeros == 0
+
+
 def test_files_from_elsewhere_are_matched_by_place():
     from tensorflow import lite as tf_lite
 

@@ -4,6 +4,7 @@ The error messages are half of this file: data that calibrate a model wrongly gi
 wrong, so whatever can be seen in the data themselves is said before the conversion begins.
 """
 
+import itertools
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from tfprune.errors import PruningError, listing, nearest
 from tfprune.lite.reasons import reason_of
 from tfprune.lite.signature import Input, Signature, flat_outputs
 from tfprune.lite.silence import silence
+from tfprune.models import as_array
 
 CHUNK = 64
 FEWEST = 4
@@ -30,10 +32,12 @@ class Batch(NamedTuple):
 
 
 class Calibration(NamedTuple):
-    """Single samples for the converter to run, each with a batch axis of one; and what to say about them."""
+    """Single samples for the converter to run, each with a batch axis of one; what to say about them; and what the
+    model answers to the first of them."""
 
     samples: list[list[np.ndarray]]
     notes: list[str]
+    answers: Sequence[np.ndarray] = ()
 
 
 def calibration(data: Any, signature: Signature, model: keras.Model, what: str = "representative_data") -> Calibration:
@@ -73,11 +77,11 @@ def calibration(data: Any, signature: Signature, model: keras.Model, what: str =
         )
     if all(np.array_equal(array, first) for sample in samples for array, first in zip(sample, samples[0])):
         raise PruningError(f"The {len(samples)} samples of {what} are all equal, so they show no range; {ADVICE}.")
-    _check_run(samples, signature, model, what)
+    answers = _answers(samples, signature, model, what)
     _warn_of_scale(samples, inputs, model, what)
     used = f"Calibrated on {len(samples):,} samples"
     more = f" of {total:,}" if chosen is not None else ", the first of more" if len(samples) == USED != total else ""
-    return Calibration(samples, [f"{used}{more}."])
+    return Calibration(samples, [f"{used}{more}."], answers)
 
 
 def batches(data: Any, inputs: Sequence[Input], what: str = "data") -> Iterator[Batch]:
@@ -286,12 +290,12 @@ def _warn(message: str) -> None:
     warnings.warn(message, UserWarning, stacklevel=5)
 
 
-def _check_run(
+def _answers(
     samples: Sequence[Sequence[np.ndarray]], signature: Signature, model: keras.Model, what: str, count: int = 16
-) -> None:
-    """Raises where the model itself cannot take the first samples, or makes no finite numbers of them."""
+) -> list[np.ndarray]:
+    """What the model itself makes of the first samples; raises where it cannot run, or gives no finite numbers."""
     shapes = [array.shape for array in samples[0]]
-    same = [sample for sample in samples[:count] if [array.shape for array in sample] == shapes]
+    same = list(itertools.takewhile(lambda sample: [array.shape for array in sample] == shapes, samples[:count]))
     try:
         with silence():
             outputs = flat_outputs(signature.call(model, [np.concatenate(arrays) for arrays in zip(*same)]))
@@ -299,8 +303,10 @@ def _check_run(
         raise PruningError(
             f"'{model.name}' cannot run on {what}: {reason_of(error)} Give what model.predict takes."
         ) from error
-    if not all(np.isfinite(keras.ops.convert_to_numpy(keras.ops.cast(output, "float32"))).all() for output in outputs):
+    arrays = [as_array(output) for output in outputs]
+    if not all(np.isfinite(array).all() for array in arrays):
         raise PruningError(
             f"'{model.name}' gives NaN or infinite outputs on {what}. Look for NaN in its weights, and for inputs on "
             "another scale than it was trained on."
         )
+    return arrays

@@ -10,7 +10,7 @@ import numpy as np
 
 from tfprune.lite import flatbuffer
 from tfprune.models import as_array
-from tfprune.prunable import prunable_weights
+from tfprune.prunable import every_weight
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,9 @@ def kept_zeros(model: keras.Model, content: bytes) -> tuple[KeptZeros, ...]:
     """
     patterns = _patterns(content)
     result = []
-    for weight in prunable_weights(model):
+    for weight in every_weight(model):
+        if not weight.is_kernel:
+            continue
         zeros = as_array(weight.variable) == 0
         count = int(np.count_nonzero(zeros))
         if not count:
