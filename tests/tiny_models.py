@@ -150,13 +150,22 @@ def recurrent():
 def stacked_cells():
     cells = [layers.LSTMCell(4, name="first"), layers.GRUCell(4, name="second"), layers.SimpleRNNCell(4, name="third")]
     return keras.Sequential(
-        [keras.Input((3, 3)), layers.RNN(cells, name="stack"), layers.Dense(3, name="head")]
+        [
+            keras.Input((3, 3)),
+            layers.RNN(layers.StackedRNNCells(cells, name="cells"), name="stack"),
+            layers.Dense(3, name="head"),
+        ]
     ), numbers(4, 3, 3)
 
 
 def convolutional_recurrent():
     return keras.Sequential(
-        [keras.Input((3, 4, 4, 2)), layers.ConvLSTM2D(3, 2, name="convlstm"), layers.Flatten(), layers.Dense(3)]
+        [
+            keras.Input((3, 4, 4, 2)),
+            layers.ConvLSTM2D(3, 2, name="convlstm"),
+            layers.Flatten(),
+            layers.Dense(3, name="head"),
+        ]
     ), numbers(4, 3, 4, 4, 2)
 
 
