@@ -52,6 +52,9 @@ def fresh(layer):
 def copy_of(model):
     copy = keras.models.clone_model(model, clone_function=fresh)
     copy.set_weights(model.get_weights())
+    for layer in copy.layers:
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()
     return copy
 
 

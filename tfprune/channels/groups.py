@@ -422,14 +422,15 @@ def kernel_macs(model: Any, keys: Mapping[int, str]) -> dict[str, float | None]:
 
 def _per_channel(members: tuple[Member, ...], totals: Mapping[str, float | None]) -> float | None:
     """What one channel takes with it of per-weight totals, nothing else being removed."""
-    left: dict[str, float] = {}
+    left: dict[str, tuple[int, int]] = {}  # entries that stay, of all, as if the other axes had size 1
     for member in members:
-        share = member.positions.shape[1] / member.variable.shape[member.axis]
-        left[member.key] = left.get(member.key, 1.0) * (1 - share)
+        size = member.variable.shape[member.axis]
+        stay, all_of = left.get(member.key, (1, 1))
+        left[member.key] = stay * (size - member.positions.shape[1]), all_of * size
     saved = 0.0
-    for key, share in left.items():
+    for key, (stay, all_of) in left.items():
         total = totals.get(key, 0)
         if total is None:
             return None
-        saved += total * (1 - share)
+        saved += total * (all_of - stay) / all_of
     return saved

@@ -11,7 +11,6 @@ import numpy as np
 from tfprune.channels.graph import Role
 from tfprune.channels.groups import ChannelGroup, ChannelGroups, checked_vector, dead_channels, traced_groups
 from tfprune.errors import PruningError, nearest
-from tfprune.macs import model_macs
 from tfprune.report import Column, Report
 
 FORMAT = "tfprune shrink plan 1"
@@ -25,6 +24,7 @@ class PlannedGroup:
         keep: boolean vector over its channels, True = kept.
         why: why they stay or go, in words.
         members: keys of its weights.
+        makes: keys of those that make the channels.
         frozen: why they cannot go, None when they can.
         macs: saved multiply-accumulates per channel, None when not known.
         parameters: saved weights per channel.
@@ -36,11 +36,12 @@ class PlannedGroup:
         keep: np.ndarray,
         why: str,
         members: list[str],
+        makes: list[str],
         frozen: str | None,
         macs: float | None,
         parameters: float,
     ):
-        self.name, self.keep, self.why, self.members = name, keep, why, members
+        self.name, self.keep, self.why, self.members, self.makes = name, keep, why, members, makes
         self.frozen, self.macs, self.parameters = frozen, macs, parameters
 
 
@@ -172,7 +173,7 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
             approximate=self.approximate,
             kept={name: np.flatnonzero(group.keep).tolist() for name, group in self.groups.items()},
             details={
-                name: {"frozen": g.frozen, "macs": g.macs, "parameters": g.parameters}
+                name: {"frozen": g.frozen, "macs": g.macs, "parameters": g.parameters, "makes": g.makes}
                 for name, g in self.groups.items()
             },
         )
@@ -202,7 +203,7 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
         for row in data["rows"]:
             name, details = row["group"], data["details"][row["group"]]
             groups[name] = PlannedGroup(
-                name, np.ones(row["channels"], bool), row["why"], row["members"], details["frozen"],
+                name, np.ones(row["channels"], bool), row["why"], row["members"], details["makes"], details["frozen"],
                 details["macs"], details["parameters"],
             )  # fmt: skip
         plan = cls(groups, data["fingerprint"], data["model"], folds=data["folds"], approximate=data["approximate"])
@@ -218,7 +219,7 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
     def _group(self, name: str) -> PlannedGroup:
         if name in self.groups:
             return self.groups[name]
-        owners = [g.name for g in self.groups.values() if any(key.startswith(f"{name}/") for key in g.members)]
+        owners = [g.name for g in self.groups.values() if any(key.startswith(f"{name}/") for key in g.makes)]
         if owners:
             raise PruningError(
                 f"'{name}' has no group of its own: its channels can only go together with those of other layers, in "
@@ -333,11 +334,6 @@ def fingerprint(groups: ChannelGroups) -> str:
     return digest.hexdigest()[:32]
 
 
-def total_macs(model: Any) -> int | None:
-    """The multiply-accumulates of a model, None where sizes are open."""
-    return model_macs(model).total
-
-
 def _planned(group: ChannelGroup, keep: np.ndarray, why: str) -> PlannedGroup:
     if group.frozen:
         reason = f"kept, {group.frozen}"
@@ -348,12 +344,10 @@ def _planned(group: ChannelGroup, keep: np.ndarray, why: str) -> PlannedGroup:
     if group.approximate and not group.frozen:
         reason += f"; not exact, {group.approximate}"
     members = [member.key for member in group.members]
+    makes = [member.key for member in group.members if member.role is Role.OUTPUT]
     frozen = str(group.frozen) if group.frozen else None
-    return PlannedGroup(group.name, keep, reason, members, frozen, group.macs, group.parameters)
+    return PlannedGroup(group.name, keep, reason, members, makes, frozen, group.macs, group.parameters)
 
 
 def _names_on(groups: ChannelGroups, key: str, axis: int) -> list[str]:
     return [n for n, g in groups.items() if any(m.key == key and m.axis == axis for m in g.members)]
-
-
-__all__ = ["Role", "ShrinkPlan", "plan_shrink"]

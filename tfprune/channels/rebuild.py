@@ -208,7 +208,7 @@ class Rebuild:
         except Exception as error:
             raise PruningError(
                 f"Layer '{self._path(node)}' ({type(node.operation).__name__}) does not fit its neighbours after "
-                f"shrinking: {error} Correct its channel rule or its resize."
+                f"shrinking: {_one_line(error)} Correct its channel rule or its resize."
             ) from error
 
     def _path(self, node: Any) -> str:
@@ -227,21 +227,24 @@ class Rebuild:
             return self.copies[id(layer)]
         if is_graph(layer):
             return self.model(layer, [self.shape(self._incoming(tensor)) for tensor in node.input_tensors])
-        config = layer.get_config()
         entry = find(layer)
-        resized = self.resized_for(node)
-        if entry is not None and entry.resize is not None:
-            entry.resize(layer, config, resized)
-        self.resized[id(layer)] = resized
+        resized = self.resized[id(layer)] = self.resized_for(node)
         try:
-            copy = _from_config(layer, _unbuilt(config))
+            config = _cleaned(layer.get_config(), self._loses(layer))
+            if entry is not None and entry.resize is not None:
+                entry.resize(layer, config, resized)
+            copy = _from_config(layer, config)
         except Exception as error:
             raise PruningError(
-                f"Layer '{layer.name}' ({type(layer).__name__}) cannot be made anew from its configuration: {error} "
+                f"Layer '{layer.name}' ({type(layer).__name__}) cannot be made anew from its configuration: "
+                f"{_one_line(error)} "
                 "Give its class a get_config() that returns every argument of __init__."
             ) from error
         self._remember(layer, copy)
         return copy
+
+    def _loses(self, layer: Any) -> bool:
+        return any(self.size(variable) != tuple(variable.shape) for variable in layer.weights)
 
     def _incoming(self, tensor: Any) -> Channels:
         return self.trace.tensors[id(tensor)]
@@ -323,11 +326,19 @@ class Rebuild:
             bias.assign_add(self.cut(use.operation.bias, given).astype(bias.dtype))
 
 
-def _unbuilt(config: Any) -> Any:
-    """A configuration without the shapes that Keras would build inner layers for."""
-    if isinstance(config, dict):
-        return {key: _unbuilt(value) for key, value in config.items() if key != "build_config"}
-    return [_unbuilt(value) for value in config] if isinstance(config, list) else config
+def _cleaned(config: Any, resized: bool) -> Any:
+    """A configuration without what holds for the old sizes only.
+
+    Those are the shapes that Keras would build inner layers for, and tables that weights are initialised from; the
+    weights are set afterwards anyway.
+    """
+    if isinstance(config, list):
+        return [_cleaned(value, resized) for value in config]
+    if not isinstance(config, dict):
+        return config
+    if resized and config.get("class_name") == "Constant" and not isinstance(config["config"]["value"], (int, float)):
+        return "zeros"
+    return {key: _cleaned(value, resized) for key, value in config.items() if key != "build_config"}
 
 
 def _from_config(layer: Any, config: dict[str, Any]) -> Any:
@@ -339,6 +350,10 @@ def _from_config(layer: Any, config: dict[str, Any]) -> Any:
         if inspect.isfunction(function) and not function.__module__.startswith("keras."):
             config[key] = function  # Keras cannot read a function of the user's own back from its configuration
     return type(layer).from_config(config)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _takes_graph(cls: type) -> bool:
