@@ -289,7 +289,7 @@ def test_n_of_m_ends_at_its_own_share_in_every_weight(model):
             assert (~mask).sum() == share * mask.size
 
 
-@pytest.mark.parametrize("written", [2 / 3, 0.666667, 0.6666667])
+@pytest.mark.parametrize("written", [2 / 3, 0.66666, 0.666667])
 def test_n_of_m_ends_whole_though_its_share_is_written_with_few_digits(written):
     weight = np.random.default_rng(0).normal(size=(3, 200000)).astype(np.float32)
     mask = mask_of(Percentile(written, pattern="1:3"), weight)

@@ -98,9 +98,8 @@ def _label(owner: keras.Layer, child: keras.Layer) -> str:
     if not makes_layers or not re.fullmatch(kind + r"(_\d+)?", child.name):
         return child.name
     for name, value in vars(owner).items():
-        if name in ("_layers", "_tracked") or name.startswith(
-            "_self_"
-        ):  # what Keras and TensorFlow note for themselves
+        # What Keras and TensorFlow note for themselves.
+        if name in ("_layers", "_tracked") or name.startswith("_self_"):
             continue
         entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
         found = [f"{name}_{key}" for key, entry in entries if entry is child or holds(entry, child)]
@@ -235,7 +234,7 @@ def compile_like(model: keras.Model, copy: keras.Model) -> None:
             arguments[name] = keras.tree.map_structure(_fresh_metric, arguments[name])
     except Exception as error:
         raise PruningError(
-            f"The compile settings of '{model.name}' cannot be copied: {error} Give that class get_config()."
+            f"The compile settings of '{model.name}' cannot be copied ({error}). Give that class get_config()."
         ) from error
     copy.compile(**arguments, auto_scale_loss=scaled)
     if copy.optimizer is not None:
