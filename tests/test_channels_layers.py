@@ -1,5 +1,7 @@
 """Every kind of layer: shrunk equals masked, and the channels that should be removable are."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -95,6 +97,12 @@ def merge(layer, others=1):
 
 def self_attention(layer):
     return lambda x: layers.Add()([x, layer(x, x)])
+
+
+def gated_attention(x, y):
+    """Attention with a gate, where this version of Keras has one."""
+    known = "use_gate" in inspect.signature(layers.MultiHeadAttention.__init__).parameters
+    return layers.MultiHeadAttention(2, 4, **({"use_gate": True} if known else {}))(x, y)
 
 
 def attention_by_hand(x):
@@ -263,6 +271,8 @@ CASES = {
     "gru": sequence(layers.GRU(6, return_sequences=True), layers.GRU(5, reset_after=False)),
     "simple rnn": sequence(layers.SimpleRNN(6)),
     "lstm without bias": sequence(layers.LSTM(6, use_bias=False)),
+    "rnn of a cell": sequence(layers.RNN(layers.LSTMCell(6), return_sequences=True), layers.RNN(layers.GRUCell(5))),
+    "attention with a gate": sequence(self_attention(gated_attention)),
     "encoder and decoder": sequence(encoder_decoder),
     "bidirectional": sequence(layers.Bidirectional(layers.LSTM(6)), layers.Dense(5)),
     "bidirectional sum": sequence(layers.Bidirectional(layers.GRU(6, return_sequences=True), merge_mode="sum")),
@@ -334,6 +344,32 @@ def test_channels_that_others_notice_are_left_alone_for_a_reason(model, reason):
     groups = channel_groups(model)
     assert reason in {group.frozen.reason for group in groups.values() if group.frozen}
     check_shrinks(model, expect_removed=bool(groups.free))
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        layers.LSTM(6),
+        layers.Bidirectional(layers.GRU(6)),
+        layers.GlobalAveragePooling1D(),
+        lambda x: layers.GlobalAveragePooling1D()(layers.TimeDistributed(layers.Dense(6))(x)),
+        lambda x: layers.GlobalAveragePooling1D()(layers.MultiHeadAttention(2, 4)(x, x)),
+        lambda x: layers.LSTM(6)(layers.Masking()(x)),
+    ],
+    ids=["lstm", "bidirectional", "pooling", "time distributed", "attention", "masking"],
+)
+def test_padded_steps_are_skipped_in_the_small_model_too(after):
+    x = keras.Input((6,), dtype="int32")
+    y = after(layers.Embedding(5, 8, mask_zero=True, name="table")(x))
+    model = randomise(keras.Model(x, layers.Dense(3)(y)))
+    data = np.array([[1, 2, 3, 4, 1, 2], [3, 1, 2, 0, 0, 0], [4, 0, 0, 0, 0, 0]])
+    plan, _ = check_shrinks(model, data=data)
+    assert not plan["table"].all()
+
+
+def test_steps_skipped_for_another_value_than_zero_keep_their_channels():
+    groups = channel_groups(sequence(layers.Masking(5.0), layers.LSTM(4)))
+    assert groups["first"].frozen.reason is Reason.MIXED
 
 
 def test_channels_joined_to_the_input_stay():

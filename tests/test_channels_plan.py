@@ -173,6 +173,17 @@ def test_a_constant_channel_moves_into_the_next_bias():
     assert not np.array_equal(small.get_layer("conv2").bias, model.get_layer("conv2").bias)
 
 
+def test_a_constant_heard_by_a_shared_layer_stays():
+    x = inputs = keras.Input((4,))
+    first, shared = layers.Dense(5, name="first"), layers.Dense(5, name="shared")
+    y = shared(layers.Activation("sigmoid")(first(x)))
+    model = randomise(keras.Model(inputs, layers.Dense(2)(shared(layers.Activation("sigmoid")(y)))))
+    kernel = np.array(first.kernel)
+    kernel[:, 3] = 0.0
+    first.kernel.assign(kernel)
+    assert plan_shrink(model)["first"].all()
+
+
 def test_a_constant_beside_zero_padding_stays():
     plan = plan_shrink(constant_net("same"))
     assert plan["conv1"].all()

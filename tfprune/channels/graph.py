@@ -8,7 +8,7 @@ with the number of channels.
 
 import enum
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -68,6 +68,7 @@ class Trace:
     tensors: dict[int, Channels] = field(default_factory=dict)  # by id of Keras' symbolic tensor
     calls: dict[int, "Visit"] = field(default_factory=dict)  # by id of Keras' node, the first visit of each
     visits: list["Visit"] = field(default_factory=list)
+    counts: Counter[int] = field(default_factory=Counter)  # calls by id of the layer
     partition: Partition = field(default_factory=lambda: Partition(1))
 
     def join(self, left: np.ndarray, right: np.ndarray, layer: str) -> None:
@@ -116,6 +117,10 @@ class Trace:
                     fixed = (left == KEPT) != (right == KEPT)
                     self.freeze(np.where(left == KEPT, right, left)[fixed], Reason.FIXED_PARTNER, owners[id(factor)])
                     changed |= self.partition.join(left[~fixed], right[~fixed])
+
+    def times_called(self, operation: Any) -> int:
+        """How many calls of a layer there are in the whole model."""
+        return self.counts[id(operation)]
 
     def alive(self, factor: Factor, axis: int, removed: np.ndarray) -> np.ndarray:
         """Which positions along `axis` stay when the sets marked in `removed` (by root) go."""
@@ -311,7 +316,7 @@ def trace_model(
         model: a model whose graph can be read.
         find_rule: gives the rule of a layer or operation, None when there is none.
         values: whether to read the weights too, to know which channels are zero or constant today.
-        strict: whether a layer without a rule is an error.
+        strict: whether a layer without a rule is an error, where it has weights or channels come to it.
         approximate: whether channels that meet in a normalisation may go, at the price of a difference.
 
     Raises:
@@ -331,6 +336,7 @@ def trace_model(
         outputs = _outputs(seen, find_rule(call.operation), strict)
         seen.outputs = outputs
         trace.visits.append(seen)
+        trace.counts[id(call.operation)] += 1
         first = trace.calls.setdefault(id(call.node), seen)
         for tensor, channels in zip(call.outputs, outputs):
             if first is not seen:
@@ -367,7 +373,7 @@ def tie(visit: Visit, left: Channels, right: Channels) -> None:
 
 def _outputs(visit: Visit, rule: Rule | None, strict: bool) -> list[Channels]:
     if rule is None:
-        if strict:
+        if strict and (any(channels.factors for channels in visit.inputs) or getattr(visit.layer, "weights", None)):
             raise PruningError(
                 f"No channel rule for layer '{visit.path}' ({type(visit.layer).__module__}."
                 f"{type(visit.layer).__name__}). Give it one with tfprune.channels.register_rule, or leave out "

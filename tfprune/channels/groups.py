@@ -313,7 +313,8 @@ def dead_channels(groups: ChannelGroups, model: Any) -> tuple[dict[str, np.ndarr
         if use.role is Role.INPUT:
             sets = root[use.line.labels]
             silent = reader.is_zero(use.variable, use.axis) | (use.line.now == 0)
-            foldable = use.foldable & np.isfinite(use.line.now)
+            # A layer that is called twice has one bias, but may be given two constants.
+            foldable = use.foldable & np.isfinite(use.line.now) & (trace.times_called(use.operation) == 1)
             heard[sets] = True
             quiet[sets[~(silent | foldable)]] = False
             exact[sets[~silent]] = False

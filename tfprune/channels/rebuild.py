@@ -15,6 +15,7 @@ from tfprune.channels.labels import Channels
 from tfprune.channels.optimizer import carry_slots
 from tfprune.channels.plan import ShrinkPlan, check_plan, plan_shrink
 from tfprune.channels.rules import Resized, find
+from tfprune.channels.rules.registry import fresh_operation
 from tfprune.errors import PruningError
 from tfprune.models import compile_like, scope_of
 from tfprune.nodes import is_graph, nodes_in_order, require_graph
@@ -219,7 +220,7 @@ class Rebuild:
         entry = find(operation)
         if entry is not None and entry.replay is not None:
             return entry.replay(operation, args, kwargs, self.resized_for(node))
-        return type(operation).from_config(operation.get_config())(*args, **kwargs)
+        return fresh_operation(operation)(*args, **kwargs)
 
     def copy(self, layer: Any, node: Any) -> Any:
         """The layer's copy with its new sizes; made once."""
@@ -318,10 +319,9 @@ class Rebuild:
             if use.role is not Role.INPUT or not use.foldable or not lost.any():
                 continue
             kernel = np.moveaxis(keras.ops.convert_to_numpy(use.variable), use.axis, 0)[lost]
-            out_axis = -2 if type(use.operation).__name__.endswith("Transpose") else -1
             constant = np.where(np.isfinite(use.line.now[lost]), use.line.now[lost], 0.0)
             given = np.tensordot(constant, kernel, 1)
-            given = given.sum(axis=tuple(a for a in range(given.ndim) if a != given.ndim + out_axis))
+            given = given.reshape(-1, given.shape[-1]).sum(0)  # over the places of a convolution's kernel
             bias = new_variables[id(use.operation.bias)]
             bias.assign_add(self.cut(use.operation.bias, given).astype(bias.dtype))
 

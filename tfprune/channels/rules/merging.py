@@ -10,7 +10,7 @@ import numpy as np
 from tfprune.channels.graph import Visit
 from tfprune.channels.labels import KEPT, Channels, Factor, Line
 from tfprune.channels.reasons import Reason
-from tfprune.channels.rules.registry import Resized, layer_rule, operation_rule
+from tfprune.channels.rules.registry import Resized, fresh_operation, layer_rule, operation_rule
 from tfprune.channels.rules.weighted import letter_axes
 
 layers = keras.layers
@@ -217,7 +217,7 @@ def _is_symbolic(x: Any) -> bool:
 def replay_with_constants(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], new: Resized) -> Any:
     """Calls a fresh operation with its constants cut."""
     args, kwargs = slice_constants(args, kwargs, new)
-    return type(op).from_config(op.get_config())(*args, **kwargs)
+    return fresh_operation(op)(*args, **kwargs)
 
 
 for _name, _function in _BINARY.items():

@@ -29,6 +29,8 @@ _NEEDS_KNOWN = {"Log", "Log2", "Log10", "Rsqrt", "Reciprocal", "Log1p", "Arccosh
 @operation_rule(*_UNARY)
 def entrywise(visit: Visit) -> Channels:
     """One entry in, one entry out."""
+    if any(np.ndim(getattr(visit.layer, name, 0)) for name in ("x_min", "x_max")):
+        return visit.freeze_all(Reason.INPUT_SHAPE)[0]  # clipped by arrays
     factors = []
     for factor in visit.input.factors:
         if type(visit.layer).__name__ in _NEEDS_KNOWN and np.isnan(factor.masked).any():
@@ -56,7 +58,7 @@ def softmax(visit: Visit) -> Channels:
     return visit.result(mixed(visit, visit.input, axes))
 
 
-_ADDITIVE = {"Sum", "CountNonzero", "Nansum"}
+_ADDITIVE = {"Sum", "CountNonzero", "Nansum", "Any"}
 _STEADY = {"Mean", "Max", "Min", "Amax", "Amin", "Median"}
 
 

@@ -19,19 +19,26 @@ layers = keras.layers
 
 # The gate that makes a unit's new value, among those side by side in the kernels: a unit whose part of it is zero
 # stays at zero.
-_GATES = {layers.LSTM: (4, 2), layers.GRU: (3, 2), layers.SimpleRNN: (1, 0)}
+_GATES = {layers.LSTMCell: (4, 2), layers.GRUCell: (3, 2), layers.SimpleRNNCell: (1, 0)}
 
 
 def _resize_units(layer: Any, config: dict[str, Any], new: Resized) -> None:
-    config["units"] = new.size(layer.cell.recurrent_kernel)[0]
+    target = config["cell"]["config"] if "cell" in config else config
+    target["units"] = new.size(layer.cell.recurrent_kernel)[0]
 
 
-@layer_rule(*_GATES, resize=_resize_units)
+@layer_rule(layers.LSTM, layers.GRU, layers.SimpleRNN, layers.RNN, resize=_resize_units)
 def recurrent(visit: Visit) -> list[Channels]:
     """Kernels of (inputs, gates x units) and (units, gates x units)."""
-    states = [x for x in visit.inputs[1:] if x.rank == 2]
-    line = units(visit, visit.layer, visit.input, states)
+    if type(visit.layer.cell) not in _GATES:
+        return visit.freeze_all(Reason.UNKNOWN_LAYER)
+    line = units(visit, visit.layer, visit.input, _initial_states(visit))
     return _outputs(visit, [line] * len(visit.shapes))
+
+
+def _initial_states(visit: Visit) -> list[Channels]:
+    states = keras.tree.flatten(visit.argument("initial_state", 1))
+    return [state for state in states if isinstance(state, Channels)]
 
 
 def units(visit: Visit, layer: Any, sequence: Channels, states: Sequence[Channels], kind: str = "units") -> Line:
@@ -40,7 +47,7 @@ def units(visit: Visit, layer: Any, sequence: Channels, states: Sequence[Channel
     for factor in rest:
         visit.freeze(factor, Reason.OTHER_AXIS)
     cell = layer.cell
-    count, candidate = next(gates for cls, gates in _GATES.items() if isinstance(layer, cls))
+    count, candidate = _GATES[type(cell)]
     size = cell.recurrent_kernel.shape[0]
     labels = visit.fresh(size, kind)
     quiet = _stays_zero(visit, cell, lines, size, candidate)
@@ -90,7 +97,7 @@ def _outputs(visit: Visit, lines: Sequence[Line]) -> list[Channels]:
 def _resize_bidirectional(layer: Any, config: dict[str, Any], new: Resized) -> None:
     # Both directions are written out: they may keep different numbers of units.
     for key, part in (("layer", layer.forward_layer), ("backward_layer", layer.backward_layer)):
-        config[key]["config"]["units"] = new.size(part.cell.recurrent_kernel)[0]
+        _resize_units(part, config[key]["config"], new)
 
 
 @layer_rule(layers.Bidirectional, resize=_resize_bidirectional)
@@ -98,9 +105,9 @@ def bidirectional(visit: Visit) -> list[Channels]:
     """Two recurrent layers whose outputs are joined as `merge_mode` says."""
     layer = visit.layer
     parts = (layer.forward_layer, layer.backward_layer)
-    if not all(type(part) in _GATES for part in parts):
+    if not all(type(getattr(part, "cell", None)) in _GATES for part in parts):
         return visit.freeze_all(Reason.UNKNOWN_LAYER)
-    states = [x for x in visit.inputs[1:] if x.rank == 2]
+    states = _initial_states(visit)
     half = len(states) // 2
     forward = units(visit, parts[0], visit.input, states[:half], "forward")
     backward = units(visit, parts[1], visit.input, states[half:], "backward")
@@ -140,7 +147,7 @@ def _resize_time_distributed(layer: Any, config: dict[str, Any], new: Resized) -
 def time_distributed(visit: Visit) -> Channels | list[Channels]:
     """A layer applied to every step alone."""
     entry = find(visit.layer.layer)
-    if entry is None or len(visit.inputs) != 1 or len(visit.shapes) != 1:
+    if entry is None or len(visit.shapes) != 1:
         return visit.freeze_all(Reason.UNKNOWN_LAYER)
     factors = visit.frozen_axis(visit.input, [1], Reason.OTHER_AXIS)
     shape = visit.input.shape
@@ -168,7 +175,7 @@ def convolutional_recurrent(visit: Visit) -> list[Channels]:
     """An LSTM whose kernels are convolutions of (space, inputs, gates x filters)."""
     layer, cell = visit.layer, visit.layer.cell
     axis = 2 if layer.data_format == "channels_first" else -1
-    if len(visit.inputs) > 1 or len(visit.shapes) > 1:
+    if _initial_states(visit) or len(visit.shapes) > 1:
         return visit.freeze_all(Reason.UNKNOWN_LAYER)
     lines, rest = visit.take(visit.input, axis)
     for factor in rest:

@@ -1,5 +1,6 @@
 """Which rule handles which layer or operation; where users add theirs."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -137,6 +138,18 @@ def find(operation: Any) -> Entry | None:
             altered = any(name in vars(sub) for sub in mro[:index] for name in ("call", "build", "__call__"))
             return None if altered else _LAYERS[cls]
     return None
+
+
+def fresh_operation(operation: Any) -> Any:
+    """A `keras.ops` operation like another, which knows nothing of the other's calls."""
+    try:
+        return type(operation).from_config(operation.get_config())
+    except (NotImplementedError, TypeError):
+        # One that was given an array has no configuration. Its records of calls are private; without them the copy
+        # would count as part of the old model.
+        fresh = copy.copy(operation)
+        fresh._inbound_nodes, fresh._outbound_nodes = [], []
+        return fresh
 
 
 def find_rule(operation: Any) -> Rule | None:
