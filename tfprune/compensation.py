@@ -60,14 +60,14 @@ class Problem:
     def choose(self, choice: Choice) -> np.ndarray:
         """Where the best matrix keeps its entries: the least useful go in rounds, the others making up for them.
 
-        An entry's use is its square over the diagonal of the inverse moments: the error that its removal leaves after
-        the best change of all others (Hassibi and Stork, "Second order derivatives for network pruning: optimal brain
-        surgeon", 1993).
+        Removing an entry leaves an error of its square when no other changes, and of its square over the diagonal of
+        the inverse moments when all others make up for it (Hassibi and Stork, "Second order derivatives for network
+        pruning: optimal brain surgeon", 1993). Many of the others go too, so its use is taken as the geometric mean.
 
         Args:
             choice: Takes the use of every entry and a share in (0, 1] of the entries to remove; gives what is kept.
         """
-        curvature = np.einsum("gii->gi", np.linalg.inv(self.moment))[:, :, None]
+        curvature = np.sqrt(np.einsum("gii->gi", np.linalg.inv(self.moment)))[:, :, None]
         values, kept = self.start, np.ones(self.start.shape, bool)
         for number in range(1, ROUNDS + 1):
             # The last zeros cost most, so they come in small shares.
