@@ -224,19 +224,16 @@ def compile_like(model: keras.Model, copy: keras.Model) -> None:
     # The arguments of compile() as they were given: only Keras' private record has them. Its public twin writes them
     # as JSON, which cannot be read back where they are not registered. tests/test_models.py fails when it moves.
     arguments = dict(model._compile_config.config)
-    optimizer = model.optimizer
-    scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-    if scaled and not isinstance(arguments["optimizer"], keras.optimizers.LossScaleOptimizer):
-        optimizer = optimizer.inner_optimizer  # compile() adds its own scaling around it
     try:
-        arguments["optimizer"] = _fresh_optimizer(optimizer)
+        arguments["optimizer"] = _fresh_optimizer(model.optimizer)
         for name in ("metrics", "weighted_metrics"):
             arguments[name] = keras.tree.map_structure(_fresh_metric, arguments[name])
     except Exception as error:
         raise PruningError(
             f"The compile settings of '{model.name}' cannot be copied ({error}). Give that class get_config()."
         ) from error
-    copy.compile(**arguments, auto_scale_loss=scaled)
+    # Whatever scales the loss is in the optimizer by now.
+    copy.compile(**arguments, auto_scale_loss=False)
     if copy.optimizer is not None:
         copy.optimizer.build(copy.trainable_variables)
 
