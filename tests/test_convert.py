@@ -245,6 +245,41 @@ def test_recurrent_layers_come_out_of_conversion_as_they_went_in(models, batch_s
     np.testing.assert_allclose(lite(data), np.asarray(model(data)), atol=0.1)
 
 
+def test_the_state_of_a_layer_is_left_alone():
+    series = keras.Input(batch_shape=(1, 3, 2), name="series")
+    model = keras.Model(series, layers.LSTM(2, stateful=True, name="cell")(series))
+    data = np.random.default_rng(0).normal(size=(4, 3, 2)).astype(np.float32)
+    model(data[:1])
+    before = [np.array(variable) for variable in model.get_layer("cell").states]
+    assert verify(model, convert(model), data[:1]).samples == 1
+    for old, new in zip(before, model.get_layer("cell").states, strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "bool"])
+def test_integer_inputs_that_are_real_numbers_become_int8(dtype):
+    pixels = keras.Input((6,), dtype=dtype, name="pixels")
+    x = layers.Rescaling(1 / 255)(pixels) if dtype != "bool" else keras.ops.cast(pixels, "float32")
+    model = lite_models.punch(keras.Model(pixels, layers.Dense(3)(x)))
+    data = np.random.default_rng(0).integers(0, 2 if dtype == "bool" else 256, (40, 6)).astype(dtype)
+    lite = convert(model, "int8", data)
+    assert lite.inspect().input_dtypes == {"pixels": "int8"}
+    wanted = np.asarray(model(data))
+    assert np.abs(lite(data) - wanted).max() < 0.05 * np.abs(wanted).max()
+    assert convert(model, "float32").inspect().input_dtypes == {"pixels": dtype}
+
+
+def test_masked_values_are_left_out_in_integers_too():
+    model = keras.Sequential([keras.Input((4, 2), name="series"), layers.Masking(), layers.GRU(3), layers.Dense(2)])
+    lite_models.punch(model)
+    data = np.random.default_rng(0).normal(size=(40, 4, 2)).astype(np.float32)
+    data[::2, 2:] = 0
+    lite = convert(model, "int8", data)
+    assert lite.inspect().float_ops == {}
+    wanted = np.asarray(model(data))
+    assert np.abs(lite(data) - wanted).max() < 0.1 * np.abs(wanted).max()
+
+
 def test_mixed_precision_comes_out_of_conversion_as_it_went_in(models):
     model = models["mixed_precision"]
     convert(model)
@@ -382,6 +417,17 @@ class TestRefusals:
         with pytest.raises(PruningError, match="input 'words' takes strings"):
             convert(model)
 
+    def test_layers_quantized_by_keras(self):
+        model = keras.Sequential([keras.Input((8,)), layers.Dense(4, name="first"), layers.Dense(2, name="second")])
+        model.quantize("int8")
+        with pytest.raises(PruningError, match=r"quantized by Keras itself \(model.quantize\) in 'first', 'second'"):
+            convert(model)
+
+    def test_double_precision(self):
+        model = keras.Sequential([keras.Input((8,)), layers.Dense(4, dtype="float64", name="exact")])
+        with pytest.raises(PruningError, match="computes in float64 in 'exact', and LiteRT in float32 at most"):
+            convert(model)
+
     def test_operation_unknown_to_litert(self):
         values = keras.Input((4, 4, 4, 2), name="values")
         model = keras.Model(values, layers.AveragePooling3D(2, name="pool_of_three")(values), name="volume")
@@ -411,6 +457,20 @@ class TestRefusals:
             convert(model, "int8", data)
         with pytest.raises(ConversionError, match="loop cannot be converted with an open batch"):
             convert(model, batch_size=None)
+
+    def test_loop_of_an_operation(self):
+        values = keras.Input((4, 2), name="values")
+        model = keras.Model(values, keras.ops.map(lambda row: row * 2, values))
+        with pytest.raises(
+            ConversionError, match="loop cannot be quantized to int8, and operation '.*while' runs in one"
+        ):
+            convert(model, "int8", np.random.default_rng(0).normal(size=(8, 4, 2)))
+
+    def test_states_in_integers(self):
+        series = keras.Input(batch_shape=(1, 3, 2), name="series")
+        model = keras.Model(series, layers.LSTM(2, stateful=True, name="cell")(series))
+        with pytest.raises(ConversionError, match="no integer form of .*VARIABLE.*'cell'"):
+            convert(model, "int8", np.random.default_rng(0).normal(size=(8, 3, 2)))
 
     def test_layer_that_fails(self):
         class Failing(layers.Layer):

@@ -78,6 +78,7 @@ def convert(
     """
     _check_arguments(quantization, io, sparse, batch_size)
     check_model(model, "convert")
+    _refuse_layers(model)
     integer = quantization in INTEGER
     learned = has_learned_ranges(model)
     source = _for_converter(model, quantization) if learned else model
@@ -136,6 +137,23 @@ def _check_arguments(quantization: str, io: str, sparse: bool, batch_size: int |
     if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
         raise PruningError(
             f"batch_size={batch_size!r} is no number of samples. Give 1 or more, or None to leave it open."
+        )
+
+
+def _refuse_layers(model: keras.Model) -> None:
+    """Raises for layers in a representation that the converter does not read."""
+    policies = {place.path: place.layer.dtype_policy for place in places(model)}
+    quantized = [path for path, policy in policies.items() if policy.quantization_mode]
+    if quantized:
+        raise PruningError(
+            f"'{model.name}' has been quantized by Keras itself (model.quantize) in {listing(quantized)}, which the "
+            "converter does not read. Convert the model from before that, with quantization='int8'."
+        )
+    double = [path for path, policy in policies.items() if policy.compute_dtype == "float64"]
+    if double:
+        raise PruningError(
+            f"'{model.name}' computes in float64 in {listing(double)}, and LiteRT in float32 at most. Build the model "
+            "with dtype='float32' and set its weights."
         )
 
 
@@ -251,8 +269,6 @@ def _name_ends(model: Any, side: str, prefix: str, names: list[str]) -> None:
 
 def _require_integers(lite: LiteModel, model: keras.Model, quantization: str) -> None:
     floats = [operator for operator in lite.inspect().operators if operator.is_float]
-    # With float ends, numbers that stand for integers (tokens) come as float32 and are turned into integers first.
-    floats = [operator for operator in floats if not (operator.name == "CAST" and operator.outputs == ("int32",))]
     if floats:
         found = [layer_at(model, name) for operator in floats for name in operator.tensors]
         layers = sorted({layer for layer in found if layer is not None})

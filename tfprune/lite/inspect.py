@@ -16,7 +16,7 @@ from tfprune.lite import flatbuffer
 from tfprune.report import Column, Report
 
 # Operators that only change the representation of a number; they compute nothing.
-REPRESENTATION = ("QUANTIZE", "DEQUANTIZE", "DENSIFY")
+REPRESENTATION = ("QUANTIZE", "DEQUANTIZE", "CAST", "DENSIFY")
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ def join_islands(model: Any) -> list[str]:
     for subgraph in model.subgraphs:
         graph = _Graph(model, subgraph)
         notes += _integer_inputs(graph)
+        _real_inputs(graph)
         for operator in list(subgraph.operators):
             rule = RULES.get(operator_name(model, operator))
             if rule is not None and graph.is_float(operator):
@@ -53,7 +54,7 @@ class _Graph:
         return type_name(self.tensors[index])
 
     def is_float(self, operator: Any) -> bool:
-        return any(self.type(index) == "FLOAT32" for index in operator.outputs)
+        return any(index >= 0 and self.type(index) == "FLOAT32" for index in (*operator.inputs, *operator.outputs))
 
     def maker(self, index: int) -> Any:
         """The operator that computes a tensor; None for a constant or an input."""
@@ -175,13 +176,52 @@ def _move(graph: _Graph, operator: Any) -> None:
         reader.opcodeIndex = graph.code("QUANTIZE", 2)
 
 
+def _comparison(graph: _Graph, operator: Any) -> None:
+    """Whether a number equals a constant can be told of int8 values, as far as they tell it at all."""
+    sources = [graph.integer_source(int(index)) for index in operator.inputs]
+    known = [source for source in sources if source is not None]
+    constants = [
+        flatbuffer.stored_values(graph.model, graph.tensors[index], b"")
+        for index, source in zip(operator.inputs, sources)
+        if source is None
+    ]
+    if len(known) != 1 or constants[0] is None:
+        return
+    quantization = graph.tensors[known[0]].quantization
+    steps = np.round(constants[0] / quantization.scale[0]) + quantization.zeroPoint[0]
+    if np.any((steps < -128) | (steps > 127)):
+        return
+    shape = flatbuffer.shape_of(graph.tensors[next(i for i, s in zip(operator.inputs, sources) if s is None)])
+    constant = graph.constant("compared", steps.astype(np.int8).reshape(shape))
+    graph.tensors[constant].quantization = quantization
+    operator.inputs = [constant if source is None else source for source in sources]
+    operator.opcodeIndex = graph.code(graph.name(operator), 2)
+
+
 RULES: dict[str, Callable[[_Graph, Any], None]] = {
     "NEG": _negation,
     "SQUARE": _square,
     "ELU": _table,
     "SPLIT": _move,
     "UNPACK": _move,
+    "EQUAL": _comparison,
+    "NOT_EQUAL": _comparison,
 }
+
+
+def _real_inputs(graph: _Graph) -> None:
+    """Gives the type int8 to integer inputs, such as pixels, that the model turns into real numbers first."""
+    for index in list(graph.subgraph.inputs):
+        casts = graph.users(int(index))
+        quantizers = [graph.quantizer(int(cast.outputs[0])) for cast in casts]
+        if graph.type(index) in ("FLOAT32", "INT8") or len(casts) != 1 or quantizers[0] is None:
+            continue
+        if graph.name(casts[0]) != "CAST":
+            continue
+        target = int(quantizers[0].outputs[0])
+        graph.tensors[index].type = schema().TensorType.INT8
+        graph.tensors[index].quantization = graph.tensors[target].quantization
+        graph.replace_readers(target, int(index))
 
 
 def _integer_inputs(graph: _Graph) -> Iterator[str]:
@@ -221,7 +261,9 @@ def _numbers_of(graph: _Graph, index: int) -> list[int] | None:
     else:
         return None
     readers = [reader for number in numbers for reader in graph.users(number)]
-    casts = [reader for reader in readers if graph.name(reader) == "CAST" and not graph.is_float(reader)]
+    casts = [reader for reader in readers if graph.name(reader) == "CAST"]
+    if any(graph.type(int(cast.outputs[0])) not in ("INT32", "INT64") for cast in casts):
+        return None
     others = [reader for reader in readers if graph.name(reader) not in ("CAST", "NOT_EQUAL", "EQUAL")]
     return numbers if casts and not others else None
 
@@ -231,7 +273,8 @@ def _take_numbers(graph: _Graph, cast: Any, number: int, index: int) -> None:
         graph.replace_readers(int(cast.outputs[0]), index)
     else:
         cast.inputs = [index]
-        cast.builtinOptions.inDataType = schema().TensorType.INT32
+        if cast.builtinOptions is not None:
+            cast.builtinOptions.inDataType = schema().TensorType.INT32
 
 
 def _compare_numbers(graph: _Graph, comparison: Any, number: int, index: int) -> None:

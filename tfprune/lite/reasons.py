@@ -15,5 +15,7 @@ def reason_of(error: BaseException) -> str:
         text = framed[1]
     elif text.startswith("in user code:"):  # TensorFlow puts a traceback before it
         text = text.splitlines()[-1]
+    elif " error: " in text:  # the converter puts the place in the source before what it says, and notes behind
+        text = text.split(" error: ", 1)[1].splitlines()[0].rsplit("): ", 1)[-1]
     text = " ".join(text.split())
     return (text if len(text) <= LONGEST else text[:LONGEST] + " ...").rstrip(". ") + "."

@@ -15,7 +15,6 @@ import numpy as np
 from tfprune.errors import PruningError, listing, nearest
 from tfprune.lite.reasons import reason_of
 from tfprune.lite.signature import Input, Signature, flat_outputs
-from tfprune.lite.silence import silence
 from tfprune.models import as_array
 
 CHUNK = 64
@@ -297,8 +296,7 @@ def _answers(
     shapes = [array.shape for array in samples[0]]
     same = list(itertools.takewhile(lambda sample: [array.shape for array in sample] == shapes, samples[:count]))
     try:
-        with silence():
-            outputs = flat_outputs(signature.call(model, [np.concatenate(arrays) for arrays in zip(*same)]))
+        outputs = flat_outputs(signature.answers(model, [np.concatenate(arrays) for arrays in zip(*same)]))
     except Exception as error:  # whatever the user's layers raise
         raise PruningError(
             f"'{model.name}' cannot run on {what}: {reason_of(error)} Give what model.predict takes."

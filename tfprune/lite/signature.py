@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 
 from tfprune.errors import PruningError, listing
+from tfprune.lite.silence import silence
 
 HALF_PRECISION = ("float16", "bfloat16")
 
@@ -39,6 +41,25 @@ class Signature:
         """The model's outputs in inference, given its inputs in flat order."""
         packed = keras.tree.map_structure(lambda number: tensors[number], self.structure)
         return model(**packed, training=False) if self.keywords else model(packed, training=False)
+
+    def answers(self, model: keras.Model, arrays: Sequence[np.ndarray]) -> Any:
+        """The model's outputs for data of any number of samples; states that a layer would keep are left as they were.
+
+        Args:
+            model: The model.
+            arrays: One array per input, in flat order.
+        """
+        fixed = [given.shape[0] for given in self.inputs if given.shape[0] is not None]
+        count = len(arrays[0])
+        with silence(), keras.StatelessScope():  # TensorFlow warns of every new shape that it compiles operations for
+            if not fixed or fixed[0] == count:
+                return self.call(model, arrays)
+            step = int(fixed[0])
+            pieces = [
+                self.call(model, [_filled(array[start : start + step], step) for array in arrays])
+                for start in range(0, count, step)
+            ]
+        return keras.tree.map_structure(lambda *parts: keras.ops.concatenate(parts)[:count], *pieces)
 
 
 def signature_of(model: keras.Model) -> Signature:
@@ -161,6 +182,11 @@ def _is_tensor(part: Any) -> bool:
 
 def _is_shape(part: Any) -> bool:
     return isinstance(part, (list, tuple)) and all(size is None or isinstance(size, int) for size in part)
+
+
+def _filled(array: np.ndarray, size: int) -> np.ndarray:
+    """The array with its last sample repeated until it has `size` of them."""
+    return np.concatenate([array, np.repeat(array[-1:], size - len(array), axis=0)])
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

@@ -58,14 +58,17 @@ def save(function: Any, folder: str) -> None:
 
 def loops(function: Any) -> list[str]:
     """The names of the loops in a function, which tell the layers that make them."""
-    return [operation.name for operation in function.graph.get_operations() if operation.type in LOOPS]
+    definition = function.graph.as_graph_def()
+    inner = [node for called in definition.library.function for node in called.node_def]
+    return [node.name for node in (*definition.node, *inner) if node.op in LOOPS]
 
 
 @contextlib.contextmanager
 def prepared(model: keras.Model, unroll: bool) -> Iterator[None]:
     """Lets a model compute in float32, and recurrent layers step by step without a loop, inside the block only.
 
-    Mixed precision has no kernels in LiteRT; its variables are float32 already. A loop cannot be quantized to integers.
+    LiteRT has no kernels for half precision; the variables of mixed precision are float32 already. A loop cannot be
+    quantized to integers.
 
     Args:
         model: The model, whose layers are all as before after the block.

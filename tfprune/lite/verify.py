@@ -14,7 +14,6 @@ from tfprune.lite.judge import Judge, OutputComparison, decision_of, labels_of, 
 from tfprune.lite.lite_model import LiteModel
 from tfprune.lite.representative import batches
 from tfprune.lite.signature import Input, flat_outputs, output_names, signature_of
-from tfprune.lite.silence import silence
 from tfprune.lite.zeros import KeptZeros, kept_zeros
 from tfprune.models import as_array, check_model
 from tfprune.report import Column, Report
@@ -164,8 +163,7 @@ def verify(model: keras.Model, lite: Any, data: Any, labels: Any = None) -> Veri
     judges: list[Judge] = []
     samples = 0
     for batch in batches(data, signature.inputs):
-        with silence():  # TensorFlow warns of every new shape that some operations are compiled for
-            outputs = signature.call(model, batch.arrays)
+        outputs = signature.answers(model, batch.arrays)
         expected = [as_array(output) for output in flat_outputs(outputs)]
         names = output_names(model, outputs)
         given = lite([batch.arrays[index] for index in order])
