@@ -149,6 +149,18 @@ def encoder_decoder(x):
     return layers.LSTM(4, return_sequences=True)(x, initial_state=[h, c])
 
 
+def rms_decoder():
+    """Token by token, as language models are built: every channel of the residual stream can go."""
+    x = inputs = keras.Input((6,), dtype="int32")
+    x = layers.Embedding(9, 10, name="table")(x)
+    for _ in range(2):
+        y = layers.RMSNormalization(epsilon=0.01)(x)
+        x = x + layers.GroupQueryAttention(4, 4, 2)(y, y, use_causal_mask=True)
+        y = layers.RMSNormalization(epsilon=0.01)(x)
+        x = x + layers.Dense(x.shape[-1])(layers.Dense(12, activation="silu")(y) * layers.Dense(12)(y))
+    return randomise(keras.Model(inputs, layers.Dense(9)(layers.RMSNormalization()(x))))
+
+
 CASES = {
     # Dense, convolutions
     "dense": vector(layers.Dense(7, activation="relu")),
@@ -183,6 +195,7 @@ CASES = {
     "group norm": image(layers.GroupNormalization(3), layers.ReLU()),
     "instance norm": image(layers.GroupNormalization(-1), layers.ReLU()),
     "unit norm": vector(layers.UnitNormalization()),
+    **({"rms norm": rms_decoder()} if hasattr(layers, "RMSNormalization") else {}),
     "layer norm inside": sequence(layers.LayerNormalization(axis=1)),
     # Activations
     **{
@@ -365,6 +378,17 @@ def test_padded_steps_are_skipped_in_the_small_model_too(after):
     data = np.array([[1, 2, 3, 4, 1, 2], [3, 1, 2, 0, 0, 0], [4, 0, 0, 0, 0, 0]])
     plan, _ = check_shrinks(model, data=data)
     assert not plan["table"].all()
+
+
+def test_translation_with_attention_over_padded_steps_shrinks():
+    source, target = keras.Input((7,), dtype="int32"), keras.Input((5,), dtype="int32")
+    table = layers.Embedding(20, 8, mask_zero=True, name="table")
+    states, h, c = layers.LSTM(10, return_sequences=True, return_state=True, name="encoder")(table(source))
+    y = layers.LSTM(10, return_sequences=True, name="decoder")(table(target), initial_state=[h, c])
+    y = layers.Concatenate()([y, layers.Attention()([y, states])])
+    model = randomise(keras.Model([source, target], layers.TimeDistributed(layers.Dense(20, name="words"))(y)))
+    plan, small = check_shrinks(model)
+    assert small.get_layer("encoder").units == small.get_layer("decoder").units == plan["encoder/units"].sum() == 7
 
 
 def test_steps_skipped_for_another_value_than_zero_keep_their_channels():

@@ -7,6 +7,7 @@ with the number of channels.
 """
 
 import enum
+import functools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -226,13 +227,13 @@ class Visit:
             return factor
         first = factor
         for axis in others:
-            first = Factor(*(v.take([0], axis) for v in (first.labels, first.masked, first.now)))
+            first = first.map_entries(functools.partial(np.take, indices=[0], axis=axis))
         self.join(factor.labels, np.broadcast_to(first.labels, factor.labels.shape))
-        agree = [
-            np.where((v == w).all(tuple(others), keepdims=True), w, math.nan)
-            for v, w in ((factor.masked, first.masked), (factor.now, first.now))
-        ]
-        return Factor(first.labels, *agree)
+
+        def agreed(values: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+            return np.where((values == theirs).all(tuple(others), keepdims=True), theirs, math.nan)
+
+        return first.with_values(agreed(factor.masked, first.masked), agreed(factor.now, first.now))
 
     def frozen_axis(self, channels: Channels, axes: Iterable[int], reason: Reason) -> list[Factor]:
         """Leaves the channels along any of `axes` alone; returns the factors of the others."""

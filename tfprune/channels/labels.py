@@ -25,11 +25,14 @@ class Factor:
         labels: int array, of the tensor's rank.
         masked: the value of an entry while its channel is masked, whatever the model's input; NaN: not known.
         now: the value of an entry with the weights as they are; NaN: depends on the input.
+        alike: whether the entries are copies of one another, so that any one of them says it all (Keras spreads the
+            masks of padded steps over channels in this way).
     """
 
     labels: np.ndarray
     masked: np.ndarray
     now: np.ndarray
+    alike: bool = False
 
     @property
     def axes(self) -> tuple[int, ...]:
@@ -38,7 +41,15 @@ class Factor:
 
     def map(self, move: Callable[[np.ndarray], np.ndarray]) -> "Factor":
         """Moves labels and values alike, for operations that only move entries about."""
-        return Factor(move(self.labels), move(self.masked), move(self.now)).compact()
+        return self.map_entries(move).compact()
+
+    def map_entries(self, move: Callable[[np.ndarray], np.ndarray]) -> "Factor":
+        """The same, written out as it comes."""
+        return Factor(move(self.labels), move(self.masked), move(self.now), self.alike)
+
+    def with_values(self, masked: np.ndarray, now: np.ndarray) -> "Factor":
+        """The same labels with other values."""
+        return Factor(self.labels, masked, now, self.alike)
 
     def compact(self) -> "Factor":
         """The same with every axis along which nothing varies cut to size 1."""
@@ -46,7 +57,7 @@ class Factor:
         for axis in range(labels.ndim):
             if labels.shape[axis] > 1 and all(_is_uniform(values, axis) for values in (labels, masked, now)):
                 labels, masked, now = (values.take([0], axis) for values in (labels, masked, now))
-        return Factor(labels, masked, now)
+        return Factor(labels, masked, now, self.alike)
 
     def aligned(self, rank: int) -> "Factor":
         """The same with leading axes of size 1, as broadcasting would add them."""

@@ -96,7 +96,17 @@ def _met(
     masked, now = values
     if np.isinf(masked).any():
         visit.freeze(labels, Reason.NOT_FINITE)
-    return Factor(labels, masked, np.where(np.isfinite(now), now, math.nan))
+    alike = all(
+        _is_alike(operand, labels.shape) if partner is None else partner.alike
+        for partner, operand in zip(partners, operands)
+    )
+    return Factor(labels, masked, np.where(np.isfinite(now), now, math.nan), alike)
+
+
+def _is_alike(operand: Channels, shape: tuple[int, ...]) -> bool:
+    """Whether an operand has a single entry along every axis where labels of this compact shape vary."""
+    padded = (*(1 for _ in shape), *operand.shape)[-len(shape) :]
+    return all(theirs == 1 or ours == 1 for ours, theirs in zip(shape, padded))
 
 
 def _constant(operand: Channels, rank: int) -> np.ndarray:

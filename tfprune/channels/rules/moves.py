@@ -1,6 +1,8 @@
 """Layers and operations that only move entries about: what they do is done to the labels."""
 
+import functools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,7 +26,7 @@ def moved(
     if any(part is None for part in parts):
         visit.freeze(factor, Reason.OPEN_SIZE)
         return None
-    return Factor(*parts).compact()  # type: ignore[arg-type]
+    return Factor(parts[0], parts[1], parts[2], factor.alike).compact()  # type: ignore[arg-type]
 
 
 def reshaped(visit: Visit, source: Channels, index: int = 0) -> Channels:
@@ -181,6 +183,7 @@ def _placed(factor: Factor, sizes: Sequence[int | None], index: int, axis: int) 
         np.pad(factor.labels, width),
         np.pad(factor.masked, width, constant_values=math.nan),
         np.pad(factor.now, width, constant_values=math.nan),
+        factor.alike,
     )
 
 
@@ -195,6 +198,7 @@ def _merged_lists(factors: list[Factor]) -> list[Factor]:
                     np.where(own, factor.labels, other.labels),
                     np.where(own, factor.masked, other.masked),
                     np.where(own, factor.now, other.now),
+                    factor.alike and other.alike,
                 )
                 break
         else:
@@ -216,14 +220,14 @@ def _shared(visit: Visit, parts: list[Channels], axis: int) -> list[Factor]:
             for other in partners:
                 visit.join(factor.labels, other[0].labels)
             if index == 0:
-                same = [
+                masked, now = (
                     np.where(np.all([v == w for w in others], axis=0), v, math.nan)
                     for v, others in (
                         (factor.masked, [f[0].masked for f in partners]),
                         (factor.now, [f[0].now for f in partners]),
                     )
-                ]
-                passing.append(Factor(factor.labels, *same))
+                )
+                passing.append(Factor(factor.labels, masked, now))
     return passing
 
 
@@ -258,8 +262,7 @@ def part(visit: Visit, axis: int, positions: np.ndarray, index: int = 0, drop: b
 
     source = visit.input
     factors = [
-        Factor(*(expand(v, source.shape, [axis]) for v in (f.labels, f.masked, f.now))) if axis in f.axes else f
-        for f in source.factors
+        f.map_entries(lambda v: expand(v, source.shape, [axis])) if axis in f.axes else f for f in source.factors
     ]
     visit.unheard(source.labels())
     return visit.result((f.map(move) for f in factors), index)
@@ -370,7 +373,7 @@ def get_item_operation(visit: Visit) -> Channels:
     factors: list[Factor] = []
     visit.unheard(visit.input.labels())
     for factor in visit.input.factors:
-        full = Factor(*(expand(v, visit.input.shape, factor.axes) for v in (factor.labels, factor.masked, factor.now)))
+        full = factor.map_entries(functools.partial(expand, shape=visit.input.shape, axes=factor.axes))
         index: list[Any] = []
         axis = 0
         for key in keys:
@@ -379,7 +382,7 @@ def get_item_operation(visit: Visit) -> Channels:
             index.append((0 if isinstance(key, (int, np.integer)) else slice(None)) if alike else key)
             axis += key is not None
         place = tuple(index)
-        factors.append(Factor(full.labels[place], full.masked[place], full.now[place]))
+        factors.append(full.map_entries(operator.itemgetter(place)))
     return visit.result(factors)
 
 

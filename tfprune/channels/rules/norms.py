@@ -1,7 +1,6 @@
 """Normalisation: per channel it follows its channels; over channels it changes when one goes."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -38,9 +37,8 @@ def _normalised(visit: Visit, line: Line) -> Line:
     deviation = np.sqrt(visit.values.vector(layer.moving_variance, size) + layer.epsilon)
     with np.errstate(invalid="ignore"):
         now = np.where(gamma == 0, beta, gamma * (line.now - mean) / deviation + beta)
-        # Without gamma a masked channel is a constant, not zero: its moving average is not masked.
-        masked = np.zeros(size) if layer.gamma is not None else (line.masked - mean) / deviation
-    return line.with_values(masked, now)
+    # Without gamma a masked channel is some constant: its moving average is not masked.
+    return line.with_values(0.0 if layer.gamma is not None else math.nan, now)
 
 
 def _scale(visit: Visit, line: Line, axis: int) -> None:
@@ -51,16 +49,7 @@ def _scale(visit: Visit, line: Line, axis: int) -> None:
 @layer_rule(layers.LayerNormalization)
 def layer_normalization(visit: Visit) -> Channels:
     """Mean and variance over its axes; channels along others pass."""
-    return _over_axes(visit, visit.layer.axis, [visit.layer.gamma, visit.layer.beta])
-
-
-@layer_rule(getattr(layers, "RMSNormalization", None))
-def rms_normalization(visit: Visit) -> Channels:
-    """The mean square over its axes."""
-    return _over_axes(visit, visit.layer.axis, [visit.layer.scale])
-
-
-def _over_axes(visit: Visit, axis: int | Sequence[int], weights: Sequence[Any]) -> Channels:
+    axis, weights = visit.layer.axis, [visit.layer.gamma, visit.layer.beta]
     axes = [visit.input.axis(a) for a in ([axis] if isinstance(axis, int) else axis)]
     if not visit.approximate:
         return visit.result(mixed(visit, visit.input, axes, Reason.NORMALIZED))
@@ -75,6 +64,34 @@ def _over_axes(visit: Visit, axis: int | Sequence[int], weights: Sequence[Any]) 
             visit.trace.approximate.append((line.labels, Frozen(Reason.NORMALIZED, visit.path)))
             factors.append(visit.along(place, line.with_values(0.0 if weights[0] is not None else math.nan, math.nan)))
     return visit.result([*factors, *(forget(factor) for factor in remaining)])
+
+
+def _resize_rms(layer: Any, config: dict[str, Any], new: Resized) -> None:
+    config["epsilon"] = layer.epsilon * math.prod(layer.scale.shape) / math.prod(new.size(layer.scale))
+
+
+def _rescale_rms(old: Any, layer: Any, new: Resized) -> None:
+    """The mean is now over fewer entries of the same sum: the weight and epsilon make up for it."""
+    ratio = math.prod(old.scale.shape) / math.prod(layer.scale.shape)
+    if ratio != 1:
+        layer.scale.assign(layer.scale * math.sqrt(ratio))
+
+
+@layer_rule(getattr(layers, "RMSNormalization", None), resize=_resize_rms, adjust=_rescale_rms)
+def rms_normalization(visit: Visit) -> Channels:
+    """Division by the root of the mean square over its axes, to whose sum zeros add nothing."""
+    axes = visit.layer.axis if isinstance(visit.layer.axis, (list, tuple)) else [visit.layer.axis]
+    factors: list[Factor] = []
+    remaining = visit.input
+    for position, axis in enumerate(axes):
+        lines, rest = visit.take(remaining, axis)
+        remaining = Channels(visit.input.shape, tuple(rest))
+        for line in lines:
+            visit.demand_zero(line.labels, line.masked, line.now, Reason.NORMALIZED)
+            visit.use(Role.SCALE, visit.layer.scale, position, line)
+            quiet = (line.now == 0) | visit.values.is_zero(visit.layer.scale, position)
+            factors.append(visit.along(axis, line.with_values(0.0, np.where(quiet, 0.0, math.nan))))
+    return visit.result([*factors, *(forget(factor) for factor in remaining.factors)])
 
 
 def _resize_groups(layer: Any, config: dict[str, Any], new: Resized) -> None:

@@ -19,7 +19,7 @@ _UNARY = [
     *("Round", "Sign", "Signbit", "Sin", "Sinc", "Sinh", "Square", "Tan", "Tanh", "Trunc", "Real", "Fabs", "Clip"),
     *("Relu", "Relu6", "Sigmoid", "SparseSigmoid", "Softplus", "Softsign", "SoftShrink", "SparsePlus", "Silu"),
     *("Squareplus", "LogSigmoid", "LeakyRelu", "HardSigmoid", "HardSilu", "Elu", "Selu", "Gelu", "Celu", "TanhShrink"),
-    *("HardTanh", "HardShrink", "Threshold", "Erf", "Erfc", "Log1p", "OnesLike", "ZerosLike"),
+    *("HardTanh", "HardShrink", "Threshold", "Erf", "Erfc", "Log1p"),
     # Not finite, or not smooth enough to stay finite in training, at or near zero: looked at by running them.
     *("Log", "Log2", "Log10", "Sqrt", "Rsqrt", "Reciprocal", "Arccos", "Arccosh", "Erfinv"),
 ]
@@ -38,6 +38,14 @@ def entrywise(visit: Visit) -> Channels:
             continue
         factors.append(map_values(visit, factor, visit.layer.call))
     return visit.result(factors)
+
+
+@operation_rule("OnesLike", "ZerosLike")
+def filled(visit: Visit) -> Channels:
+    """As many entries, all of them one number."""
+    value = float(type(visit.layer).__name__ == "OnesLike")
+    full = (np.full(factor.labels.shape, value) for factor in visit.input.factors)
+    return visit.result(Factor(f.labels, v, v, alike=True) for f, v in zip(visit.input.factors, full))
 
 
 @operation_rule("Cast", "SaturateCast", "StopGradient", "Copy", "ConvertToTensor")
@@ -59,6 +67,7 @@ def softmax(visit: Visit) -> Channels:
 
 
 _ADDITIVE = {"Sum", "CountNonzero", "Nansum", "Any"}
+_ANY_OF_ALIKE = {"Any", "All", "Max", "Min", "Amax", "Amin", "Mean", "Median"}
 _STEADY = {"Mean", "Max", "Min", "Amax", "Amin", "Median"}
 
 
@@ -73,11 +82,15 @@ def reduction(visit: Visit) -> Channels:
     axis = getattr(op, "axis", None)
     places = range(source.rank) if axis is None else np.atleast_1d(axis)
     reduced = {source.axis(int(a)) for a in places}
+    idle = name in _ANY_OF_ALIKE
     additive = name in _ADDITIVE or (name == "Norm" and getattr(op, "ord", None) in (None, 2, "fro", 1))
     keepdims = bool(getattr(op, "keepdims", False))
     factors: list[Factor] = []
     for factor in source.factors:
         crossed = set(factor.axes) & reduced
+        if crossed == set(factor.axes) and factor.alike and idle:
+            visit.unheard(factor.labels.ravel())
+            continue
         if crossed and additive and crossed == set(factor.axes):
             visit.demand_zero(factor.labels, factor.masked, factor.now, Reason.MIXED)
             continue
@@ -152,4 +165,4 @@ def _padded(visit: Visit, factor: Factor, axis: int, before: int, after: int, va
     values = [np.pad(v, sides, constant_values=value) for v in (line.masked, line.now)]
     shape = [1] * factor.labels.ndim
     shape[axis] = len(merged)
-    return Factor(*(v.reshape(shape) for v in (merged, *values)))
+    return Factor(merged.reshape(shape), values[0].reshape(shape), values[1].reshape(shape))
