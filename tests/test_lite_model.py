@@ -84,7 +84,9 @@ def test_a_write_that_fails_leaves_the_old_file_whole(lite, tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (lite.size // 2, limits[1]))  # as on a full disk
     try:
-        with pytest.raises(PruningError, match="Cannot save to .*model.tflite': File too large. Nothing was changed"):
+        with pytest.raises(
+            PruningError, match="Cannot write .*model.tflite': File too large. The old file, if any, is whole"
+        ):
             lite.save(target)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -94,7 +96,7 @@ def test_a_write_that_fails_leaves_the_old_file_whole(lite, tmp_path):
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder that takes no files")
 def test_saving_into_a_folder_that_takes_no_files_is_refused(lite):
-    with pytest.raises(PruningError, match="Cannot save to '/proc/model.tflite': .*Nothing was changed"):
+    with pytest.raises(PruningError, match="Cannot write '/proc/model.tflite': "):
         lite.save("/proc/model.tflite")
 
 
@@ -104,7 +106,7 @@ def test_saving_into_a_folder_without_permission_is_refused(lite, tmp_path):
     old.write_bytes(b"old")
     tmp_path.chmod(0o500)
     try:
-        with pytest.raises(PruningError, match="Permission denied. Nothing was changed"):
+        with pytest.raises(PruningError, match="Permission denied. The old file, if any, is whole"):
             lite.save(old)
         assert old.read_bytes() == b"old"
     finally:

@@ -1,6 +1,5 @@
 """A converted model: its bytes, saved, loaded, and run on ordinary float arrays."""
 
-import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfprune.errors import ConversionError, PruningError, listing, nearest
+from tfprune.files import replacing
 from tfprune.lite import flatbuffer
 from tfprune.lite.inspect import End, Inspection, ends, gzip_size, inspect
 from tfprune.lite.reasons import reason_of
@@ -77,25 +77,14 @@ class LiteModel:
             PruningError: The folder does not exist or is not writable, or the path is a folder.
         """
         target = Path(path)
-        folder = target.parent
         if target.is_dir():
             raise PruningError(
-                f"Cannot save to '{target}': it is a folder. Give a file in it, '{target / 'model.tflite'}'."
+                f"Cannot write '{target}': it is a folder. Give a file in it, '{target / 'model.tflite'}'."
             )
-        if not folder.is_dir():
-            raise PruningError(f"Cannot save to '{target}': there is no folder '{folder}'. Make it first.")
-        part = folder / f".{target.name[:100]}.{os.getpid()}.part"
-        try:
+        if not target.parent.is_dir():
+            raise PruningError(f"Cannot write '{target}': there is no folder '{target.parent}'. Make it first.")
+        with replacing(target) as part:
             part.write_bytes(self.content)
-            part.replace(target)
-        except OSError as error:
-            raise PruningError(
-                f"Cannot save to '{target}': {error.strerror or error}. Nothing was changed; choose a folder that "
-                "can be written to and has room."
-            ) from error
-        finally:
-            with contextlib.suppress(OSError):  # there is nothing to remove when the part has become the file
-                part.unlink()
         return target
 
     @property
