@@ -158,6 +158,11 @@ def test_register_rule_refuses_what_is_no_class_or_function():
         register_rule(Double, 3)
 
 
+def test_layers_that_keras_applications_keeps_to_itself_are_found():
+    known = {cls.__name__ for cls in registry._LAYERS}
+    assert {"LayerScale", "StochasticDepth", "CustomScaleLayer"} <= known
+
+
 def test_every_operation_rule_names_an_operation_of_keras():
     # Rules of operations go by the names of Keras' private classes: fails when one is renamed. A few of them are
     # younger than the oldest Keras that is supported.

@@ -10,7 +10,7 @@ import numpy as np
 from tfprune.channels.graph import Visit
 from tfprune.channels.labels import KEPT, Channels, Factor, Line
 from tfprune.channels.reasons import Reason
-from tfprune.channels.rules.registry import Resized, fresh_operation, layer_rule, operation_rule
+from tfprune.channels.rules.registry import Resized, fresh_operation, layer_of_applications, layer_rule, operation_rule
 from tfprune.channels.rules.weighted import letter_axes
 
 layers = keras.layers
@@ -180,14 +180,7 @@ layer_rule(layers.Maximum)(_merge_rule(_largest))
 layer_rule(layers.Minimum)(_merge_rule(_smallest))
 
 
-def _scale_class() -> Any:
-    # InceptionResNetV2's own layer is not exported by Keras; the model that holds it is.
-    from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
-
-    return CustomScaleLayer
-
-
-@layer_rule(_scale_class())
+@layer_rule(layer_of_applications("inception_resnet_v2", "CustomScaleLayer"))
 def scaled_sum(visit: Visit) -> Channels:
     """x[0] + scale * x[1]."""
     return merged(visit, visit.inputs, lambda x, y: x + y * visit.layer.scale)

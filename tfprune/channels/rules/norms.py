@@ -10,7 +10,7 @@ from tfprune.channels.graph import Role, Visit
 from tfprune.channels.labels import Channels, Factor, Line
 from tfprune.channels.reasons import Frozen, Reason
 from tfprune.channels.rules.activation import forget, mixed
-from tfprune.channels.rules.registry import Resized, layer_rule
+from tfprune.channels.rules.registry import Resized, layer_of_applications, layer_rule
 
 layers = keras.layers
 
@@ -162,18 +162,11 @@ def prelu(visit: Visit) -> Channels:
     )
 
 
-def _layer_scale() -> Any:
-    # ConvNeXt's own layers are not exported by Keras; models that hold them are.
-    from keras.src.applications import convnext
-
-    return convnext
-
-
 def _resize_layer_scale(layer: Any, config: dict[str, Any], new: Resized) -> None:
     config["projection_dim"] = new.size(layer.gamma)[0]
 
 
-@layer_rule(_layer_scale().LayerScale, resize=_resize_layer_scale)
+@layer_rule(layer_of_applications("convnext", "LayerScale"), resize=_resize_layer_scale)
 def layer_scale(visit: Visit) -> Channels:
     """A factor per channel."""
     gamma = visit.layer.gamma
@@ -187,7 +180,7 @@ def layer_scale(visit: Visit) -> Channels:
     return visit.result(factors)
 
 
-@layer_rule(_layer_scale().StochasticDepth)
+@layer_rule(layer_of_applications("convnext", "StochasticDepth"))
 def stochastic_depth(visit: Visit) -> Channels:
     """Acts in training only."""
     return visit.result(visit.input.factors)

@@ -1,0 +1,28 @@
+"""One network of every family of keras.applications; benchmarks/applications_table.py runs all of them."""
+
+import keras
+import pytest
+from channel_checks import check_shrinks, randomise
+
+from tfprune.channels import channel_groups
+
+SMALL = {"MobileNet": {"alpha": 0.25}, "MobileNetV2": {"alpha": 0.35}, "MobileNetV3Small": {"minimalistic": True}}
+OTHERS = (
+    *("ConvNeXtTiny", "DenseNet121", "EfficientNetB0", "EfficientNetV2B0", "InceptionResNetV2", "InceptionV3"),
+    *("NASNetMobile", "ResNet50", "ResNet50V2", "VGG16", "Xception"),
+)
+LARGER_INPUT = {"InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71}
+NETWORKS = [*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_shrinks_to_an_equal_one_and_only_its_outputs_stay(name):
+    size = LARGER_INPUT.get(name, 32)
+    make = getattr(keras.applications, name)
+    model = make(
+        weights=None, classes=10, input_shape=(size, size, 3), classifier_activation=None, **SMALL.get(name, {})
+    )
+    groups = channel_groups(randomise(model))
+    reasons = {group.frozen.reason.name for group in groups.values() if group.frozen}
+    assert reasons == {"MODEL_OUTPUT"} | ({"NORMALIZED"} if name.startswith("ConvNeXt") else set())
+    check_shrinks(model)
