@@ -146,7 +146,7 @@ def test_a_criterion_of_ones_own():
 
 
 def test_unknown_names_tell_the_nearest():
-    with pytest.raises(PruningError, match=r"no criterion 'magnitud'. Did you mean 'magnitude'\?"):
+    with pytest.raises(PruningError, match=r"no criterion 'magnitud'. Did you mean 'magnitude'"):
         criteria.get("magnitud")
 
 

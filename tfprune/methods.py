@@ -28,12 +28,14 @@ class BoundMethod:
 
     Attributes:
         weights: Every weight that the masks cover.
+        extras: What a pass over data gathered for the criterion, by the key of the weight.
         units: What the method removes, for messages: `"entries"`, `"channels"`.
     """
 
     def __init__(self, method: "Method", weights: list[PrunableWeight]):
         self.method = method
         self.weights = weights
+        self.extras: Mapping[str, Mapping[str, Any]] = {}
 
     def decide(self, amount: float, kept: Mapping[str, np.ndarray] | None = None) -> Masks:
         """The masks (True = kept) at an amount.
@@ -150,7 +152,8 @@ class BoundWeightMethod(BoundMethod):
         pattern, criterion = self.method.pattern, self.method.criterion
         entries, units, gone = {}, {}, {}
         for weight in self.weights:
-            scores = criteria.score(criterion, snapshot(weight.variable), Context(weight.key))
+            context = Context(weight.key, self.extras.get(weight.key, {}))
+            scores = criteria.score(criterion, snapshot(weight.variable), context)
             entries[weight.key] = scores
             units[weight.key] = pattern.unit_scores(scores, criterion, weight.input_axis)
             if kept is not None and not kept[weight.key].all():

@@ -10,6 +10,7 @@ from tfprune.masks import apply_masks, get_masks
 from tfprune.models import as_array, check_model, clone_with_weights
 from tfprune.reconstruct import check_way, warn_of_skipped
 from tfprune.reconstruct import reconstruct as repair
+from tfprune.statistics import inform
 
 
 def prune(model: keras.Model, method: Any, data: Any = None, reconstruct: Any = None) -> keras.Model:
@@ -21,7 +22,8 @@ def prune(model: keras.Model, method: Any, data: Any = None, reconstruct: Any = 
     Args:
         model: A built Keras 3 model; it is left as it is.
         method: `Percentile(0.8)`, `Threshold(0.05)`, ..., its config, or a sparsity.
-        data: Inputs (some hundreds, no labels) for `reconstruct`; anything that `fit` takes. Defaults to None.
+        data: Anything that `fit` takes, for a criterion that needs data (`(x, y)` where it needs a loss) and for
+            `reconstruct` (some hundreds of inputs, no labels). Defaults to None.
         reconstruct: Repair of what is left, see `tfprune.reconstruct.reconstruct`: None (default), `"batch_norm"`,
             `"least_squares"`, `"obs"` (also chooses anew which entries stay), or True: `"obs"`, for channels and
             thresholds `"least_squares"`.
@@ -37,6 +39,7 @@ def prune(model: keras.Model, method: Any, data: Any = None, reconstruct: Any = 
     way = _way(reconstruct, method, data)
     pruned = clone_with_weights(model)
     bound = method.bind(pruned)
+    inform(bound, model, data)
     before = get_masks(model)
     kept = {weight.key: before.get(weight.key, as_array(weight.variable) != 0) for weight in bound.weights}
     apply_masks(pruned, bound.decide(method.final, kept))

@@ -293,7 +293,7 @@ class Layer:
         for batch in data:
             found = [np.asarray(value, np.float64 if value.dtype.is_floating else None) for value in step(batch.inputs)]
             total = [one + other for one, other in zip(total, found)] if total else found
-        return Sums(*total[:6], int(total[6]))
+        return Sums(*total)
 
 
 @dataclass
@@ -309,7 +309,7 @@ class Sums:
     dense_sum: np.ndarray
     squares: np.ndarray
     outputs: np.ndarray
-    rows: int
+    rows: np.ndarray  # one number
 
     @property
     def mean(self) -> np.ndarray:
@@ -323,8 +323,8 @@ class Sums:
 
     def energy(self, centred: bool) -> float:
         """The mean square of the dense layer's outputs, bias apart; their variance where centred."""
-        square = float(np.sum(self.squares)) / self.rows
-        return square - float(np.sum(np.square(self.outputs / self.rows), dtype=float)) if centred else square
+        square = float(np.sum(self.squares) / self.rows)
+        return square - float(np.sum(np.square(self.outputs / self.rows))) if centred else square
 
 
 def _outer(left: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from tfprune.errors import PruningError, listing, nearest
 from tfprune.methods import BoundMethod, Masks, Method
 from tfprune.models import as_array, check_model, unwrapped, wrapped_layers
 from tfprune.prunable import amount_for, every_weight, prunable_weights
+from tfprune.statistics import inform
 
 Keep = dict[str, np.ndarray]
 
@@ -106,7 +107,9 @@ class Structured(Method):
     def channels_to_keep(self, model: keras.Model, groups: ChannelGroups, data: Any = None) -> Keep:
         """The channels of each group that stay at the final amount, for `plan_shrink(model, method)`."""
         check_model(model, "prune")
-        return BoundStructured(self, model, model, groups).keep(self.final)
+        bound = BoundStructured(self, model, model, groups)
+        inform(bound, model, data)
+        return bound.keep(self.final)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -163,7 +166,7 @@ class BoundStructured(BoundMethod):
         summed = np.zeros(group.size)
         for member in _read_members(group, criterion.reads):
             weight = as_array(self._weights[member.key].variable)
-            entries = criteria.score(criterion, weight, Context(member.key))
+            entries = criteria.score(criterion, weight, Context(member.key, self.extras.get(member.key, {})))
             summed += criterion.channels(_by_channel(weight, member), _by_channel(entries, member))
         scores = np.asarray(criterion.total(summed), float)
         return scores if kept is None else np.where(_removed(group, kept), -np.inf, scores)
