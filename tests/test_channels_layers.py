@@ -161,6 +161,20 @@ def rms_decoder():
     return randomise(keras.Model(inputs, layers.Dense(9)(layers.RMSNormalization()(x))))
 
 
+def attention_by_operation(x):
+    query, key, value = (ops.reshape(layers.Dense(8)(x), (-1, x.shape[1], 2, 4)) for _ in range(3))
+    mixed = ops.dot_product_attention(query, key, value)
+    return x + layers.Dense(x.shape[-1])(ops.reshape(mixed, (-1, x.shape[1], 8)))
+
+
+def language_model(tie):
+    table = layers.ReversibleEmbedding(9, 10, tie_weights=tie, name="table")
+    inputs = keras.Input((6,), dtype="int32")
+    x = table(inputs)
+    x = x + layers.Dense(10)(layers.Dense(12, activation="relu")(x))
+    return randomise(keras.Model(inputs, table(x, reverse=True)))
+
+
 CASES = {
     # Dense, convolutions
     "dense": vector(layers.Dense(7, activation="relu")),
@@ -183,6 +197,11 @@ CASES = {
     "separable": image(layers.SeparableConv2D(7, 3, padding="same", activation="relu")),
     "separable with multiplier": image(layers.SeparableConv2D(7, 3, depth_multiplier=2)),
     "separable 1d": sequence(layers.SeparableConv1D(7, 3)),
+    **(
+        {"reversible embedding": language_model(True), "two tables": language_model(False)}
+        if hasattr(layers, "ReversibleEmbedding")
+        else {}
+    ),
     "einsum dense": sequence(layers.EinsumDense("abc,cde->abde", (None, 2, 4)), layers.Reshape((6, 8))),
     "einsum dense with dots": sequence(layers.EinsumDense("...c,cd->...d", 7, bias_axes="d", activation="relu")),
     "einsum dense per head": sequence(
@@ -275,6 +294,7 @@ CASES = {
         lambda x: layers.Attention(score_mode="concat")([layers.Dense(6)(x), x, layers.Dense(6)(x)])
     ),
     "additive attention": sequence(lambda x: layers.AdditiveAttention()([layers.Dense(6)(x), x, layers.Dense(6)(x)])),
+    "attention by an operation": sequence(attention_by_operation),
     "attention by hand": sequence(attention_by_hand),
     "attention by einsum": sequence(attention_by_einsum),
     "mixer": sequence(mixer),

@@ -354,8 +354,8 @@ def trace_model(
         name = tensor._keras_history.operation.name if hasattr(tensor, "_keras_history") else tensor.name
         trace.freeze(channels.labels(), Reason.MODEL_OUTPUT, name)
     _tie_calls(trace)
-    _freeze_single(trace)
     trace.resolve()
+    _freeze_single(trace)
     return trace
 
 
@@ -433,7 +433,6 @@ def _tie_calls(trace: Trace) -> None:
 
 def _freeze_single(trace: Trace) -> None:
     """Leaves channels alone that are the last of an axis of some weight: without them the layer would be empty."""
-    trace.resolve()
     for use in trace.uses:
         roots = trace.partition.root[use.line.labels]
         if (roots == roots[0]).all():

@@ -10,7 +10,8 @@ import numpy as np
 from tfprune.channels.graph import Role, Visit
 from tfprune.channels.labels import Channels, Line, unvalued
 from tfprune.channels.reasons import Reason
-from tfprune.channels.rules.registry import Resized, layer_rule
+from tfprune.channels.rules.merging import contracted
+from tfprune.channels.rules.registry import Resized, fresh_operation, layer_rule, operation_rule
 from tfprune.models import children
 
 layers = keras.layers
@@ -139,6 +140,28 @@ def _results(visit: Visit, output: np.ndarray | None, heads: np.ndarray) -> list
     if len(visit.shapes) > 1:  # the scores, one map per head
         results.append(visit.result([visit.along(1, heads, 1)], 1))
     return results
+
+
+def _replay_dot_product(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], new: Resized) -> Any:
+    # Scores are divided by the root of the width, unless told otherwise: told the old one, they stay as they were.
+    names = ("query", "key", "value", "bias", "mask", "scale")
+    given = {**dict(zip(names, args)), **kwargs}
+    if given.get("scale") is None:
+        given["scale"] = 1.0 / math.sqrt(int(new.old_outputs[0][-1] or 1))
+    return fresh_operation(op)(**given)
+
+
+@operation_rule("DotProductAttention", replay=_replay_dot_product)
+def dot_product_attention(visit: Visit) -> Channels:
+    """`keras.ops.dot_product_attention` on (batch, steps, heads, width)."""
+    tensors = [visit.argument(name, position) for position, name in enumerate(("query", "key", "value"))]
+    if len({tensor.shape[2] for tensor in tensors}) > 1:
+        return visit.freeze_all(Reason.INPUT_SHAPE)[0]  # fewer heads of keys than of queries
+    for other in visit.inputs:
+        if not any(other is tensor for tensor in tensors):
+            visit.freeze(other, Reason.OTHER_AXIS)
+    letters = [dict(zip(term, range(4))) for term in ("btnh", "bsnh", "bsnd")]
+    return contracted(visit, tensors, letters, dict(zip("btnd", range(4))))
 
 
 @layer_rule(layers.Attention)

@@ -198,6 +198,32 @@ def embedding(visit: Visit) -> Channels:
     return visit.result([visit.along(-1, unvalued(labels).with_values(0.0, now))])
 
 
+@layer_rule(getattr(layers, "ReversibleEmbedding", None), resize=_resize_embedding)
+def reversible_embedding(visit: Visit) -> Channels:
+    """A table that also turns channels back into tokens, or a second table that does, of the same width."""
+    layer = visit.layer
+    labels = visit.fresh(layer.embeddings.shape[1])
+    heard = unvalued(labels)
+    factors: list[Factor] = []
+    if visit.argument("reverse", 1, False):
+        lines, rest = visit.take(visit.input)
+        if not lines:
+            visit.freeze(labels, Reason.FIXED_PARTNER)
+        for line in lines:
+            visit.join(labels, line.labels)
+            heard = line
+        factors = [forget(factor) for factor in rest]
+    else:
+        factors = [visit.along(-1, heard.with_values(0.0, math.nan))]
+    # Calls in both directions say the same about the weights, so that they can be compared.
+    visit.use(Role.OUTPUT, layer.embeddings, 1, labels)
+    if layer.tie_weights:
+        visit.use(Role.INPUT, layer.embeddings, 1, heard)
+    else:
+        visit.use(Role.INPUT, layer.reverse_embeddings, 0, heard)
+    return visit.result(factors)
+
+
 def _resize_einsum(layer: Any, config: dict[str, Any], new: Resized) -> None:
     sizes = new.outputs[0][-len(layer.partial_output_shape) :]
     config["output_shape"] = [
