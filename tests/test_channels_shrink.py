@@ -45,6 +45,15 @@ def test_names_and_structure_of_inputs_and_outputs_stay():
     assert (small.name, type(small)) == (model.name, type(model))
 
 
+def test_an_operation_at_the_output_keeps_its_name():
+    x = inputs = keras.Input((6,))
+    x = layers.Dense(8)(x)
+    outputs = ops.reshape(layers.Dense(4)(ops.concatenate([x[:, 3:], x[:, :2]], axis=-1)), (-1, 2, 2))
+    model = randomise(keras.Model(inputs, outputs))
+    small = shrink(model, plan_shrink(model, RandomChannels()))
+    assert small.output_names == model.output_names
+
+
 def test_flags_and_regularizers_stay():
     small = shrink(two_ins_two_outs(), plan_shrink(two_ins_two_outs(), RandomChannels()))
     assert not small.get_layer("side").trainable and small.get_layer("conv").trainable

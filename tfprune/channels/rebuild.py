@@ -219,8 +219,11 @@ class Rebuild:
     def _replay(self, operation: Any, node: Any, args: Any, kwargs: Any) -> Any:
         entry = find(operation)
         if entry is not None and entry.replay is not None:
-            return entry.replay(operation, args, kwargs, self.resized_for(node))
-        return fresh_operation(operation)(*args, **kwargs)
+            results = entry.replay(operation, args, kwargs, self.resized_for(node))
+        else:
+            results = fresh_operation(operation)(*args, **kwargs)
+        _rename(results, (args, kwargs), operation.name)
+        return results
 
     def copy(self, layer: Any, node: Any) -> Any:
         """The layer's copy with its new sizes; made once."""
@@ -324,6 +327,15 @@ class Rebuild:
             given = given.reshape(-1, given.shape[-1]).sum(0)  # over the places of a convolution's kernel
             bias = new_variables[id(use.operation.bias)]
             bias.assign_add(self.cut(use.operation.bias, given).astype(bias.dtype))
+
+
+def _rename(results: Any, given: Any, name: str) -> None:
+    """Gives the operation that makes `results` its old name, and those before it names that no other has."""
+    known = {id(x) for x in keras.tree.flatten(given)}
+    outputs = [x for x in keras.tree.flatten(results) if id(x) not in known]
+    nodes = nodes_in_order([x for x in keras.tree.flatten(given) if id(x) in known], outputs)
+    for count, node in enumerate(nodes, start=1):
+        node.operation.name = name if count == len(nodes) else f"{name}_{count}"
 
 
 def _cleaned(config: Any, resized: bool) -> Any:
