@@ -53,6 +53,21 @@ def test_the_readme_has_exactly_two_set_up_commands():
     assert commands == ["pip install -e '.[demo]' && tfprune demo", "pip install -e '.[test]' && pytest"]
 
 
+def test_the_readmes_comparison_with_tfmot_is_what_the_benchmark_wrote():
+    report = json.loads((ROOT / "docs" / "benchmarks" / "fashion_mnist.json").read_text(encoding="utf-8"))[0]
+    by_tool = {(row["tool"], row["target"]): row for row in report["rows"]}
+    lines = re.search(r"<!-- tfmot -->\n(.*?)<!-- /tfmot -->", README, re.S)[1].splitlines()[2:]
+    expected = []
+    for target in sorted({target for tool, target in by_tool if tool == "tfmot"}):
+        ours, theirs = by_tool["tfprune", target], by_tool["tfmot", target]
+        expected.append(
+            f"| {target:.0%} | {ours['accuracy']:.2f}% | {theirs['accuracy']:.2f}% | {ours['int8_gzip']:,d} bytes |"
+        )
+    assert lines == expected
+    dense = by_tool["dense", 0.0]
+    assert f"{dense['accuracy']:.2f} % on Fashion-MNIST, {dense['int8_gzip']:,d} bytes" in README
+
+
 @pytest.mark.parametrize("page", [README, GUIDE], ids=["README", "guide"])
 def test_a_page_names_every_subcommand(page):
     assert all(re.search(rf"\b{name}\b", page) for name in COMMANDS)
