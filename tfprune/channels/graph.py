@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from tfprune.channels.labels import KEPT, Channels, Factor, Line, Partition, expand, unvalued
+from tfprune.channels.labels import KEPT, Channels, Factor, Line, Partition, unvalued
 from tfprune.channels.reasons import Frozen, Reason
 from tfprune.channels.values import Values
 from tfprune.errors import PruningError
@@ -97,27 +97,29 @@ class Trace:
         along one of them are joined: along the one that leaves more channels to choose from, the last one in a tie.
         """
         self.partition = Partition(self.size)
-        for left, right in self.pairs:
+        if self.pairs:
+            left, right = (np.concatenate(side) for side in zip(*self.pairs))
             self.partition.join(left, right)
-        several = [(f, visit.path) for visit in self.visits for f in visit.factors() if len(f.axes) > 1]
-        factors = {id(factor): factor for factor, _ in several}
-        owners = {id(factor): path for factor, path in several}
+        several = {id(f): (f, visit.path) for visit in self.visits for f in visit.factors() if len(f.axes) > 1}
         changed = True
-        while changed:
-            changed = False
-            for factor in factors.values():
-                roots = self.partition.root[factor.labels]
-                axes = [axis for axis in factor.axes if not _uniform(roots, axis)]
-                if len(axes) > 1:
-                    kept = max(axes, key=lambda axis: (_distinct_after_tie(roots, axis), axis))
-                    first = roots
-                    for axis in axes:
-                        if axis != kept:
-                            first = first.take([0], axis)
-                    left, right = roots.ravel(), np.broadcast_to(first, roots.shape).ravel()
-                    fixed = (left == KEPT) != (right == KEPT)
-                    self.freeze(np.where(left == KEPT, right, left)[fixed], Reason.FIXED_PARTNER, owners[id(factor)])
-                    changed |= self.partition.join(left[~fixed], right[~fixed])
+        while changed:  # joining in one tensor may leave another with half a slice joined
+            changed = any(self._join_slices(factor, path) for factor, path in several.values())
+
+    def _join_slices(self, factor: Factor, path: str) -> bool:
+        """Joins slices until the sets of a factor vary along one axis only; whether that changed anything."""
+        roots = self.partition.root[factor.labels]
+        axes = [axis for axis in factor.axes if not _uniform(roots, axis)]
+        if len(axes) < 2:
+            return False
+        chosen = max(axes, key=lambda axis: (_distinct_after_tie(roots, axis), axis))
+        first = roots
+        for axis in axes:
+            if axis != chosen:
+                first = first.take([0], axis)
+        left, right = roots.ravel(), np.broadcast_to(first, roots.shape).ravel()
+        fixed = (left == KEPT) != (right == KEPT)
+        self.freeze(np.where(left == KEPT, right, left)[fixed], Reason.FIXED_PARTNER, path)
+        return self.partition.join(left[~fixed], right[~fixed])
 
     def times_called(self, operation: Any) -> int:
         """How many calls of a layer there are in the whole model."""
@@ -447,6 +449,3 @@ def _distinct_after_tie(roots: np.ndarray, axis: int) -> int:
     """How many sets are left when all entries at one index of `axis` are joined."""
     others = tuple(other for other in range(roots.ndim) if other != axis)
     return len(np.unique(roots.min(axis=others)))
-
-
-__all__ = ["Block", "Role", "Rule", "Trace", "Use", "Visit", "expand", "tie", "trace_model"]
