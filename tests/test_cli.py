@@ -26,7 +26,7 @@ def workplace(tmp_path_factory):
             keras.Input((8, 8, 1)),
             keras.layers.Flatten(),
             keras.layers.Dense(16, "relu", name="dense"),
-            keras.layers.Dense(10),
+            keras.layers.Dense(10, name="logits"),
         ],
         name="m",
     )
