@@ -48,6 +48,7 @@ ORDER = [
     "compensation",
     "reconstruct",
     "oneshot",
+    "sensitivity",
     "summary",
     "lite",
     "search",

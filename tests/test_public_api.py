@@ -27,7 +27,7 @@ NAMES = {
     "after": ["strip_masks", "get_masks", "apply_masks"],
     "channels": ["channel_groups", "plan_shrink", "ShrinkPlan", "shrink", "certify"],
     "deploy": ["quantize_aware", "convert", "LiteModel", "verify", "benchmark"],
-    "judge": ["summary"],
+    "judge": ["summary", "sensitivity"],
     "interop": ["from_tfmot"],
     "errors": ["PruningError", "ConversionError"],
     "package": ["__version__"],

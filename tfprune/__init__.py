@@ -11,7 +11,7 @@ The public names, in the order of their use:
     after       strip_masks, get_masks, apply_masks
     channels    channel_groups, plan_shrink, ShrinkPlan, shrink, certify
     deploy      quantize_aware, convert, LiteModel, verify, benchmark
-    judge       summary
+    judge       summary, sensitivity
     interop     from_tfmot
     errors      PruningError, ConversionError
 """
@@ -35,6 +35,7 @@ from tfprune.methods import Percentile, Threshold
 from tfprune.oneshot import prune
 from tfprune.patterns import Block, Element, NofM
 from tfprune.schedules import Constant, Cosine, Exponential, Linear, OneShot, Piecewise, Polynomial
+from tfprune.sensitivity import sensitivity
 from tfprune.strip import strip_masks
 from tfprune.structured import Structured
 from tfprune.summary import summary
@@ -77,6 +78,7 @@ __all__ = [
     "plan_shrink",
     "prune",
     "quantize_aware",
+    "sensitivity",
     "shrink",
     "strip_masks",
     "summary",
