@@ -88,8 +88,8 @@ class Accuracies(Report):
 
     def notes(self) -> list[str]:
         return [
-            f"Seeds {self.seeds}; Structured({METHOD}); {DENSE_EPOCHS} epochs dense, {PRUNING_EPOCHS} with channels "
-            f"fading out, {TUNING_EPOCHS} fine-tuning the small network; batches of {BATCH}; Adam {RATE}, "
+            f"Seeds {self.seeds}; Structured({METHOD}); {DENSE_EPOCHS} epochs dense and one at the low "
+            f"rate, {PRUNING_EPOCHS} with channels fading out, {TUNING_EPOCHS} fine-tuning the small network; batches of {BATCH}; Adam {RATE}, "
             f"then {TUNING_RATE}.",
             versions(),
         ]
@@ -112,6 +112,8 @@ def accuracy(seeds: Sequence[int], samples: int | None) -> Accuracies:
         keras.utils.set_random_seed(seed)
         dense = network()
         dense.fit(x, y, batch_size=BATCH, epochs=DENSE_EPOCHS, verbose=0)
+        dense.optimizer.learning_rate = TUNING_RATE  # a last epoch at the low rate, so that the start is no accident
+        dense.fit(x, y, batch_size=BATCH, epochs=1, verbose=0)
         whole = tfprune.summary(dense)
         run: dict[str, dict[str, float]] = {}
 
@@ -142,10 +144,11 @@ def accuracy(seeds: Sequence[int], samples: int | None) -> Accuracies:
             if criterion == "l2":
                 architecture = small
         scratch = compiled(keras.models.clone_model(architecture), RATE)
-        scratch.fit(x, y, batch_size=BATCH, epochs=DENSE_EPOCHS + PRUNING_EPOCHS, verbose=0)
+        scratch.fit(x, y, batch_size=BATCH, epochs=DENSE_EPOCHS + 1 + PRUNING_EPOCHS, verbose=0)
         scratch.optimizer.learning_rate = TUNING_RATE
         scratch.fit(x, y, batch_size=BATCH, epochs=TUNING_EPOCHS, verbose=0)
         record("same small network from scratch", scratch)
+        dense.optimizer.learning_rate = RATE
         dense.fit(x, y, batch_size=BATCH, epochs=PRUNING_EPOCHS, verbose=0)
         dense.optimizer.learning_rate = TUNING_RATE
         dense.fit(x, y, batch_size=BATCH, epochs=TUNING_EPOCHS, verbose=0)
