@@ -88,9 +88,9 @@ class Accuracies(Report):
 
     def notes(self) -> list[str]:
         return [
-            f"Seeds {self.seeds}; Structured({METHOD}); {DENSE_EPOCHS} epochs dense and one at the low "
-            f"rate, {PRUNING_EPOCHS} with channels fading out, {TUNING_EPOCHS} fine-tuning the small network; batches of {BATCH}; Adam {RATE}, "
-            f"then {TUNING_RATE}.",
+            f"Seeds {self.seeds}; Structured({METHOD}); {DENSE_EPOCHS} epochs dense and one at the low rate, "
+            f"{PRUNING_EPOCHS} with channels fading out, {TUNING_EPOCHS} fine-tuning the small network; batches of "
+            f"{BATCH}; Adam {RATE}, then {TUNING_RATE}.",
             versions(),
         ]
 
