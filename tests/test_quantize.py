@@ -210,8 +210,9 @@ def test_heads_of_the_file_answer_within_a_step(network):
         assert difference.max() < steps + 0.01, name
 
 
-def test_heads_with_kernels_only_answer_to_the_bit(network):
-    exact = {"conv", "conv_dilated", "conv_grouped", "depthwise", "depthwise_norm", "dense", "einsum", "residual"}
+def test_heads_of_the_file_answer_to_the_bit(network):
+    exact = {"conv", "conv_dilated", "conv_grouped", "conv_norm", "depthwise", "depthwise_norm", "separable"}
+    exact |= {"dense", "einsum", "residual", "squeeze_excite", "hard_silu", "silu", "gelu", "pooled", "add", "multiply"}
     ends = {end.name: end for end in network["lite"].outputs}
     for name in exact & set(network["quantized"]):
         off = np.abs(network["lite_answers"][name] - network["quantized"][name]) > 0.5 * ends[name].scale
@@ -284,6 +285,13 @@ def test_sources_keep_ranges_of_their_own_and_share_the_widest():
     assert quantizer.range() == (-1.0, 7.0)
     quantizer(np.array([[-50.0, 50.0]], np.float32), source=None, training=True)
     assert quantizer.range() == (-1.0, 7.0)
+
+
+def test_halves_can_be_rounded_away_from_the_middle_of_the_range():
+    quantizer = FakeQuantize("fixed", sources=["a"], minimum=0.0, maximum=255.0)
+    halves = np.array([[0.5, 100.5, 200.5, 100.49]], np.float32)
+    np.testing.assert_array_equal(quantizer(halves)[0], [[1.0, 101.0, 201.0, 100.0]])
+    np.testing.assert_array_equal(quantizer(halves, halves_away_from_zero=True)[0], [[0.0, 100.0, 201.0, 100.0]])
 
 
 def test_a_tensor_that_is_always_zero_has_a_usable_range():

@@ -76,12 +76,20 @@ class FakeQuantize(keras.layers.Layer):
         self.highs = self.add_weight(name="maximum", shape=shape, initializer=_constant(6.0), trainable=learned)
         self.batches = self.add_weight(name="batches", shape=shape, initializer="zeros", trainable=False)
 
-    def call(self, inputs: Any, source: int | None = 0, training: bool | None = None) -> tuple[Any, Any]:
+    def call(
+        self,
+        inputs: Any,
+        source: int | None = 0,
+        halves_away_from_zero: bool = False,
+        training: bool | None = None,
+    ) -> tuple[Any, Any]:
         """Rounds `inputs`; while training or calibrating, first takes their extremes into the range of `source`.
 
         Args:
             inputs: Float tensor of any shape.
             source: Which range these values belong to; None when they only use the range that others set.
+            halves_away_from_zero: Whether to round the mean of two neighbouring int8 values away from zero, which is
+                the middle of the range there, as TFLite's average pooling does. Fake quantization rounds it up.
             training: Whether a training step runs.
 
         Returns:
@@ -93,6 +101,9 @@ class FakeQuantize(keras.layers.Layer):
         low, high = self._bounds()
         if self.observing:
             return inputs, self.step()
+        if halves_away_from_zero:
+            # A 512th of a step decides halves, and nothing else: means of up to 256 values are further apart.
+            inputs += tf.sign(inputs - (low + 128.0 * self.step())) * self.step() / 512.0
         return tf.quantization.fake_quant_with_min_max_vars(inputs, low, high, num_bits=8), self.step()
 
     def range(self) -> tuple[float, float]:

@@ -67,6 +67,7 @@ class Value:
         step: The step that makes it; None for an input.
         scale: That of its int8 numbers; None while it is no float, or rounded by a later step.
         rounded: Whether the FakeQuantize layer of its scale is called on it.
+        halves_away_from_zero: Whether its kernel rounds halves away from zero, where they are common.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Value:
     step: "Step | None" = None
     scale: Scale | None = None
     rounded: bool = False
+    halves_away_from_zero: bool = False
 
 
 @dataclass(eq=False)
@@ -236,7 +238,8 @@ class Program:
                 if scale not in quantizers:
                     quantizers[scale] = self._quantizer(scale)
                 source = scale.sources.index(value) if value in scale.sources else None
-                tensor, widths[scale] = quantizers[scale](tensor, source=source)
+                options = {"halves_away_from_zero": True} if value.halves_away_from_zero else {}
+                tensor, widths[scale] = quantizers[scale](tensor, source=source, **options)
             tensors[value] = tensor
 
         def fill(x: Any) -> Any:

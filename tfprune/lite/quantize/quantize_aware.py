@@ -102,8 +102,8 @@ def is_quantized(model: keras.Model) -> bool:
 def frozen(model: keras.Model) -> keras.Model:
     """The model for the converter: plain layers whose kernels are on the int8 grid, between fixed ranges.
 
-    Batch norms are folded for good. Its answers are those of `model` at inference, and its zeros those of the
-    `.tflite`.
+    Batch norms are folded for good. Its answers are those of `model` at inference (but for halves in average pooling,
+    which the `.tflite` rounds as `model` does), and its zeros those of the `.tflite`.
 
     Args:
         model: What `quantize_aware` gave, calibrated or trained.
@@ -135,6 +135,7 @@ def frozen(model: keras.Model) -> keras.Model:
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(layer, FakeQuantize):
+            kwargs.pop("halves_away_from_zero", None)  # the kernel's own doing
             results = layer(*args, **kwargs)
             scales[id(results[1])] = layer.step()
             symbols.append(results)

@@ -283,8 +283,8 @@ def activate(program: Program, value: Value, function: Any, name: str) -> Value:
         return value
     if known == "hard_sigmoid":
         return hard_sigmoid(program, value, name)
-    if known == "silu":
-        return silu(program, value, name)
+    if known in ("silu", "hard_silu"):
+        return gated(program, value, name, sigmoid if known == "silu" else hard_sigmoid)
     if isinstance(function, keras.Layer):
         layer = type(function).from_config({**function.get_config(), "name": program.unique(f"{name}_{function.name}")})
     else:
@@ -305,7 +305,6 @@ OPERATORS: dict[str, str | Fixed] = {
     "tanh": TANH,
     "softmax": SIGMOID,
     "log_softmax": LOG_SOFTMAX,
-    "hard_silu": OWN,
     "gelu": OWN,
     "leaky_relu": OWN,
     "exponential": OWN,
@@ -319,11 +318,20 @@ def hard_sigmoid(program: Program, value: Value, name: str) -> Value:
     return program.emit(program.scaled(1 / 6, name), value, name=name, result=Fixed(0.0, 1.0))[0]
 
 
-def silu(program: Program, value: Value, name: str) -> Value:
-    """x * sigmoid(x), in two operators."""
-    sigmoid = layers.Activation("sigmoid", name=program.unique(f"{name}_sigmoid"))
-    (gate,) = program.emit(sigmoid, value, name=name, result=SIGMOID)
-    return program.emit(layers.Multiply(name=program.unique(f"{name}_gated")), [value, gate], name=name)[0]
+def sigmoid(program: Program, value: Value, name: str) -> Value:
+    """One operator, on the scale that TFLite prescribes."""
+    layer = layers.Activation("sigmoid", name=program.unique(f"{name}_sigmoid"))
+    return program.emit(layer, value, name=name, result=SIGMOID)[0]
+
+
+def gated(program: Program, value: Value, name: str, gate: Callable[[Program, Value, str], Value]) -> Value:
+    """x * gate(x), the product as an operator of its own.
+
+    TFLite has a HARD_SWISH operator too, but its int8 kernel is a step off in 1 % of its results, and it is none of
+    XNNPACK's: three operators of XNNPACK were five times as fast as one that stands between them.
+    """
+    product = layers.Multiply(name=program.unique(f"{name}_gated"))
+    return program.emit(product, [value, gate(program, value, name)], name=name)[0]
 
 
 @rule(layers.Activation)
@@ -464,9 +472,11 @@ def moved(program: Program, use: Use) -> Any:
 
 @rule(layers.AveragePooling1D, layers.AveragePooling2D)
 def average_pooling(program: Program, use: Use) -> Value:
-    """TFLite's kernel keeps the scale of its input."""
+    """TFLite's kernel keeps the scale of its input, and rounds halves in a way of its own."""
     require_channels_last(use.operation)
-    return program.emit(use.operation, *use.args, name=use.name, result=SAME)[0]
+    (value,) = program.emit(use.operation, *use.args, name=use.name, result=SAME)
+    value.halves_away_from_zero = True
+    return value
 
 
 @rule(layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D)
