@@ -149,6 +149,7 @@ class Run:
         # EarlyStopping(restore_best_weights=True), listed before, has just brought back the weights and, in wrapped
         # layers, the masks of an earlier epoch.
         self._set(self._masks or {weight.key: _held(weight) for weight in self.bound.weights})
+        self.bound.forget()
         if self.done < self.schedule.end:
             reached = self.schedule(self.done) if self.done >= 0 else 0.0
             warnings.warn(

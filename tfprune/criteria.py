@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from tfprune.errors import PruningError, listing, nearest
-from tfprune.selection import pieces
+from tfprune.pieces import each_piece
 
 
 @dataclass(frozen=True)
@@ -236,17 +236,30 @@ def get(identifier: Any) -> Criterion:
     raise PruningError(f"{identifier!r} is no criterion; give one of {listing(NAMES)}, or a function of the weight.")
 
 
-def score(criterion: Criterion, weight: np.ndarray, context: Context) -> np.ndarray:
+# Criteria that score each entry by itself and carry every NaN and infinity of a weight into its scores.
+ENTRYWISE: dict[type[Criterion], np.ufunc] = {Magnitude: np.abs, L2: np.square}
+
+
+def score(criterion: Criterion, weight: np.ndarray, context: Context, out: np.ndarray | None = None) -> np.ndarray:
     """The additive entries of a weight, checked to be finite.
+
+    Args:
+        criterion: Gives the scores.
+        weight: The values of the weight.
+        context: What else the criterion may look at.
+        out: An earlier result for this weight, which may be overwritten. Defaults to None.
 
     Raises:
         PruningError: The weight or its scores hold NaN or infinity.
     """
+    ufunc = ENTRYWISE.get(type(criterion))
     with np.errstate(over="ignore"):  # reported below
-        entries = criterion(weight, context)
-    # These two carry every NaN and infinity of the weight into the scores; others need not.
-    telling = (entries,) if type(criterion) in (Magnitude, L2) else (weight, entries)
-    if all(_is_finite(array) for array in telling):
+        if ufunc is not None:
+            entries, finite = _entrywise(ufunc, weight, out)
+        else:
+            entries = criterion(weight, context)
+            finite = _is_finite(weight) and _is_finite(entries)
+    if finite:
         return entries
     bad = int(np.count_nonzero(~np.isfinite(weight)))
     if bad:
@@ -261,6 +274,16 @@ def score(criterion: Criterion, weight: np.ndarray, context: Context) -> np.ndar
     )
 
 
+def _entrywise(ufunc: np.ufunc, weight: np.ndarray, out: np.ndarray | None) -> tuple[np.ndarray, bool]:
+    entries = np.empty(weight.shape, weight.dtype) if out is None else out
+
+    def of_piece(piece: np.ndarray, scores: np.ndarray) -> bool:
+        with np.errstate(over="ignore"):  # each thread has its own
+            return bool(np.isfinite(ufunc(piece, out=scores).max()))
+
+    return entries, all(each_piece(of_piece, weight.reshape(-1), entries.reshape(-1)))
+
+
 def _is_finite(array: np.ndarray) -> bool:
     # The largest and smallest entry carry any NaN or infinity with them: cheaper than a mask.
-    return all(np.isfinite(piece.max()) and np.isfinite(piece.min()) for (piece,) in pieces(array.reshape(-1)))
+    return all(each_piece(lambda piece: np.isfinite(piece.max()) and np.isfinite(piece.min()), array.reshape(-1)))

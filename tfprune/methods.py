@@ -16,9 +16,9 @@ from tfprune import criteria, patterns, schedules
 from tfprune.criteria import Context
 from tfprune.errors import PruningError, listing, nearest
 from tfprune.models import check_model, snapshot
+from tfprune.pieces import each_piece
 from tfprune.prunable import PrunableWeight, amount_for, prunable_weights, selectors
 from tfprune.schedules import Schedule
-from tfprune.selection import pieces
 
 Masks = dict[str, np.ndarray]
 
@@ -45,6 +45,9 @@ class BoundMethod:
             kept: Masks decided before; what they removed goes first. Defaults to None.
         """
         raise NotImplementedError
+
+    def forget(self) -> None:
+        """Lets go of memory that is kept from one decision to the next."""
 
 
 class Method:
@@ -126,6 +129,11 @@ class WeightMethod(Method):
         super().__init__(amount, criterion, layers)
         self.pattern = patterns.get(pattern)
 
+    @property
+    def scores_interact(self) -> bool:
+        """Whether the score of one unit has a say in the choice of others, beyond their order."""
+        return False
+
     def choose(
         self, weights: list[PrunableWeight], units: Mapping[str, np.ndarray], amount: float
     ) -> dict[str, np.ndarray]:
@@ -147,13 +155,22 @@ class BoundWeightMethod(BoundMethod):
 
     method: WeightMethod
 
+    def __init__(self, method: "Method", weights: list[PrunableWeight]):
+        super().__init__(method, weights)
+        # New memory for as many scores as there are weights would cost more than to work them out.
+        self._scores: Masks = {}
+
+    def forget(self) -> None:
+        self._scores.clear()
+
     def decide(self, amount: float, kept: Mapping[str, np.ndarray] | None = None) -> Masks:
         self.method.check_amount(amount)
         pattern, criterion = self.method.pattern, self.method.criterion
         entries, units, gone = {}, {}, {}
         for weight in self.weights:
             context = Context(weight.key, self.extras.get(weight.key, {}))
-            scores = criteria.score(criterion, snapshot(weight.variable), context)
+            scores = criteria.score(criterion, snapshot(weight.variable), context, self._scores.get(weight.key))
+            self._scores[weight.key] = scores
             entries[weight.key] = scores
             units[weight.key] = pattern.unit_scores(scores, criterion, weight.input_axis)
             if kept is not None and not kept[weight.key].all():
@@ -171,10 +188,10 @@ class BoundWeightMethod(BoundMethod):
     ) -> Mapping[str, np.ndarray]:
         """The units to remove, those that are gone before all others."""
         # What is gone is zero and mostly chosen by that alone. To see so is ten times faster than to write minus
-        # infinity over it, which makes the same choice and is left for when a zero that is kept came in between.
-        if not any(_any_both(units[key], gone[key]) for key in gone):
+        # infinity over it, which then makes the same choice; it is left for zeros that are kept but came in between.
+        if not (self.method.scores_interact and any(_any(np.logical_and, units[key], gone[key]) for key in gone)):
             chosen = self.method.choose(self.weights, units, amount)
-            if not any(np.greater(gone[key], chosen[key]).any() for key in gone):
+            if not any(_any(np.greater, gone[key], chosen[key]) for key in gone):
                 return chosen
         marked = {key: np.where(gone[key], -np.inf, units[key]) for key in gone}
         return self.method.choose(self.weights, {**units, **marked}, amount)
@@ -290,6 +307,10 @@ class Percentile(WeightMethod):
         if not 0.0 <= amount < 1.0:
             raise PruningError(f"Percentile: {amount} is no sparsity in [0, 1); write 0.8 for 80 % zeros.")
 
+    @property
+    def scores_interact(self) -> bool:
+        return self.allocation == "lamp" or callable(self.allocation)
+
     def bind(self, model: keras.Model) -> BoundMethod:
         bound = super().bind(model)
         if isinstance(self.allocation, Mapping):
@@ -359,10 +380,8 @@ def _stated_amounts(method: Method) -> list[float]:
     return stated + (list(method.layers.values()) if isinstance(method.layers, Mapping) else [])
 
 
-def _any_both(scores: np.ndarray, gone: np.ndarray) -> bool:
-    """Whether anything that is gone has a score other than zero."""
-    both = pieces(scores.reshape(-1), gone.reshape(-1))
-    return any(np.logical_and(score, gone_there).any() for score, gone_there in both)
+def _any(ufunc: np.ufunc, one: np.ndarray, other: np.ndarray) -> bool:
+    return any(each_piece(lambda *parts: bool(ufunc(*parts).any()), one.reshape(-1), other.reshape(-1)))
 
 
 def _named(layers: Any) -> Any:

@@ -4,14 +4,15 @@ Every mask of tfprune is decided here: exactly `count` entries are chosen, ties 
 the lowest flat index. Scores of minus infinity (entries already pruned) therefore go first.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 
+from tfprune.pieces import each_piece, pieces
+
 # Enough to bracket the wanted rank within about one per cent of the entries; sorting it takes a millisecond.
 SAMPLE = 1 << 15
-# Entries in a piece: small enough that what is worked out about one stays in the processor's cache.
-PIECE = 1 << 16
 
 
 def smallest(scores: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
@@ -34,7 +35,9 @@ def smallest(scores: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
         return [np.ones(array.shape, bool) for array in scores]
     threshold = kth_smallest(scores, count)
     # In C order whatever the order of the scores: the ties below are written through a flat view.
-    chosen = [np.less(array, threshold, order="C") for array in scores]
+    chosen = [np.empty(array.shape, bool) for array in scores]
+    for array, mark in zip(scores, chosen):
+        each_piece(lambda piece, marked: np.less(piece, threshold, out=marked), array.reshape(-1), mark.reshape(-1))
     ties = count - sum(int(np.count_nonzero(mark)) for mark in chosen)
     for array, mark in zip(scores, chosen):
         for piece, marked in pieces(array.reshape(-1), mark.reshape(-1)):
@@ -47,12 +50,6 @@ def smallest(scores: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
             marked[tied] = True
             ties -= number
     return chosen
-
-
-def pieces(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """Cuts flat arrays of one length into matching pieces, as views."""
-    for start in range(0, arrays[0].size, PIECE):
-        yield tuple(array[start : start + PIECE] for array in arrays)
 
 
 def kth_smallest(scores: Sequence[np.ndarray], rank: int) -> np.floating:
@@ -83,15 +80,16 @@ def kth_smallest(scores: Sequence[np.ndarray], rank: int) -> np.floating:
 
 def between(arrays: Sequence[np.ndarray], low: float, high: float) -> tuple[int, np.ndarray]:
     """How many entries of flat arrays are not above `low`, and the entries between `low` and `high`, both left out."""
-    not_above, inside = 0, []
-    for array in arrays:
-        for (piece,) in pieces(array):
-            under = piece <= low
-            not_above += int(np.count_nonzero(under))
-            inside.append(piece[np.flatnonzero((piece < high) > under)])
-    return not_above, np.concatenate(inside)
+
+    def of_piece(piece: np.ndarray) -> tuple[int, np.ndarray]:
+        under = piece <= low
+        return int(np.count_nonzero(under)), piece[np.flatnonzero((piece < high) > under)]
+
+    counts, inside = zip(*(found for array in arrays for found in each_piece(of_piece, array)))
+    return sum(counts), np.concatenate(inside)
 
 
 def count_where(compare: np.ufunc, arrays: Sequence[np.ndarray], value: float) -> int:
     """How many entries of flat arrays compare so with a value."""
-    return sum(int(np.count_nonzero(compare(piece, value))) for array in arrays for (piece,) in pieces(array))
+    counts = (each_piece(lambda piece: int(np.count_nonzero(compare(piece, value))), array) for array in arrays)
+    return sum(chain.from_iterable(counts))
