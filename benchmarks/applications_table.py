@@ -107,6 +107,8 @@ def measure(name, lite=True):
 
 
 def page(rows):
+    measured = {row["network"] for row in rows}
+    missing = [name for name in networks() if name not in measured]
     equal = sum(row["difference"] <= 1e-5 for row in rows)
     converted = sum(bool(row["lite_bytes"]) for row in rows)
     lines = [
@@ -117,7 +119,8 @@ def page(rows):
         "scale of the output. *Refused* are channels that cannot be removed without changing the others' answers, the",
         "network's outputs left aside (in ConvNeXt layer normalisation takes statistics over the residual stream).",
         "",
-        f"**{equal} of {len(rows)} are equal within 1e-5, {converted} convert to TFLite.**",
+        f"**{equal} of {len(rows)} are equal within 1e-5, {converted} convert to TFLite.** "
+        + (f"Not measured yet: {', '.join(missing)}." if missing else ""),
         "",
         "| network | input | groups | refused | parameters | MACs | difference | class | trace | shrink | .tflite |",
         "|" + " --- |" + " ---: |" * 6 + " --- |" + " ---: |" * 3,
