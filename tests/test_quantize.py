@@ -745,6 +745,12 @@ class TestErrors:
         with pytest.raises(PruningError, match="int8 ranges of 'x', 'relu', 'second' and 1 more|int8 ranges of 'x'"):
             convert(quantize_aware(small()), "int8")
 
+    def test_weights_that_lead_to_infinity(self, data):
+        model = small()
+        model.get_layer("second").bias.assign(np.full(6, np.inf))
+        with pytest.raises(PruningError, match="'small' gives NaN or infinite outputs on data"):
+            quantize_aware(model, data[0])
+
     def test_calibration_that_meets_infinity_changes_nothing(self, data):
         x, _ = data
         quantized = quantize_aware(small(), x)
@@ -752,10 +758,17 @@ class TestErrors:
         broken = kernels(quantized)["second"].layer.kernel
         kept = broken.numpy()
         broken.assign(np.full(kept.shape, np.inf))
-        with pytest.raises(PruningError, match="'small' gives NaN or infinite outputs on data"):
+        with pytest.raises(PruningError, match="Calibration met NaN or infinity after layer 'second'"):
             calibrate(quantized, x)
         broken.assign(kept)
         assert quantization_report(quantized).to_dict() == before
+
+
+def test_pixels_are_no_surprise_to_a_model_that_divides_them():
+    image = keras.Input((8, 8, 3))
+    model = keras.Model(image, layers.Conv2D(2, 3)(layers.Rescaling(1 / 255)(image)))
+    pixels = np.random.default_rng(0).uniform(0, 255, (8, 8, 8, 3)).astype(np.float32)
+    calibrate(quantize_aware(model, pixels), pixels)  # a warning would be an error here
 
 
 def test_calibration_replaces_the_ranges(data):

@@ -8,7 +8,7 @@ import numpy as np
 
 from tfprune.errors import PruningError
 from tfprune.lite.quantize.fake_quantize import FakeQuantize
-from tfprune.lite.representative import calibration
+from tfprune.lite.representative import USED, batches
 from tfprune.lite.signature import signature_of
 
 BATCH = 32
@@ -31,12 +31,24 @@ def calibrate(model: keras.Model, data: Any) -> keras.Model:
         PruningError: The model has no ranges, the data is empty, does not fit, or leads to NaN or infinity; the
             ranges are then as they were.
     """
-    quantizers = [layer for layer in model.layers if isinstance(layer, FakeQuantize)]
-    if not quantizers:
+    if not _quantizers(model):
         raise PruningError(f"'{model.name}' has no int8 ranges to calibrate; make it with quantize_aware(model) first.")
+    samples: list[list[np.ndarray]] = []
+    for batch in batches(data, signature_of(model).inputs, "data"):
+        samples += [[array[row : row + 1] for array in batch.arrays] for row in range(len(batch.arrays[0]))]
+        if len(samples) >= USED:
+            break
+    return observe(model, samples[:USED])
+
+
+def observe(model: keras.Model, samples: list[list[np.ndarray]]) -> keras.Model:
+    """Sets the ranges of a quantization-aware model to the mean extremes of these single samples' batches.
+
+    Raises:
+        PruningError: The samples lead to NaN or infinity; the ranges are then as they were.
+    """
+    quantizers, signature = _quantizers(model), signature_of(model)
     variables = [variable for layer in quantizers for variable in layer.variables]
-    signature = signature_of(model)
-    samples = calibration(data, signature, model, "data").samples
     before = [keras.ops.convert_to_numpy(variable) for variable in variables]
     for layer in quantizers:
         layer.forget()
@@ -57,6 +69,10 @@ def calibrate(model: keras.Model, data: Any) -> keras.Model:
         for layer in quantizers:
             layer.observing = False
     return model
+
+
+def _quantizers(model: keras.Model) -> list[FakeQuantize]:
+    return [layer for layer in model.layers if isinstance(layer, FakeQuantize)]
 
 
 def _batches(model: keras.Model, samples: list[list[np.ndarray]]) -> Iterator[list[np.ndarray]]:

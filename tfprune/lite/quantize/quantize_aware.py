@@ -10,12 +10,14 @@ import keras
 import numpy as np
 
 from tfprune.errors import PruningError, listing
-from tfprune.lite.quantize.calibration import calibrate
+from tfprune.lite.quantize.calibration import observe
 from tfprune.lite.quantize.fake_quantize import FakeQuantize, RangeMode
 from tfprune.lite.quantize.kernel import QuantizedKernel, channel_axes, check_freeze
 from tfprune.lite.quantize.program import Program, Value, values_in
 from tfprune.lite.quantize.report import quantization_report
 from tfprune.lite.quantize.rules import Use, quantize_call
+from tfprune.lite.representative import calibration
+from tfprune.lite.signature import signature_of
 from tfprune.masks import constraint_of
 from tfprune.models import as_array, check_model, copy_weights
 from tfprune.nodes import Call, flow, require_graph
@@ -89,7 +91,7 @@ def quantize_aware(
             "strict=False to leave them in float."
         )
     if data is not None:
-        calibrate(quantized, data)
+        observe(quantized, calibration(data, signature_of(model), model, "data").samples)
     _compile_like(model, quantized)
     return quantized
 
