@@ -128,16 +128,17 @@ def page(rows):
     lines = [
         "# Every network of keras.applications",
         "",
-        f"Made by `python benchmarks/applications_table.py`: random weights, {SHARE:.0%} of the channels of every group",
-        "removed by L2 norm. *Difference* is the largest between the masked network and the smaller one, *variation*",
-        "the largest between two inputs, both relative to the scale of the output. *Refused* are channels that cannot",
-        "be removed without changing what the others say, the outputs left aside (in ConvNeXt layer normalisation takes",
-        "statistics over the residual stream).",
+        f"Made by `python benchmarks/applications_table.py`: random weights, {SHARE:.0%} of the channels of every",
+        "group removed by L2 norm. *Difference* is the largest between the masked network and the smaller one,",
+        "*variation* the largest between two inputs, both relative to the scale of the output. *Refused* are channels",
+        "that cannot be removed without changing what the others say, the outputs left aside (in ConvNeXt layer",
+        "normalisation takes statistics over the residual stream).",
         "",
         f"**{equal} of {len(rows)} are equal within 1e-5, {converted} convert to TFLite.** "
         + (f"Not measured yet: {', '.join(missing)}." if missing else ""),
         "",
-        "| network | input | groups | refused | parameters | MACs | variation | difference | class | trace | shrink | .tflite |",
+        "| network | input | groups | refused | parameters | MACs | variation | difference | class | trace | shrink "
+        "| .tflite |",
         "|" + " --- |" + " ---: |" * 7 + " --- |" + " ---: |" * 3,
     ]
     for row in sorted(rows, key=lambda row: row["network"]):

@@ -86,11 +86,11 @@ class Structured(Method):
                 f"Structured: shares by layer count channels, so they do not go with budget={budget!r}; "
                 'leave the budget at "channels", or give one overall amount.'
             )
-        stated = [self.amount] if isinstance(self.amount, float) else list(self.schedule.extremes)
+        stated: list[float] = [self.amount] if isinstance(self.amount, float) else list(self.schedule.extremes)
         for mapping in (self.layers, self.allocation):
             stated += list(mapping.values()) if isinstance(mapping, Mapping) else []
-        for value in stated:
-            self.check_amount(value)
+        for share in stated:
+            self.check_amount(share)
 
     def check_amount(self, amount: float) -> None:
         if self.budget == "threshold":
@@ -177,13 +177,13 @@ class BoundStructured(BoundMethod):
         ranked = self._by_layer(amount) or self._ranking(scores)
         if isinstance(self.method.layers, Mapping) or isinstance(self.method.allocation, Mapping):
             return ranked(total)
-        if self.method.budget == "channels":
-            wanted, unit = round(amount * total), "channels"
-            spent: Callable[[dict[str, int]], float] = lambda counts: sum(counts.values())  # noqa: E731
-        else:
-            whole = self._costs.total(self.method.budget)
-            wanted, unit = amount * whole, self.method.budget
-            spent = lambda counts: whole - self._costs.left(self.method.budget, counts)  # noqa: E731
+        unit = self.method.budget
+        whole = float(total) if unit == "channels" else self._costs.total(unit)
+        wanted: float = round(amount * total) if unit == "channels" else amount * whole
+
+        def spent(counts: dict[str, int]) -> float:
+            return sum(counts.values()) if unit == "channels" else whole - self._costs.left(unit, counts)
+
         if spent(ranked(total)) < wanted * (1 - 1e-9):
             raise PruningError(
                 f"{self.method!r} asks to remove {wanted:,.0f} {unit}, but with min_channels="
