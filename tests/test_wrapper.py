@@ -346,6 +346,25 @@ def test_what_cannot_be_wrapped_is_said_with_what_to_write(make_wrong, message):
         make_wrong()
 
 
+class Forgetful(layers.Layer):
+    def __init__(self, units):
+        super().__init__(name="forgetful")
+        self.units = units
+
+    def call(self, inputs):
+        return inputs[:, : self.units]
+
+    def get_config(self):
+        return {"name": "forgetful"}
+
+
+def test_a_layer_that_its_config_does_not_build_again_is_named():
+    model = keras.Sequential([keras.Input((6,)), Forgetful(4), layers.Dense(3)])
+    for function in (lambda: tfprune.wrap(model, 0.5), lambda: tfprune.strip_masks(model)):
+        with pytest.raises(PruningError, match=r"'forgetful' \(Forgetful\) cannot be rebuilt.*Give its class"):
+            function()
+
+
 def test_a_class_that_makes_its_layers_itself_is_told_what_its_copy_loses():
     class Trainer(keras.Model):
         def __init__(self):

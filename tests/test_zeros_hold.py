@@ -84,9 +84,13 @@ class CountZeros(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
 
+    def on_train_batch_begin(self, batch, logs=None):
+        # Versions of Keras differ in the number that they give to the end of several steps at once.
+        self.last = min(batch + self.model.steps_per_execution, STEPS) - 1
+
     def on_train_batch_end(self, batch, logs=None):
         self.batches += 1
-        step = (self.epoch * STEPS + min(batch, STEPS - 1)) // self.accumulation
+        step = (self.epoch * STEPS + self.last) // self.accumulation
         expected = zeros_at(step, EPOCHS * STEPS // self.accumulation)
         assert zeros(self.model) == expected, f"batch {batch} of epoch {self.epoch}"
         if self.averaged:

@@ -163,8 +163,7 @@ def copy_model(
         )
     with _not_compiled(model), scope_of(model):
         if is_graph(model):
-            copy = keras.models.clone_model(model, clone_function=layer_copy or fresh_layer, recursive=True)
-            copy = _of_same_class(model, copy, layer_copy is None)
+            copy = _of_same_class(model, _cloned(model, layer_copy or fresh_layer, {}), layer_copy is None)
         else:
             copy = _rebuilt(model)
         if copy.dtype_policy != model.dtype_policy:
@@ -173,6 +172,18 @@ def copy_model(
         with scope_of(model):
             compile_like(model, copy)
     return copy
+
+
+def _cloned(model: keras.Model, layer_copy: Callable[[Any], Any], made: dict[int, Any]) -> keras.Model:
+    """A model of the same graph; models inside are entered at every depth, and what is shared stays shared."""
+
+    def once(layer: Any) -> Any:
+        # `clone_model(recursive=True)` would do, but it enters one level only in some versions of Keras (3.10).
+        if id(layer) not in made:
+            made[id(layer)] = _cloned(layer, layer_copy, made) if is_graph(layer) else layer_copy(layer)
+        return made[id(layer)]
+
+    return keras.models.clone_model(model, clone_function=once)
 
 
 def scope_of(model: keras.Model) -> contextlib.AbstractContextManager[Any]:
@@ -253,9 +264,23 @@ def _fresh_metric(metric: Any) -> Any:
     return type(metric).from_config(metric.get_config()) if isinstance(metric, keras.metrics.Metric) else metric
 
 
-def fresh_layer(layer: Any) -> Any:
-    """A new layer (or operation) of the same configuration, without weights yet."""
-    return type(layer).from_config(layer.get_config())
+def fresh_layer(layer: Any, config: dict[str, Any] | None = None) -> Any:
+    """A new layer (or operation) of the same configuration, without weights yet.
+
+    Args:
+        layer: The layer.
+        config: Its configuration where it has been altered. Defaults to None: as it is.
+
+    Raises:
+        PruningError: The layer is of a class of the user's whose config does not build it again.
+    """
+    try:
+        return type(layer).from_config(layer.get_config() if config is None else config)
+    except Exception as error:
+        raise PruningError(
+            f"The layer '{layer.name}' ({type(layer).__name__}) cannot be rebuilt from its config: "
+            f"{' '.join(str(error).split())}. Give its class a get_config() that returns every argument of __init__."
+        ) from error
 
 
 def _rebuilt(model: keras.Model) -> keras.Model:
@@ -295,7 +320,7 @@ def unwrapped(model: keras.Model) -> keras.Model:
 
     def plain_copy(layer: Any) -> Any:
         plain = getattr(layer, "holds_masks_of", layer)
-        fresh = type(plain).from_config(_without_wrappers(plain.get_config()))
+        fresh = fresh_layer(plain, _without_wrappers(plain.get_config()))
         if isinstance(plain, keras.Layer):
             pairs.append((plain, fresh))
         return fresh

@@ -212,6 +212,13 @@ def wrap(model: keras.Model, method: Any) -> keras.Model:
     copy = copy_model(model, wrapped_copy)
     for old, new in pairs:
         copy_weights(old, new)
+    found = sum(len(layer.masks) for layer in wrapped_layers(copy))
+    if found != sum(len(keys) for keys in masked.values()):
+        raise PruningError(
+            f"'{model.name}' holds layers that Keras {keras.__version__} does not copy one by one: of "
+            f"{sum(len(keys) for keys in masked.values())} weights to prune, only {found} could be wrapped. "
+            "PruningCallback prunes the model as it is."
+        )
     return copy
 
 
