@@ -440,7 +440,8 @@ class TestRefusals:
 
     def test_operation_without_integer_form(self):
         values = keras.Input((4, 4, 4, 2), name="values")
-        model = keras.Model(values, layers.Conv3D(2, 2, name="conv_of_three")(values), name="volume")
+        x = layers.Conv3D(2, 2, name="conv_of_three")(values)
+        model = keras.Model(values, layers.Dense(2)(layers.Flatten()(x)), name="volume")
         data = np.random.default_rng(0).normal(size=(8, 4, 4, 4, 2))
         with pytest.raises(
             ConversionError, match="no integer form of 'CONV_3D'.*'conv_of_three'.*'dynamic' or 'float16'"

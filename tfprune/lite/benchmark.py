@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tfprune.errors import PruningError
+from tfprune.errors import PruningError, listing
 from tfprune.lite import flatbuffer
 from tfprune.lite.inspect import End
 from tfprune.lite.lite_model import LiteModel, allocate, quantized
@@ -168,6 +168,12 @@ def _loaded(source: Any) -> LiteModel:
 def _ready(lite: LiteModel, threads: int, xnnpack: bool, data: Any) -> Any:
     """An interpreter with its inputs filled in."""
     interpreter = lite.interpreter(threads, xnnpack)
+    open_lengths = [end.name for end in lite.inputs if None in end.shape[1:]]
+    if open_lengths and data is None:  # a guess could be too short for a kernel, and some versions of LiteRT crash then
+        raise PruningError(
+            f"The length of {listing(open_lengths)} is open, and the time depends on it: give samples of a typical "
+            "length as data=."
+        )
     if data is None:
         generator = np.random.default_rng(0)
         arrays = [_random(end, generator) for end in lite.inputs]
