@@ -16,6 +16,7 @@ The public names, in the order of their use:
     errors      PruningError, ConversionError
 """
 
+from tfprune import quiet as quiet  # isort: skip  (before Keras is imported)
 from tfprune.backend import check_backend
 from tfprune.callbacks import (
     PercentilePruning,
