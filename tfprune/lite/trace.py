@@ -34,7 +34,7 @@ def trace(model: keras.Model, signature: Signature, batch_size: int | None) -> t
         for index, given in enumerate(signature.inputs)
     ]
 
-    @tf.function(input_signature=specs, autograph=False)
+    @tf.function(input_signature=specs)
     def inference(*tensors: Any) -> dict[str, Any]:
         outputs = signature.call(model, tensors)
         names[:] = output_names(model, outputs)
