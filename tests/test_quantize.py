@@ -586,6 +586,35 @@ def test_zeros_of_a_separable_convolution_are_held(data):
         np.testing.assert_array_equal(layer.layer.kernel.numpy() == 0, expected)
 
 
+def test_zeros_of_layers_left_in_float_and_of_embeddings_are_held(tmp_path):
+    words = keras.Input((6,), dtype="int32", name="words")
+    x = layers.Embedding(20, 8, name="table")(words)
+    model = punch(keras.Model(words, layers.Dense(2)(layers.LSTM(5, name="memory")(x))))
+    masks = tfprune.get_masks(model)
+    assert {"table/embeddings", "memory/lstm_cell/kernel", "memory/lstm_cell/recurrent_kernel"} <= set(masks)
+    quantized = quantize_aware(model)
+    quantized.compile("sgd", "mse")
+    rows = np.random.default_rng(0).integers(0, 20, (32, 6))
+    quantized.fit(rows, np.ones((32, 2)), verbose=0)
+    quantized.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    loaded.fit(rows, np.ones((32, 2)), verbose=0)
+    after = tfprune.get_masks(loaded)
+    for key in ("table/embeddings", "memory/lstm_cell/kernel", "memory/lstm_cell/recurrent_kernel"):
+        np.testing.assert_array_equal(after[key], masks[key])
+    assert np.any(loaded.get_layer("table").layer.embeddings.numpy() != model.get_layer("table").embeddings.numpy())
+
+
+def test_embeddings_become_int8():
+    words = keras.Input((6,), dtype="int32", name="words")
+    model = keras.Model(words, layers.Dense(2)(layers.Flatten()(layers.Embedding(40, 8, name="table")(words))))
+    rows = np.random.default_rng(0).integers(0, 40, (64, 6))
+    quantized = quantize_aware(model, rows, strict=True)
+    lite = convert(quantized, "int8")
+    assert {constant.dtype for constant in lite.inspect().constants if len(constant.shape) == 2} == {"int8"}
+    assert np.abs(lite(rows) - quantized.predict(rows, verbose=0)).max() < 1.01 * lite.outputs[0].scale
+
+
 def test_masks_are_read_and_stripped_like_those_of_any_model(data):
     x, _ = data
     quantized = quantize_aware(punch(small()), x)

@@ -135,7 +135,7 @@ class QuantizedKernel(keras.layers.Layer):
     def _kernel(self) -> Any:
         kernel = keras.ops.convert_to_tensor(self.layer.kernel)
         if "kernel" in self.masks:  # also where an optimizer does not apply constraints
-            kernel = kernel * keras.ops.cast(self.masks["kernel"], kernel.dtype)
+            kernel = keras.ops.where(self.masks["kernel"], kernel, 0.0)
         return kernel
 
     def _run(self, inputs: Any, kernel: Any, bias: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,12 @@ from tfprune.lite.quantize.report import quantization_report
 from tfprune.lite.quantize.rules import Use, quantize_call
 from tfprune.lite.representative import calibration
 from tfprune.lite.signature import signature_of
-from tfprune.masks import constraint_of
-from tfprune.models import as_array, check_model, copy_weights
+from tfprune.masks import constraint_of, set_mask
+from tfprune.methods import Percentile
+from tfprune.models import Place, as_array, check_model, copy_weights, named_weights, places
 from tfprune.nodes import Call, flow, require_graph
+from tfprune.prunable import kernels_of
+from tfprune.wrapper import PrunedLayer
 
 HELD_SHARE = 0.01  # a kernel with this share of exact zeros has been pruned; training alone leaves next to none
 
@@ -126,6 +129,7 @@ def frozen(model: keras.Model) -> keras.Model:
     def plain(layer: Any) -> Any:
         if isinstance(layer, FakeQuantize):
             return layer.fixed()
+        layer = getattr(layer, "holds_masks_of", layer)
         if isinstance(layer, QuantizedKernel):
             config = {**layer.layer.get_config(), "name": layer.name, "use_bias": True}
             fresh = type(layer.layer).from_config(config)
@@ -177,6 +181,8 @@ class _Rebuild:
         values = [program.feed(tensor.name, keras.backend.is_float_dtype(tensor.dtype)) for tensor in model.inputs]
         results = flow(model, values, self._visit)
         held = self._held_masks() if self.hold_zeros else {}
+        if self.hold_zeros:
+            self._hold_in_float_layers()
         inputs = {id(tensor): _input_like(tensor) for tensor in model.inputs}
         tensors = program.build({value: inputs[id(tensor)] for value, tensor in zip(values, model.inputs)})
         outputs = {
@@ -258,6 +264,24 @@ class _Rebuild:
                 held[kernel] = masks
         return held
 
+    def _hold_in_float_layers(self) -> None:
+        """Wraps the pruned layers that have no int8 kernel of their own, so that their masks are held and saved."""
+        for layer in self.copies.values():
+            if not isinstance(layer, keras.Layer) or id(layer) in self.program.kernels:
+                continue
+            masks = {}
+            for key, variable, is_kernel in _weights_below(layer):
+                kept = self.program.masks.get(id(variable), as_array(variable) != 0)
+                if id(variable) in self.program.masks or (is_kernel and HELD_SHARE <= 1 - np.mean(kept) < 1):
+                    masks[key] = variable, kept
+            steps = [step for step in self.program.steps if step.apply is layer]
+            if masks and steps:
+                wrapped = PrunedLayer(layer, Percentile(0.0), list(masks), dtype="float32")
+                for variable, kept in masks.values():
+                    set_mask(variable, kept)
+                for step in steps:
+                    step.apply = wrapped
+
 
 @dataclass(frozen=True)
 class _Result:
@@ -289,6 +313,13 @@ def masks_to_hold(kernel: QuantizedKernel, known: Mapping[int, np.ndarray]) -> d
             if not kept.all():
                 masks[name] = kept
     return masks
+
+
+def _weights_below(layer: keras.Layer) -> Iterator[tuple[str, keras.Variable, bool]]:
+    """The weights of a layer and of those inside it: key below the layer, variable, whether it is a kernel."""
+    for place in (Place("", (layer,)), *(Place(place.path, (layer, *place.owners)) for place in places(layer))):
+        for name, variable in named_weights(place.layer):
+            yield f"{place.path}/{name}".removeprefix("/"), variable, variable.name in kernels_of(place)
 
 
 def output_names(model: keras.Model) -> list[str]:

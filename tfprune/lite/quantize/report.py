@@ -109,17 +109,23 @@ def quantization_report(model: keras.Model) -> QuantizationReport:
 
 def _row(layer: keras.Layer, limits: tuple[float, float] | None, reason: str | None) -> QuantizedLayer:
     if not isinstance(layer, QuantizedKernel):
-        return QuantizedLayer(layer.name, type(layer).__name__, range=limits, reason=reason)
+        inner = getattr(layer, "holds_masks_of", layer)
+        table = "int8" if isinstance(inner, keras.layers.Embedding) and reason is None else None
+        held = sum(_dropped(mask) for mask in layer.masks.values()) if inner is not layer else None
+        return QuantizedLayer(layer.name, type(inner).__name__, weights=table, held=held, range=limits, reason=reason)
     kind = type(layer.layer).__name__
     if layer.batch_norm is not None:
         kind += " + BatchNormalization"
     integers = layer.integers()
-    held = sum(int(np.sum(~keras.ops.convert_to_numpy(mask).astype(bool))) for mask in layer.masks.values())
     return QuantizedLayer(
         layer.name,
         kind,
         weights="int8 per channel",
         zeros=float(np.mean(integers == 0)),
-        held=held if layer.masks else None,
+        held=sum(_dropped(mask) for mask in layer.masks.values()) if layer.masks else None,
         range=limits,
     )
+
+
+def _dropped(mask: keras.Variable) -> int:
+    return int(np.sum(~keras.ops.convert_to_numpy(mask).astype(bool)))

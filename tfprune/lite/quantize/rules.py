@@ -92,7 +92,7 @@ def quantize_call(program: Program, use: Use) -> list[Value]:
     """The steps for one call, by its rule; in float, with the reason on record, where none applies."""
     try:
         apply_rule = rule_for(use.operation)
-        if any(value.scale is None for value in use.inputs):
+        if any(value.scale is None for value in use.inputs) and not isinstance(use.operation, layers.Embedding):
             raise NoInt8KernelError("its input is not a float tensor")
         result = apply_rule(program, use)
         return [result] if isinstance(result, Value) else result
@@ -271,6 +271,12 @@ def channels_of(use: Use) -> int:
     if channels is None:
         raise NoInt8KernelError("the last axis of its input has an unknown length")
     return channels
+
+
+@rule(layers.Embedding)
+def embedding(program: Program, use: Use) -> Value:
+    """The table gets the scale of what is read from it."""
+    return program.emit(use.operation, *use.args, name=use.name)[0]
 
 
 # --- activations ------------------------------------------------------------------------------------------------------
