@@ -46,6 +46,7 @@ def build(name):
 
 
 def randomise(model, seed=0):
+    """Weights under which every channel says something and the input reaches the outputs."""
     import numpy as np
 
     generator = np.random.default_rng(seed)
@@ -54,17 +55,29 @@ def randomise(model, seed=0):
         if "gamma" in variable.name or "variance" in variable.name:
             variable.assign(generator.uniform(0.5, 1.5, shape))
         elif len(shape) == 1:
-            variable.assign(generator.normal(0.0, 0.3, shape))
-        elif "depthwise" in variable.path or "_dw" in variable.path:
-            # Keras' initial values of depthwise kernels are so small that the input would hardly count.
-            variable.assign(generator.normal(0.0, math.prod(shape[:2]) ** -0.5, shape))
+            variable.assign(generator.normal(0.0, 0.1, shape))
+        else:  # He et al. 2015; a depthwise kernel sums over space alone
+            depthwise = "depthwise" in variable.path or "_dw" in variable.path
+            fan_in = math.prod(shape[:2] if depthwise else shape[:-1])
+            variable.assign(generator.normal(0.0, math.sqrt(2.0 / fan_in), shape))
 
 
-def variation(model):
+def images(model):
+    """Inputs in the range that the network expects: pixels where it rescales them itself."""
+    import keras
+    import numpy as np
+
+    generator = np.random.default_rng(1)
+    shape = (2, *model.input_shape[1:])
+    if any(isinstance(layer, keras.layers.Rescaling) for layer in model.layers):
+        return generator.uniform(0.0, 255.0, shape).astype("float32")
+    return generator.normal(size=shape).astype("float32")
+
+
+def variation(model, inputs):
     """How much the outputs of two inputs differ, relative to their scale: nothing to compare where it is zero."""
     import numpy as np
 
-    inputs = np.random.default_rng(1).normal(size=(2, *model.input_shape[1:])).astype("float32")
     one, other = np.asarray(model(inputs, training=False))
     return float(np.abs(one - other).max() / np.abs(one).max())
 
@@ -91,13 +104,13 @@ def measure(name, lite=True):
     outputs = sum(g.size for g in groups.values() if g.frozen and g.frozen.reason.name == "MODEL_OUTPUT")
     refused = sum(g.size for g in groups.values() if g.frozen) - outputs
     plan = tfprune.plan_shrink(model, tfprune.Structured(SHARE, allocation="uniform"))
-    macs = model_macs(model).total
+    macs, inputs = model_macs(model).total, images(model)
     parameters = model.count_params()
     mask_in_place(model, groups.masks(dict(plan)), groups.key_of)
     start = time.perf_counter()
     small = tfprune.shrink(model)
     shrunk = time.perf_counter() - start
-    certificate = tfprune.certify(model, small, samples=2)
+    certificate = tfprune.certify(model, small, inputs)
     row = {
         "network": name,
         "input": size,
@@ -108,7 +121,7 @@ def measure(name, lite=True):
         "parameters_after": small.count_params(),
         "macs": macs,
         "macs_after": model_macs(small).total,
-        "variation": variation(small),
+        "variation": variation(small, inputs),
         "difference": certificate.largest,
         "exactness": certificate.exactness.name.lower(),
         "trace_seconds": traced,

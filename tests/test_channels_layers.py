@@ -236,7 +236,7 @@ CASES = {
     "prelu": image(layers.PReLU()),
     "prelu shared over space": image(layers.PReLU(shared_axes=[1, 2])),
     "activation inside": image(layers.Conv2D(6, 3, padding="same", activation="sigmoid"), residual),
-    "softmax over space": sequence(layers.Softmax(axis=1)),
+    "softmax over space": sequence(layers.Softmax(axis=1), layers.Conv1D(5, 3, activation="relu")),
     "dropout family": image(
         layers.Dropout(0.5), layers.SpatialDropout2D(0.5), layers.GaussianNoise(0.1), layers.GaussianDropout(0.1)
     ),
