@@ -58,16 +58,21 @@ def lamp(units: Units, share: float) -> Counts:
     count = round(share * total)
     if count in (0, total):
         return {key: scores.size if count else 0 for key, scores in units.items()}
-    idle = [count_where(np.less_equal, [scores], 0.0) for scores in arrays]
-    if count <= sum(idle):  # none that weighs anything: first what is pruned already
-        pruned = [count_where(np.equal, [scores], -np.inf) for scores in arrays]
-        first = _in_order(pruned, count)
-        rest = _in_order([i - p for i, p in zip(idle, pruned)], count - sum(first))
-        return {key: some + more for key, some, more in zip(units, first, rest)}
-    counts = _lamp_counts(arrays, count, _lamp_brackets(arrays, count))
+    counts = _lamp_counts(arrays, count, _lamp_brackets(arrays, count)) or _lamp_idle(arrays, count)
     if counts is None:  # the sample misled
         counts = _lamp_counts(arrays, count, [EVERYTHING] * len(arrays))
     return dict(zip(units, counts or []))
+
+
+def _lamp_idle(arrays: Sequence[np.ndarray], count: int) -> list[int] | None:
+    """The counts where units that weigh nothing suffice, those pruned already first; None where they do not."""
+    idle = [count_where(np.less_equal, [scores], 0.0) for scores in arrays]
+    if count > sum(idle):
+        return None
+    pruned = [count_where(np.equal, [scores], -np.inf) for scores in arrays]
+    first = _in_order(pruned, count)
+    rest = _in_order([i - p for i, p in zip(idle, pruned)], count - sum(first))
+    return [some + more for some, more in zip(first, rest)]
 
 
 def _lamp_brackets(arrays: Sequence[np.ndarray], count: int) -> list[tuple[float, float]]:
