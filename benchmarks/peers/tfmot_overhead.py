@@ -30,16 +30,20 @@ def steps(kind: str, every: int, network: str, batch: int, count: int, warm_up: 
 
 
 class Updates:
-    """Mask updates of dense layers of the given shape, in the middle of a training run: what each training step calls.
+    """Mask updates of dense layers of the given shape: what the wrappers do in a training step in which they prune.
 
-    The choice of the mask and the product of weight and mask, compiled as in the training step.
+    The choice of the mask and the product of weight and mask, compiled as in the training step. With `fresh` every
+    update is a first one, from dense weights to 80 % zeros. Without, they follow each other on the way from 50 to 90 %,
+    and the weights move in between while their zeros stay.
     """
 
-    def __init__(self, shape: tuple[int, int], layers: int, count: int):
+    def __init__(self, shape: tuple[int, int], layers: int, count: int, fresh: bool):
         kernels = [tf_keras.layers.Dense(shape[1], use_bias=False) for _ in range(layers)]
         model = tf_keras.Sequential([tf_keras.Input((shape[0],)), *kernels])
-        schedule = sparsity.PolynomialDecay(0.5, 0.9, begin_step=0, end_step=count, power=1, frequency=1)
+        low, high = (0.8, 0.8) if fresh else (0.5, 0.9)
+        schedule = sparsity.PolynomialDecay(low, high, begin_step=0, end_step=count, power=1, frequency=1)
         pruned = sparsity.prune_low_magnitude(model, pruning_schedule=schedule)
+        self.fresh = fresh
         self.wrappers = [layer for layer in pruned.layers if hasattr(layer, "pruning_obj")]
         self.generator = np.random.default_rng(0)
         self.step = 0
@@ -54,11 +58,11 @@ class Updates:
         compiled()  # traces; at step -1 nothing fires
 
     def __call__(self) -> float:
-        """Seconds of the next update; the weights have moved since the last, and their zeros have not."""
+        """Seconds of the next update."""
         for wrapper in self.wrappers:
             kernel = wrapper.layer.kernel
-            moved = self.generator.standard_normal(kernel.shape, dtype=np.float32)
-            kernel.assign(moved if self.step == 0 else np.where(kernel.numpy() != 0, moved, np.float32(0)))
+            kept = self.fresh or self.step == 0 or kernel.numpy() != 0
+            kernel.assign(np.where(kept, self.generator.standard_normal(kernel.shape, dtype=np.float32), np.float32(0)))
             wrapper.pruning_step.assign(self.step)
         begin = time.perf_counter()
         self.compiled()
@@ -70,8 +74,8 @@ class Updates:
 prepared: list[Updates] = []
 
 
-def prepare(count: int, shape: tuple[int, int], layers: int) -> None:
-    prepared[:] = [Updates(shape, layers, count)]
+def prepare(count: int, shape: tuple[int, int], layers: int, fresh: bool) -> None:
+    prepared[:] = [Updates(shape, layers, count, fresh)]
 
 
 def update() -> float:

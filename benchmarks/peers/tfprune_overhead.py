@@ -9,6 +9,7 @@ import numpy as np
 import tfprune
 from peers.conversation import answer
 from peers.step_times import step_times
+from tfprune.masks import set_mask
 
 
 def steps(kind: str, every: int, network: str, batch: int, count: int, warm_up: int) -> list[float]:
@@ -26,14 +27,20 @@ def steps(kind: str, every: int, network: str, batch: int, count: int, warm_up: 
 
 
 class Updates:
-    """Mask updates of dense layers of the given shape, in the middle of a training run: the hook that `fit` calls."""
+    """Mask updates of dense layers of the given shape: the hook that `fit` calls before a training step.
 
-    def __init__(self, shape: tuple[int, int], layers: int, allocation: str, count: int):
+    With `fresh` every update is a first one, from dense weights to 80 % zeros. Without, they follow each other on the
+    way from 50 to 90 %, and the weights move in between while their zeros stay.
+    """
+
+    def __init__(self, shape: tuple[int, int], layers: int, allocation: str, count: int, fresh: bool):
         kernels = [keras.layers.Dense(shape[1], use_bias=False) for _ in range(layers)]
         model = keras.Sequential([keras.Input((shape[0],)), *kernels])
         model.compile("sgd", "mse")
         self.kernels = [layer.kernel for layer in kernels]
-        schedule = tfprune.Linear(0.5, 0.9, begin=0, end=count, every=1)
+        self.fresh = fresh
+        low, high = (0.8, 0.8) if fresh else (0.5, 0.9)
+        schedule = tfprune.Linear(low, high, begin=0, end=count, every=1)
         self.callback = tfprune.PercentilePruning(schedule, allocation=allocation)
         self.callback.set_model(model)
         self.callback.set_params({"epochs": 1, "steps": count + 1})
@@ -43,10 +50,11 @@ class Updates:
         self.step = 0
 
     def __call__(self) -> float:
-        """Seconds of the next update; the weights have moved since the last, and their zeros have not."""
+        """Seconds of the next update."""
         for kernel in self.kernels:
-            moved = self.generator.standard_normal(kernel.shape, dtype=np.float32)
-            kernel.assign(moved if self.step == 0 else np.where(kernel.numpy() != 0, moved, np.float32(0)))
+            kept = np.ones(kernel.shape, bool) if self.fresh or self.step == 0 else kernel.numpy() != 0
+            set_mask(kernel, kept)
+            kernel.assign(np.where(kept, self.generator.standard_normal(kernel.shape, dtype=np.float32), np.float32(0)))
         begin = time.perf_counter()
         self.callback.on_train_batch_begin(self.step)
         taken = time.perf_counter() - begin
@@ -57,10 +65,10 @@ class Updates:
 prepared: dict[str, Updates] = {}
 
 
-def prepare(count: int, shape: tuple[int, int], layers: int) -> None:
+def prepare(count: int, shape: tuple[int, int], layers: int, fresh: bool) -> None:
     prepared.clear()
     for allocation in ("uniform", "global", "lamp"):
-        prepared[allocation] = Updates(shape, layers, allocation, count)
+        prepared[allocation] = Updates(shape, layers, allocation, count, fresh)
 
 
 def update(allocation: str) -> float:
