@@ -59,7 +59,8 @@ def test_the_demos_file_answers_like_its_model(folder):
 def test_the_demos_report_shows_before_and_after(report):
     dense, dense_int8, pruned = report["rows"]
     assert pruned["nonzero"] == pytest.approx(0.1 * dense["nonzero"], abs=1)
-    assert dense_int8["bytes"] == pruned["bytes"]
+    # Zeros save nothing in the file as it is; tensors are named after layers, whose counters may take more letters.
+    assert pruned["bytes"] == pytest.approx(dense_int8["bytes"], abs=64)
     assert pruned["gzip_bytes"] < dense_int8["gzip_bytes"] / 3
     assert dense_int8["bytes"] < dense["bytes"] / 3
 
