@@ -402,3 +402,14 @@ def test_frozen_weights_are_pruned_where_they_are():
     kernel = value(model.get_layer("hidden").kernel)
     assert zeros_of(model) == 24
     np.testing.assert_array_equal(kernel[kernel != 0], before[kernel != 0])
+
+
+def test_a_kernel_of_zeros_counts_as_whole_when_chance_decides():
+    masks = []
+    for initializer in ("zeros", "glorot_uniform"):
+        model = keras.Sequential([keras.Input((6,)), layers.Dense(4, kernel_initializer=initializer, name="hidden")])
+        model.compile("sgd", "mse", jit_compile=False)
+        pruning = tfprune.PercentilePruning(tfprune.OneShot(0.5), criterion="random")
+        model.fit(numbers(4, 6), numbers(4, 4), verbose=0, callbacks=[pruning])
+        masks.append(tfprune.get_masks(model)["hidden/kernel"])
+    np.testing.assert_array_equal(*masks)
