@@ -170,9 +170,9 @@ def time_updates(ours: Peer, theirs: Peer, sizes: Sequence[str], rounds: int) ->
     about = [
         f"{rounds} rounds, tools in turn, after one of warm-up; normally distributed weights, in one layer unless "
         "said. First: from dense weights to 80 % zeros, all masks open. Later: on the way from 50 to 90 %, the weights "
-        "moved and their zeros as they were (tfmot sorts the many equal zeros faster). An update reads the weights, decides "
-        "the masks, sets them and zeroes the weights. tfprune: the callback's hook as fit calls it. tfmot: its mask "
-        "update and the product of weight and mask, compiled.",
+        "moved and their zeros as they were (tfmot sorts the many equal zeros faster). An update reads the weights, "
+        "decides the masks, sets them and zeroes the weights. tfprune: the callback's hook as fit calls it. tfmot: its "
+        "mask update and the product of weight and mask, compiled.",
     ]
     return Updates(found, about)
 
