@@ -15,7 +15,7 @@ import numpy as np
 
 from tfprune.errors import ConversionError, PruningError, listing, nearest
 from tfprune.lite import flatbuffer
-from tfprune.lite.inspect import inspect
+from tfprune.lite.inspect import operators_of
 from tfprune.lite.islands import join_islands
 from tfprune.lite.lite_model import LiteModel, allocate
 from tfprune.lite.reasons import reason_of
@@ -90,11 +90,9 @@ def convert(
         data = calibration(representative_data, signature, source)
     content, names = _converted(source, signature, quantization, io, sparse, batch_size, data.samples)
     content, notes = _finished(content, signature, names, quantization == "int8")
-    if integer:
-        notes = [*data.notes, *notes]
-    elif quantization == "dynamic" and "int8" not in inspect(content).weight_dtypes:
-        notes.append("No kernel has 1,024 entries or more, and the converter leaves smaller ones in float32.")
-    lite = LiteModel(content, notes)
+    lite = LiteModel(content, [*data.notes, *notes] if integer else notes)
+    if quantization == "dynamic" and lite.quantization == "float32":
+        lite.notes += ("No kernel has 1,024 entries or more, and the converter leaves smaller ones in float32.",)
     if integer and not learned:  # with learned ranges, layers in float are those that the user has left so
         _require_integers(lite, model, quantization)
     _require_runnable(lite)
@@ -268,7 +266,8 @@ def _name_ends(model: Any, side: str, prefix: str, names: list[str]) -> None:
 
 
 def _require_integers(lite: LiteModel, model: keras.Model, quantization: str) -> None:
-    floats = [operator for operator in lite.inspect().operators if operator.is_float]
+    operators = operators_of(flatbuffer.read_model(lite.content))
+    floats = [operator for operator in operators if operator.is_float]
     if floats:
         found = [layer_at(model, name) for operator in floats for name in operator.tensors]
         layers = sorted({layer for layer in found if layer is not None})

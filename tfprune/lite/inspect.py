@@ -237,7 +237,7 @@ def inspect(source: Any) -> Inspection:
     """
     content = flatbuffer.read_content(source)
     model = flatbuffer.read_model(content)
-    operators = tuple(_operators(model))
+    operators = operators_of(model)
     return Inspection(
         operators=operators,
         constants=tuple(_constants(model, content)),
@@ -307,7 +307,8 @@ def _has_data(model: Any, tensor: Any) -> bool:
     return buffer.offset > 1 or (buffer.data is not None and len(buffer.data) > 0)
 
 
-def _operators(model: Any) -> list[Operator]:
+def operators_of(model: Any) -> tuple[Operator, ...]:
+    """Every operator of a model, in the order of execution, subgraphs one after the other."""
     result = []
     for graph in model.subgraphs:
         for operator in graph.operators if graph.operators is not None else []:
@@ -321,7 +322,7 @@ def _operators(model: Any) -> list[Operator]:
                     outputs=tuple(flatbuffer.dtype_name(tensor) for tensor in outputs),
                 )
             )
-    return result
+    return tuple(result)
 
 
 def _indices(indices: Any) -> list[int]:

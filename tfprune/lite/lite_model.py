@@ -10,7 +10,7 @@ import numpy as np
 from tfprune.errors import ConversionError, PruningError, listing, nearest
 from tfprune.files import replacing
 from tfprune.lite import flatbuffer
-from tfprune.lite.inspect import End, Inspection, ends, gzip_size, inspect
+from tfprune.lite.inspect import End, Inspection, ends, gzip_size, inspect, operators_of, quantization_of
 from tfprune.lite.reasons import reason_of
 from tfprune.lite.silence import silence
 
@@ -37,6 +37,9 @@ class LiteModel:
         content: The bytes of the file.
         notes: Sentences on how it was made: samples used for calibration, inputs whose type changed.
 
+    `inputs` and `outputs` tell names, shapes, types and scales of its ends; `quantization` is `"float32"`, `"float16"`,
+    `"dynamic"`, `"int8"` or `"int16x8"`, read from the file.
+
     Raises:
         PruningError: The bytes are truncated, damaged, or no `.tflite` model.
     """
@@ -47,6 +50,7 @@ class LiteModel:
         model = flatbuffer.read_model(self.content)
         self.inputs: tuple[End, ...] = ends(model, "inputs")
         self.outputs: tuple[End, ...] = ends(model, "outputs")
+        self.quantization = quantization_of(model, operators_of(model))
         self._runner: Any = None
         self._shapes: tuple[tuple[int, ...], ...] = ()
 
@@ -86,11 +90,6 @@ class LiteModel:
         with replacing(target) as part:
             part.write_bytes(self.content)
         return target
-
-    @property
-    def quantization(self) -> str:
-        """`"float32"`, `"float16"`, `"dynamic"`, `"int8"` or `"int16x8"`, read from the file."""
-        return self.inspect().quantization
 
     @property
     def size(self) -> int:
