@@ -20,7 +20,7 @@ LAMP = tfprune.Percentile(tfprune.Polynomial(0.1, 0.8, every=2))
 RUNS = {
     "LAMP by callback": ("callback", LAMP),
     "LAMP by wrapper": ("wrapper", LAMP),
-    "threshold by callback": ("callback", tfprune.Threshold(tfprune.Linear(0.0, 0.2, every=3))),
+    "threshold by callback": ("callback", tfprune.Threshold(tfprune.Constant(0.35, begin=0, end=13, every=13))),
 }
 EPOCHS, STEPS = 4, 8
 
