@@ -29,7 +29,6 @@ class Verification(Report):
         weights: What has become of the zeros of each kernel that has some.
         quantization: That of the file.
         size: Bytes of the file.
-        gzip_size: Bytes of the file compressed by gzip.
     """
 
     title: ClassVar[str] = "Keras and .tflite compared"
@@ -49,7 +48,6 @@ class Verification(Report):
     weights: tuple[KeptZeros, ...]
     quantization: str
     size: int
-    gzip_size: int
 
     @property
     def agreement(self) -> float | None:
@@ -101,10 +99,7 @@ class Verification(Report):
         ]
 
     def notes(self) -> list[str]:
-        said = [
-            f"{self.samples:,} samples; {self.quantization} file of {self.size:,} bytes, {self.gzip_size:,} compressed "
-            "by gzip."
-        ]
+        said = [f"{self.samples:,} samples; {self.quantization} file of {self.size:,} bytes."]
         found = [weight for weight in self.weights if weight.kept is not None]
         lost = [weight for weight in found if weight.kept != weight.zeros]
         missing = [weight.key for weight in self.weights if weight.kept is None]
@@ -182,7 +177,6 @@ def verify(model: keras.Model, lite: Any, data: Any, labels: Any = None) -> Veri
         weights=kept_zeros(model, lite.content),
         quantization=lite.quantization,
         size=lite.size,
-        gzip_size=lite.gzip_size,
     )
 
 
