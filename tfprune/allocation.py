@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from tfprune.errors import PruningError, listing, nearest
-from tfprune.pieces import each_piece
+from tfprune.pieces import pieces
 from tfprune.selection import between, count_where, kth_smallest, smallest
 
 Units = Mapping[str, np.ndarray]
@@ -128,11 +128,8 @@ def _lamp_scores(ordered: np.ndarray, beyond: float = 0.0) -> np.ndarray:
 def _sum_of_squares_from(scores: np.ndarray, low: float) -> float:
     if low == np.inf:
         return 0.0
-
-    def of_piece(piece: np.ndarray) -> float:
-        return float(np.square(np.compress(piece >= low, piece), dtype=np.float64).sum())
-
-    return sum(each_piece(of_piece, scores))
+    above = (np.compress(piece >= low, piece) for (piece,) in pieces(scores))
+    return sum(float(np.square(piece, dtype=np.float64).sum()) for piece in above)
 
 
 def _in_order(available: Sequence[int], count: int) -> list[int]:

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from tfprune.errors import PruningError, listing, nearest
-from tfprune.pieces import each_piece
+from tfprune.pieces import pieces
 
 
 @dataclass(frozen=True)
@@ -276,14 +276,12 @@ def score(criterion: Criterion, weight: np.ndarray, context: Context, out: np.nd
 
 def _entrywise(ufunc: np.ufunc, weight: np.ndarray, out: np.ndarray | None) -> tuple[np.ndarray, bool]:
     entries = np.empty(weight.shape, weight.dtype) if out is None else out
-
-    def of_piece(piece: np.ndarray, scores: np.ndarray) -> bool:
-        with np.errstate(over="ignore"):  # each thread has its own
-            return bool(np.isfinite(ufunc(piece, out=scores).max()))
-
-    return entries, all(each_piece(of_piece, weight.reshape(-1), entries.reshape(-1)))
+    finite = True
+    for piece, scores in pieces(weight, entries):
+        finite &= bool(np.isfinite(ufunc(piece, out=scores).max()))
+    return entries, finite
 
 
 def _is_finite(array: np.ndarray) -> bool:
     # The largest and smallest entry carry any NaN or infinity with them: cheaper than a mask.
-    return all(each_piece(lambda piece: np.isfinite(piece.max()) and np.isfinite(piece.min()), array.reshape(-1)))
+    return all(np.isfinite(piece.max()) and np.isfinite(piece.min()) for (piece,) in pieces(array))

@@ -16,7 +16,7 @@ from tfprune import criteria, patterns, schedules
 from tfprune.criteria import Context
 from tfprune.errors import PruningError, listing, nearest
 from tfprune.models import check_model, snapshot
-from tfprune.pieces import each_piece
+from tfprune.pieces import pieces
 from tfprune.prunable import PrunableWeight, amount_for, prunable_weights, selectors
 from tfprune.schedules import Schedule
 
@@ -166,35 +166,32 @@ class BoundWeightMethod(BoundMethod):
     def decide(self, amount: float, kept: Mapping[str, np.ndarray] | None = None) -> Masks:
         self.method.check_amount(amount)
         pattern, criterion = self.method.pattern, self.method.criterion
-        entries, units, gone = {}, {}, {}
+        entries, units = {}, {}
         for weight in self.weights:
             context = Context(weight.key, self.extras.get(weight.key, {}))
             scores = criteria.score(criterion, snapshot(weight.variable), context, self._scores.get(weight.key))
-            self._scores[weight.key] = scores
-            entries[weight.key] = scores
+            self._scores[weight.key] = entries[weight.key] = scores
             units[weight.key] = pattern.unit_scores(scores, criterion, weight.input_axis)
-            if kept is not None and not kept[weight.key].all():
-                gone[weight.key] = pattern.pruned_units(kept[weight.key], weight.input_axis)
-                if pattern.ranks_entries:
-                    entries[weight.key] = np.where(kept[weight.key], scores, -np.inf)
-        chosen = self._chosen(units, gone, amount)
+        pruned = [weight for weight in self.weights if kept is not None and not kept[weight.key].all()]
+        if kept is None or not pruned:
+            return self._masks(units, entries, amount)
+        gone = {weight.key: pattern.pruned_units(kept[weight.key], weight.input_axis) for weight in pruned}
+        # What is gone is zero and mostly goes first by that alone. To try so is several times faster than to write
+        # minus infinity over it, which then makes the same choice; it is left for zeros that are kept.
+        if not pattern.ranks_entries and not (self.method.scores_interact and _any(np.logical_and, gone, units)):
+            masks = self._masks(units, entries, amount)
+            if not _any(np.greater, {weight.key: masks[weight.key] for weight in pruned}, kept):
+                return masks
+        units.update({key: np.where(gone[key], -np.inf, units[key]) for key in gone})
+        entries.update({key: np.where(kept[key], entries[key], -np.inf) for key in gone})
+        return self._masks(units, entries, amount)
+
+    def _masks(self, units: Masks, entries: Masks, amount: float) -> Masks:
+        chosen = self.method.choose(self.weights, units, amount)
         return {
-            weight.key: pattern.mask(chosen[weight.key], entries[weight.key], weight.input_axis)
+            weight.key: self.method.pattern.mask(chosen[weight.key], entries[weight.key], weight.input_axis)
             for weight in self.weights
         }
-
-    def _chosen(
-        self, units: Mapping[str, np.ndarray], gone: Mapping[str, np.ndarray], amount: float
-    ) -> Mapping[str, np.ndarray]:
-        """The units to remove, those that are gone before all others."""
-        # What is gone is zero and mostly chosen by that alone. To see so is ten times faster than to write minus
-        # infinity over it, which then makes the same choice; it is left for zeros that are kept but came in between.
-        if not (self.method.scores_interact and any(_any(np.logical_and, units[key], gone[key]) for key in gone)):
-            chosen = self.method.choose(self.weights, units, amount)
-            if not any(_any(np.greater, gone[key], chosen[key]) for key in gone):
-                return chosen
-        marked = {key: np.where(gone[key], -np.inf, units[key]) for key in gone}
-        return self.method.choose(self.weights, {**units, **marked}, amount)
 
 
 @keras.saving.register_keras_serializable(package="tfprune")
@@ -380,8 +377,9 @@ def _stated_amounts(method: Method) -> list[float]:
     return stated + (list(method.layers.values()) if isinstance(method.layers, Mapping) else [])
 
 
-def _any(ufunc: np.ufunc, one: np.ndarray, other: np.ndarray) -> bool:
-    return any(each_piece(lambda *parts: bool(ufunc(*parts).any()), one.reshape(-1), other.reshape(-1)))
+def _any(compare: np.ufunc, arrays: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]) -> bool:
+    """Whether an entry of any of the arrays compares so with that of the other array under its key."""
+    return any(compare(*parts).any() for key, array in arrays.items() for parts in pieces(array, others[key]))
 
 
 def _named(layers: Any) -> Any:

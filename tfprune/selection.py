@@ -5,14 +5,16 @@ the lowest flat index. Scores of minus infinity (entries already pruned) therefo
 """
 
 from collections.abc import Sequence
-from itertools import chain
 
 import numpy as np
 
-from tfprune.pieces import each_piece, pieces
+from tfprune.pieces import pieces
 
 # Enough to bracket the wanted rank within about one per cent of the entries; sorting it takes a millisecond.
 SAMPLE = 1 << 15
+
+Value = float | np.floating
+Parts = Sequence[tuple[np.ndarray, ...]]  # pieces of scores with the pieces of their marks
 
 
 def smallest(scores: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
@@ -33,23 +35,47 @@ def smallest(scores: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
         return [np.zeros(array.shape, bool) for array in scores]
     if count >= total:
         return [np.ones(array.shape, bool) for array in scores]
-    threshold = kth_smallest(scores, count)
-    # In C order whatever the order of the scores: the ties below are written through a flat view.
+    # In C order whatever the order of the scores: their marks are written through flat views.
     chosen = [np.empty(array.shape, bool) for array in scores]
-    for array, mark in zip(scores, chosen):
-        each_piece(lambda piece, marked: np.less(piece, threshold, out=marked), array.reshape(-1), mark.reshape(-1))
-    ties = count - sum(int(np.count_nonzero(mark)) for mark in chosen)
-    for array, mark in zip(scores, chosen):
-        for piece, marked in pieces(array.reshape(-1), mark.reshape(-1)):
-            if ties == 0:
-                return chosen
-            tied = piece == threshold
-            number = int(np.count_nonzero(tied))
-            if number > ties:
-                tied, number = np.flatnonzero(tied)[:ties], ties
-            marked[tied] = True
-            ties -= number
+    parts = [part for array, mark in zip(scores, chosen) for part in pieces(array, mark)]
+    if total <= 4 * SAMPLE or not _mark_by_bracket(parts, count, *_bracket(scores, count)):
+        _mark_up_to(parts, count, kth_smallest(scores, count))
     return chosen
+
+
+def _mark_by_bracket(parts: Parts, count: int, low: Value, high: Value) -> bool:
+    """Marks the `count` smallest in one pass; False where the largest of them is not in the bracket."""
+    inside = []
+    for piece, mark in parts:
+        np.less_equal(piece, low, out=mark)
+        places = np.flatnonzero((piece < high) > mark)
+        inside.append((mark, places, piece[places]))
+    scores = np.concatenate([scores for _, _, scores in inside])
+    rank = count - sum(int(np.count_nonzero(mark)) for _, mark in parts)
+    if not 0 < rank <= scores.size:
+        return False
+    threshold = np.partition(scores, rank - 1)[rank - 1]
+    ties = rank - int(np.count_nonzero(scores < threshold))
+    for mark, places, scores in inside:
+        tied = places[scores == threshold][:ties]
+        ties -= tied.size
+        mark[places[scores < threshold]] = True
+        mark[tied] = True
+    return True
+
+
+def _mark_up_to(parts: Parts, count: int, threshold: Value) -> None:
+    """Marks the `count` smallest, the largest of which is known."""
+    ties = count
+    for piece, mark in parts:
+        np.less(piece, threshold, out=mark)
+        ties -= int(np.count_nonzero(mark))
+    for piece, mark in parts:
+        if ties == 0:
+            break
+        tied = np.flatnonzero(piece == threshold)[:ties]
+        ties -= tied.size
+        mark[tied] = True
 
 
 def kth_smallest(scores: Sequence[np.ndarray], rank: int) -> np.floating:
@@ -59,37 +85,39 @@ def kth_smallest(scores: Sequence[np.ndarray], rank: int) -> np.floating:
     partitioned: exact like a full sort, and several times faster than partitioning everything. When the sample
     misleads, everything is partitioned.
     """
-    arrays = [array.reshape(-1) for array in scores if array.size]
-    total = sum(array.size for array in arrays)
-    if total > 4 * SAMPLE:
-        stride = total // SAMPLE
-        sample = np.sort(np.concatenate([array[::stride] for array in arrays]))
-        place = rank / total * sample.size
-        margin = 4 * np.sqrt(sample.size) / 2  # four standard errors of a rank in the sample
-        low = sample[max(0, int(place - margin))]
-        high = sample[min(sample.size - 1, int(place + margin))]
-        not_above, inside = between(arrays, low, high)
+    if sum(array.size for array in scores) > 4 * SAMPLE:
+        low, high = _bracket(scores, rank)
+        not_above, inside = between(scores, low, high)
         if not_above < rank <= not_above + inside.size:
             position = rank - not_above - 1
             return np.partition(inside, position)[position]
         for shared in (low, high):  # a value of many entries, such as the zeros of a pruned weight
-            if count_where(np.less, arrays, shared) < rank <= count_where(np.less_equal, arrays, shared):
+            if count_where(np.less, scores, shared) < rank <= count_where(np.less_equal, scores, shared):
                 return shared
-    return np.partition(np.concatenate(arrays), rank - 1)[rank - 1]
+    return np.partition(np.concatenate([array.reshape(-1) for array in scores]), rank - 1)[rank - 1]
 
 
-def between(arrays: Sequence[np.ndarray], low: float, high: float) -> tuple[int, np.ndarray]:
-    """How many entries of flat arrays are not above `low`, and the entries between `low` and `high`, both left out."""
+def _bracket(scores: Sequence[np.ndarray], rank: int) -> tuple[np.floating, np.floating]:
+    """Two values between which the `rank`-th smallest lies in all likelihood, from a sorted sample."""
+    total = sum(array.size for array in scores)
+    stride = max(1, total // SAMPLE)
+    sample = np.sort(np.concatenate([array.reshape(-1)[::stride] for array in scores]))
+    place = rank / total * sample.size
+    margin = 4 * np.sqrt(sample.size) / 2  # four standard errors of a rank in the sample
+    return sample[max(0, int(place - margin))], sample[min(sample.size - 1, int(place + margin))]
 
-    def of_piece(piece: np.ndarray) -> tuple[int, np.ndarray]:
-        under = piece <= low
-        return int(np.count_nonzero(under)), piece[np.flatnonzero((piece < high) > under)]
 
-    counts, inside = zip(*(found for array in arrays for found in each_piece(of_piece, array)))
-    return sum(counts), np.concatenate(inside)
+def between(scores: Sequence[np.ndarray], low: Value, high: Value) -> tuple[int, np.ndarray]:
+    """How many entries of the arrays are not above `low`, and the entries between `low` and `high`, both left out."""
+    not_above, inside = 0, []
+    for array in scores:
+        for (piece,) in pieces(array):
+            under = piece <= low
+            not_above += int(np.count_nonzero(under))
+            inside.append(piece[np.flatnonzero((piece < high) > under)])
+    return not_above, np.concatenate(inside)
 
 
-def count_where(compare: np.ufunc, arrays: Sequence[np.ndarray], value: float) -> int:
-    """How many entries of flat arrays compare so with a value."""
-    counts = (each_piece(lambda piece: int(np.count_nonzero(compare(piece, value))), array) for array in arrays)
-    return sum(chain.from_iterable(counts))
+def count_where(compare: np.ufunc, scores: Sequence[np.ndarray], value: Value) -> int:
+    """How many entries of the arrays compare so with a value."""
+    return sum(int(np.count_nonzero(compare(piece, value))) for array in scores for (piece,) in pieces(array))
