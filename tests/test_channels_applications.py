@@ -1,6 +1,7 @@
 """One network of every family of keras.applications; benchmarks/applications_table.py runs all of them."""
 
 import keras
+import numpy as np
 import pytest
 from channel_checks import check_shrinks, randomise
 
@@ -22,7 +23,28 @@ def test_a_network_shrinks_to_an_equal_one_and_only_its_outputs_stay(name):
     model = make(
         weights=None, classes=10, input_shape=(size, size, 3), classifier_activation=None, **SMALL.get(name, {})
     )
-    groups = channel_groups(randomise(model))
+    images = inputs(model)
+    measure_batch_norms(randomise(model), images)
+    groups = channel_groups(model)
     reasons = {group.frozen.reason.name for group in groups.values() if group.frozen}
     assert reasons == {"MODEL_OUTPUT"} | ({"NORMALIZED"} if name.startswith("ConvNeXt") else set())
-    check_shrinks(model)
+    check_shrinks(model, data=images)
+
+
+def inputs(model):
+    """Images in the range that the network expects: pixels where it rescales them itself."""
+    generator = np.random.default_rng(0)
+    shape = (8, *model.input_shape[1:])
+    rescaled = any(isinstance(layer, keras.layers.Rescaling) for layer in model.layers)
+    return (generator.uniform(0.0, 255.0, shape) if rescaled else generator.normal(size=shape)).astype("float32")
+
+
+def measure_batch_norms(model, images):
+    """Takes over the statistics of one batch, so that depth does not swallow the differences between inputs."""
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    momenta = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.momentum = 0.0
+    model(images, training=True)
+    for layer, momentum in zip(norms, momenta):
+        layer.momentum = momentum
