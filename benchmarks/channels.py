@@ -11,19 +11,18 @@ small network trained from scratch for as many epochs; and the dense network tra
 
 import argparse
 import json
-import platform
 import statistics
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import ai_edge_litert
 import keras
 import numpy as np
-import tensorflow as tf
+from datasets import fashion_mnist
+from networks import compiled
+from tables import add_output, versions, write
 
 import tfprune
-from tfprune import datasets
 from tfprune.report import Column, Report
 
 layers = keras.layers
@@ -43,13 +42,7 @@ def network() -> keras.Model:
         x = layers.ReLU()(layers.BatchNormalization()(x))
         x = layers.MaxPooling2D()(x) if pooled else x
     x = layers.Dense(128, activation="relu")(layers.Flatten()(x))
-    return compiled(keras.Model(inputs, layers.Dense(10)(x)), RATE)
-
-
-def compiled(model: keras.Model, rate: float) -> keras.Model:
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
-    return model
+    return compiled(keras, keras.Model(inputs, layers.Dense(10)(x)), RATE)
 
 
 class Accuracies(Report):
@@ -95,16 +88,8 @@ class Accuracies(Report):
         ]
 
 
-def versions() -> str:
-    litert = getattr(ai_edge_litert, "__version__", "of unknown version")
-    return (
-        f"tfprune {tfprune.__version__}, TensorFlow {tf.__version__}, Keras {keras.__version__}, LiteRT {litert}, "
-        f"Python {platform.python_version()}, {platform.machine()}."
-    )
-
-
 def accuracy(seeds: Sequence[int], samples: int | None) -> Accuracies:
-    data = datasets.load("fashion_mnist")
+    data = fashion_mnist()
     x, y = data.x_train[:samples], data.y_train[:samples]
     test = (data.x_test, data.y_test)
     runs = []
@@ -135,15 +120,15 @@ def accuracy(seeds: Sequence[int], samples: int | None) -> Accuracies:
             record(f"{criterion}, at once + batch norm", tfprune.shrink(tfprune.strip_masks(repaired)))
             fading = keras.models.clone_model(dense)
             fading.set_weights(dense.get_weights())
-            compiled(fading, RATE)
+            compiled(keras, fading, RATE)
             callback = tfprune.PruningCallback(method)
             fading.fit(x, y, batch_size=BATCH, epochs=PRUNING_EPOCHS, verbose=0, callbacks=[callback])
-            small = compiled(tfprune.shrink(tfprune.strip_masks(fading)), TUNING_RATE)
+            small = compiled(keras, tfprune.shrink(tfprune.strip_masks(fading)), TUNING_RATE)
             small.fit(x, y, batch_size=BATCH, epochs=TUNING_EPOCHS, verbose=0)
             record(f"{criterion}, fine-tuned", small)
             if criterion == "l2":
                 architecture = small
-        scratch = compiled(keras.models.clone_model(architecture), RATE)
+        scratch = compiled(keras, keras.models.clone_model(architecture), RATE)
         scratch.fit(x, y, batch_size=BATCH, epochs=DENSE_EPOCHS + 1 + PRUNING_EPOCHS, verbose=0)
         scratch.optimizer.learning_rate = TUNING_RATE
         scratch.fit(x, y, batch_size=BATCH, epochs=TUNING_EPOCHS, verbose=0)
@@ -210,7 +195,7 @@ class Latencies(Report):
             "Figures without a unit are after / before. Random weights, one thread, files timed in turn in one run; ms "
             "are medians, before -> after. int8 has a floor that MACs do not show: layers with few input channels, "
             "widths that are no multiple of the SIMD tile, pooling and the first and last layers cost what they cost.",
-            versions(),
+            versions(LiteRT=ai_edge_litert.__version__),
         ]
 
 
@@ -257,17 +242,13 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--amount", type=float, default=0.7, help="share of the MACs to remove (latency)")
     parser.add_argument("--runs", type=int, default=50)
-    parser.add_argument("--output", type=Path, help="path without suffix for a .md and a .json file")
+    add_output(parser)
     arguments = parser.parse_args()
     if arguments.part == "accuracy":
         report: Report = accuracy(arguments.seeds, arguments.samples)
     else:
         report = latency(arguments.networks, arguments.amount, arguments.runs)
-    print(report)
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        report.to_json(arguments.output.with_suffix(".json"))
-        arguments.output.with_suffix(".md").write_text(f"# {report.title}\n\n{report.to_markdown()}\n")
+    write([report], arguments.output)
 
 
 if __name__ == "__main__":
