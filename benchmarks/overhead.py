@@ -1,6 +1,7 @@
 """What pruning costs while a model trains, side by side with tfmot: time of a step, and time of one mask update.
 
-    python benchmarks/overhead.py --output docs/benchmarks/overhead
+    python benchmarks/overhead.py --parts steps --output docs/benchmarks/overhead_steps
+    python benchmarks/overhead.py --parts updates --output docs/benchmarks/overhead_updates
 
 Each tool runs in a process of its own, since tfmot needs Keras 2; the processes take turns, round by round, so that
 whatever else the machine does meets both. The dense network is timed in both, and each tool is compared with the dense
