@@ -170,6 +170,8 @@ def test_import_leaves_tf_keras_alone(fresh_import):
         "absl.app",
         "rich",
         "IPython",
+        "deap",
+        "joblib",
     ],
 )
 def test_import_loads_nothing_heavy(fresh_import, heavy):

@@ -28,6 +28,7 @@ NAMES = {
     "channels": ["channel_groups", "plan_shrink", "ShrinkPlan", "shrink", "certify"],
     "deploy": ["quantize_aware", "convert", "LiteModel", "verify", "benchmark"],
     "judge": ["summary", "sensitivity"],
+    "search": ["genetic_search", "SearchResult"],
     "interop": ["from_tfmot"],
     "errors": ["PruningError", "ConversionError"],
     "package": ["__version__"],
@@ -64,6 +65,8 @@ ARGUMENTS = {
     "verify": "(model, lite, data, labels=None)",
     "benchmark": "(models, runs, threads=1)",
     "summary": "(model)",
+    "genetic_search": "(model, data, objectives, genome='channels', population, generations,"
+    " selection, crossover, mutation, seed, journal=None, workers=1)",
 }
 
 

@@ -12,6 +12,7 @@ The public names, in the order of their use:
     channels    channel_groups, plan_shrink, ShrinkPlan, shrink, certify
     deploy      quantize_aware, convert, LiteModel, verify, benchmark
     judge       summary, sensitivity
+    search      genetic_search, SearchResult
     interop     from_tfmot
     errors      PruningError, ConversionError
 """
@@ -36,6 +37,7 @@ from tfprune.methods import Percentile, Threshold
 from tfprune.oneshot import prune
 from tfprune.patterns import Block, Element, NofM
 from tfprune.schedules import Constant, Cosine, Exponential, Linear, OneShot, Piecewise, Polynomial
+from tfprune.search import SearchResult, genetic_search
 from tfprune.sensitivity import sensitivity
 from tfprune.strip import strip_masks
 from tfprune.structured import Structured
@@ -61,6 +63,7 @@ __all__ = [
     "PrunedLayer",
     "PruningCallback",
     "PruningError",
+    "SearchResult",
     "ShrinkPlan",
     "SparsityLogger",
     "Structured",
@@ -75,6 +78,7 @@ __all__ = [
     "channel_groups",
     "convert",
     "from_tfmot",
+    "genetic_search",
     "get_masks",
     "plan_shrink",
     "prune",

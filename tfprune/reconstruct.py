@@ -5,7 +5,7 @@ the inputs that the pruned and already repaired layers before it give: so it als
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -343,10 +343,16 @@ def _parts(features: int) -> tuple[int, int]:
     return parts, -features % parts
 
 
-def recalibrate(model: keras.Model, data: list[Batch]) -> list[str]:
+def recalibrate(model: keras.Model, data: Sequence[Batch], forward: Callable[[Any], Any] | None = None) -> list[str]:
     """Measures the mean and variance of every batch norm anew, in place; dropout and the like stay off.
 
     Every batch is normalised by its own statistics on the way, as in training.
+
+    Args:
+        model: The model.
+        data: Batches of inputs.
+        forward: A compiled `model(inputs, training=False)` that is first called here and used for nothing else, where
+            a model is recalibrated many times. Defaults to None: the model itself is called.
 
     Returns:
         The paths of the layers.
@@ -365,7 +371,7 @@ def recalibrate(model: keras.Model, data: list[Batch]) -> list[str]:
             layer.momentum, layer.trainable = 0.0, True
         with trained(layers):
             for batch in data:
-                model(batch.inputs, training=False)
+                model(batch.inputs, training=False) if forward is None else forward(batch.inputs)
                 seen += batch.size
                 for index, layer in enumerate(layers):
                     mean, variance = as_array(layer.moving_mean), as_array(layer.moving_variance)

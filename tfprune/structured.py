@@ -148,13 +148,17 @@ class BoundStructured(BoundMethod):
 
     def keep(self, amount: float, kept: Mapping[str, np.ndarray] | None = None) -> Keep:
         """For each group that may lose channels, which of them stay at an amount."""
-        scores = {name: self._scores(group, kept) for name, group in self.chosen.items()}
+        scores = self.scores(kept)
         if self.method.budget == "threshold":
             removed = {name: int(np.count_nonzero(values <= amount)) for name, values in scores.items()}
             counts = {name: self._allowed(group, removed[name]) for name, group in self.chosen.items()}
         else:
             counts = self._counts(scores, amount)
         return {name: _all_but_lowest(scores[name], counts[name]) for name in scores}
+
+    def scores(self, kept: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+        """The score of every channel of each group that may lose some."""
+        return {name: self._scores(group, kept) for name, group in self.chosen.items()}
 
     def _masks(self, keep: Keep) -> Masks:
         masks = self.groups.masks(keep)
@@ -271,11 +275,22 @@ class Costs:
     def left(self, budget: str, removed: Mapping[str, int]) -> float:
         """What remains when each group loses so many channels; exact where channels cost alike."""
         weights = self._parameters if budget == "parameters" else self._macs
-        share: dict[str, float] = {}
-        for (key, _), parts in self._parts.items():
-            gone = sum(part * removed.get(name, 0) for name, part in parts.items())
-            share[key] = share.get(key, 1.0) * (1.0 - gone)
+        share = self.shares(removed)
         return sum((cost or 0.0) * share.get(key, 1.0) for key, cost in weights.items())
+
+    def shares(self, removed: Mapping[str, int]) -> dict[str, float]:
+        """The share of each weight that remains when each group loses so many channels."""
+        share: dict[str, float] = {}
+        for (key, _), left in self.axis_shares(removed).items():
+            share[key] = share.get(key, 1.0) * left
+        return share
+
+    def axis_shares(self, removed: Mapping[str, int]) -> dict[tuple[str, int], float]:
+        """The share of each axis of a weight that remains when each group loses so many channels."""
+        return {
+            place: 1.0 - sum(part * removed.get(name, 0) for name, part in parts.items())
+            for place, parts in self._parts.items()
+        }
 
 
 def _chosen_groups(method: Structured, model: keras.Model, groups: ChannelGroups) -> dict[str, ChannelGroup]:

@@ -1,0 +1,197 @@
+"""Figures of a candidate: one evaluation, compiled once, in which only the values of masked weights change."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune.data import Batch, signature
+from tfprune.errors import PruningError
+from tfprune.models import as_array, clone_with_weights
+from tfprune.prunable import every_weight
+from tfprune.reconstruct import recalibrate
+from tfprune.search.genome import Genes, Genome
+from tfprune.search.objectives import COSTS, Objective
+from tfprune.search.scoring import Scoring
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What an objective of the user's own is given.
+
+    Attributes:
+        model: The model under the candidate's masks; good until the function returns.
+        masks: Key of a weight -> boolean array, True = kept; only weights that lose something.
+        figures: The objectives known by name, and the costs, so far.
+        genes: The candidate's genes.
+    """
+
+    model: keras.Model
+    masks: Mapping[str, np.ndarray]
+    figures: Mapping[str, float]
+    genes: Genes
+
+
+class FitnessError(Exception):
+    """A candidate has no figures: an objective raised, or gave no finite number."""
+
+
+class Fitness:
+    """Measures candidates on a copy of the model.
+
+    Args:
+        model: The unpruned model; it is left as it is.
+        genome: Turns genes into masks.
+        data: Batches with targets.
+        objectives: What to measure.
+        budget: Names of further costs to work out.
+        calibration: Batches on which the statistics of batch norm are measured anew for each candidate; none where
+            they stay.
+        tuning: Trains each candidate for a moment before it is measured, None where not.
+        tables: Name of a cost that is not counted but measured -> what gives it for the genes.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        genome: Genome,
+        data: Sequence[Batch],
+        objectives: Sequence[Objective],
+        budget: Iterable[str] = (),
+        calibration: Sequence[Batch] = (),
+        tuning: Any = None,
+        tables: Mapping[str, Any] | None = None,
+    ):
+        self.genome, self.objectives = genome, tuple(objectives)
+        self.copy = clone_with_weights(model)
+        self.data, self.calibration, self.tuning = list(data), list(calibration), tuning
+        names = {objective.name for objective in objectives if objective.function is None}
+        self.costs = [name for name in COSTS if name in names | set(budget)]
+        self.tables = dict(tables or {})
+        self._named = names
+        self._weights = {weight.key: weight.variable for weight in every_weight(self.copy)}
+        self._dense = {key: as_array(variable) for key, variable in self._weights.items()}
+        self._changed: set[str] = set()
+        self._with_loss = "loss" in names
+        if self._with_loss and not self.copy.compiled:
+            raise PruningError(f"The objective 'loss' needs a loss, but '{model.name}' is not compiled; compile it.")
+        if self._with_loss and self.data[0].targets is None:
+            raise PruningError("The objective 'loss' needs targets, and the data have none; write data=(x, y).")
+        self._tensors = [_given(batch) for batch in self.data]
+        self._answers, self._forward = _compiled(self.copy, self._tensors, self.calibration, self._with_loss)
+        self._scoring: Scoring | None = None
+        if names & {"accuracy", "f1"}:
+            self._scoring = Scoring(self.copy, _joined([batch.targets for batch in self.data]), self._run()[0])
+
+    def __call__(self, genes: Genes) -> dict[str, float]:
+        """The figures of a candidate, by name.
+
+        Raises:
+            FitnessError: An objective of the user's own raised, or one is not a finite number.
+        """
+        masks = self.genome.masks(genes)
+        figures = self.cost(genes)
+        self.load(masks)
+        if self.tuning is not None:
+            self.tuning(self.copy, masks)
+            self._changed = set(self._weights)
+        if self.calibration:
+            recalibrate(self.copy, self.calibration, self._forward)
+        figures.update(self._qualities())
+        for objective in self.objectives:
+            if objective.function is not None:
+                trial = Trial(self.copy, masks, dict(figures), genes)
+                figures[objective.name] = _value(objective, trial)
+        for name, value in figures.items():
+            if not math.isfinite(value):
+                raise FitnessError(f"'{name}' is {value}")
+        return figures
+
+    def cost(self, genes: Genes) -> dict[str, float]:
+        """The costs of a candidate, without running it."""
+        return {name: self.cost_of(name, genes) for name in self.costs}
+
+    def cost_of(self, name: str, genes: Genes) -> float:
+        """One cost of a candidate."""
+        counted = {"parameters": self.genome.parameters, "macs": self.genome.macs, "bytes": self.genome.bytes}
+        return float((self.tables.get(name) or counted[name])(genes))
+
+    def load(self, masks: Mapping[str, np.ndarray]) -> None:
+        """Gives the copy the unpruned weights under masks."""
+        for key in self._changed | set(masks):
+            dense = self._dense[key]
+            self._weights[key].assign(np.where(masks[key], dense, 0.0) if key in masks else dense)
+        self._changed = set(masks)
+
+    def _qualities(self) -> dict[str, float]:
+        if not self._named & {"accuracy", "f1", "loss"}:
+            return {}
+        answers, loss = self._run()
+        figures = {"loss": loss} if self._with_loss else {}
+        for name in ("accuracy", "f1"):
+            if name in self._named and self._scoring is not None:
+                # A network that has lost its numbers is wrong, whatever argmax makes of NaN.
+                finite = all(np.isfinite(answer).all() for answer in keras.tree.flatten(answers))
+                figures[name] = getattr(self._scoring, name)(answers) if finite else 0.0
+        return figures
+
+    def _run(self) -> tuple[Any, float]:
+        """The answers to all samples, and the mean loss."""
+        found, total, count = [], 0.0, 0
+        for batch, tensors in zip(self.data, self._tensors):
+            answers, loss = self._answers(tensors)
+            found.append(answers)
+            total, count = total + float(loss) * batch.size, count + batch.size
+        return _joined(found), total / count
+
+
+def _given(batch: Batch) -> dict[str, Any]:
+    """The parts of a batch that there are, as tensors."""
+    import tensorflow as tf
+
+    return {
+        name: keras.tree.map_structure(tf.convert_to_tensor, part)
+        for name, part in batch._asdict().items()
+        if part is not None
+    }
+
+
+def _compiled(
+    model: keras.Model, data: Sequence[dict[str, Any]], calibration: Sequence[Batch], with_loss: bool
+) -> tuple[Any, Any]:
+    """The evaluation and the forward pass of batch-norm calibration, each traced once for all candidates."""
+    import tensorflow as tf
+
+    def answers(given: dict[str, Any]) -> Any:
+        outputs = model(given["inputs"], training=False)
+        if not with_loss:
+            return outputs, 0.0
+        targets, weights = given["targets"], given.get("weights")
+        return outputs, model.compute_loss(given["inputs"], targets, outputs, weights, training=False)
+
+    def forward(inputs: Any) -> Any:
+        return model(inputs, training=False)
+
+    specs = signature([Batch(given) for given in data])
+    answering = tf.function(answers, input_signature=[specs], autograph=False)
+    if not calibration:
+        return answering, None
+    return answering, tf.function(forward, input_signature=[signature(list(calibration))], autograph=False)
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """One part of all batches as whole arrays; None where there is none."""
+    if parts[0] is None:
+        return None
+    return keras.tree.map_structure(lambda *arrays: np.concatenate([np.asarray(each) for each in arrays]), *parts)
+
+
+def _value(objective: Objective, trial: Trial) -> float:
+    try:
+        return float(objective.function(trial))  # type: ignore[misc]
+    except Exception as error:  # whatever the user's function raises costs this candidate
+        first = str(error).splitlines()[0] if str(error) else ""
+        raise FitnessError(f"'{objective.name}' raised {type(error).__name__}: {first}") from error

@@ -1,0 +1,175 @@
+"""Genetic search: a population of masks that evolves towards a front of good compromises."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from tfprune.errors import PruningError
+from tfprune.search.evolution import Evolution, Operators, require_deap
+from tfprune.search.genome import Genes
+from tfprune.search.problem import Ended, Problem, check_count
+from tfprune.search.result import SearchResult
+
+
+def genetic_search(
+    model: keras.Model,
+    data: Any,
+    objectives: Any = ("accuracy", "macs"),
+    genome: str = "channels",
+    population: int = 32,
+    generations: int = 20,
+    selection: str | None = None,
+    crossover: str = "one_point",
+    mutation: str | None = None,
+    seed: int = 0,
+    journal: Any = None,
+    workers: int = 1,
+    *,
+    weights: Mapping[str, float] | None = None,
+    budget: Mapping[str, float] | None = None,
+    initial: str = "seeded",
+    criterion: Any = None,
+    layers: Any = None,
+    pattern: Any = "element",
+    recalibrate: Any = None,
+    evaluations: int | None = None,
+    seconds: float | None = None,
+    patience: int | None = None,
+    crossover_rate: float = 0.9,
+    mutation_rate: float | None = None,
+) -> SearchResult:
+    """Searches by evolution for the channels or weights to remove, and gives the best compromises it met.
+
+    Nothing is rebuilt or compiled for a candidate: its masks go into one compiled evaluation, its costs are counted
+    from its genes, and genes that were met before are not evaluated again.
+
+    Args:
+        model: A built model, trained; functional or Sequential for channels. It is left as it is.
+        data: Validation inputs and targets, anything that `fit` takes; some thousand samples, as they are read for
+            every candidate.
+        objectives: Names or functions, one or several. `"accuracy"`, `"f1"` (macro) and `"loss"` are measured on the
+            data; `"parameters"`, `"macs"` and `"bytes"` (of the weights in an int8 file) are counted. A function takes
+            a candidate (`.model`, `.masks`, `.figures`) and returns a number, large for good. Defaults to
+            `("accuracy", "macs")`.
+        genome: `"channels"` (default), a bit for each channel that can be removed with all that belongs to it;
+            `"layers"`, a share for each group of channels, the lowest by the criterion going; `"weights"`, a bit for
+            each weight or block of a small network.
+        population: Individuals in a generation, 4 or more. Defaults to 32.
+        generations: After the first. Defaults to 20.
+        selection: `"nsga2"` for a Pareto front; `"tournament"` or `"roulette"` by the weighted sum. Defaults to None:
+            `"nsga2"` for several objectives, `"tournament"` for one.
+        crossover: `"one_point"` (default) or `"uniform"`.
+        mutation: `"flip"` for bits, `"gaussian"` for shares. Defaults to None: what suits the genome.
+        seed: Of everything random; the same seed gives the same search. Defaults to 0.
+        journal: Path of a file in which every evaluation is written down at once. A search that was killed, begun again
+            with the same arguments, goes on from there. Defaults to None: none.
+        workers: Processes that evaluate candidates side by side. Defaults to 1: this one.
+        weights: Name of an objective -> its part in the weighted sum; each is measured as a multiple of the unpruned
+            model's. Negative for a function that is to be small. Defaults to 1 each.
+        budget: Name of a cost -> largest share of the unpruned model's, such as `{"macs": 0.5}`. Whoever meets it is
+            better than whoever does not. Defaults to None.
+        initial: `"seeded"` (default): three quarters of the first generation are what the criterion would remove, at
+            several amounts and for random shares of each layer; `"random"`: all of it is random.
+        criterion: Of channels (`"l2"`) or weights (`"magnitude"`), for seeding, repair and `genome="layers"`.
+        layers: Which layers may lose something. Defaults to None: all.
+        pattern: For `genome="weights"`: `"element"` (default), or blocks such as `"4x1"`.
+        recalibrate: Measures the statistics of batch norm anew for every candidate, so that untrained candidates rank
+            truly: True for the inputs in `data`, or other inputs. Defaults to None: no.
+        evaluations: Ends after so many candidates besides the unpruned model. Defaults to None.
+        seconds: Ends after so many seconds. Defaults to None.
+        patience: Ends after so many generations in a row without gain: no better value of any objective, nor of the
+            weighted sum. Defaults to None.
+        crossover_rate: Share of offspring with two parents. Defaults to 0.9.
+        mutation_rate: Probability of a change for each gene. Defaults to None: 3 in a genome.
+
+    Returns:
+        A `SearchResult`: `.best`, `.front`, `.apply(candidate)`.
+
+    Raises:
+        PruningError: An argument is wrong, the data have no labels where they are needed, the unpruned model itself has
+            no figures, the journal is of another search or cannot be written, or DEAP is not installed.
+
+    References:
+        Deb et al., "A fast and elitist multiobjective genetic algorithm: NSGA-II", 2002.
+
+    Example:
+        result = tfprune.genetic_search(model, (x_val, y_val), budget={"macs": 0.5})
+        small = tfprune.shrink(tfprune.strip_masks(result.apply()))
+    """
+    require_deap()
+    check_count("population", population, 4)
+    check_count("generations", generations, 0)
+    if patience is not None:
+        check_count("patience", patience, 1)
+    if initial not in ("seeded", "random"):
+        raise PruningError(f"initial={initial!r} is unknown; write 'seeded' or 'random'.")
+    settings = {
+        "population": population, "selection": selection, "crossover": crossover, "mutation": mutation,
+        "crossover_rate": crossover_rate, "mutation_rate": mutation_rate, "initial": initial,
+    }  # fmt: skip
+    problem = Problem(
+        "genetic_search",
+        model,
+        data,
+        objectives,
+        genome,
+        seed=seed,
+        journal=journal,
+        workers=workers,
+        settings=settings,
+        weights=weights,
+        budget=budget,
+        criterion=criterion,
+        layers=layers,
+        pattern=pattern,
+        recalibrate=recalibrate,
+        evaluations=evaluations,
+        seconds=seconds,
+    )
+    number = len(problem.judgement.objectives)
+    operators = Operators.checked(problem.genome, number, selection, crossover, mutation, crossover_rate, mutation_rate)
+    known = {problem.dense.genes: problem.dense}
+    evolution = Evolution(
+        problem.genome,
+        operators,
+        population,
+        seed,
+        lambda genes: problem.merits(known[genes]),
+        lambda genes: problem.sum(known[genes]),
+        problem.within_budget,
+    )
+    problem.progress.expect(population * (generations + 1))
+
+    def evaluated(genes: list[Genes]) -> list[Genes]:
+        known.update(zip(genes, problem.evaluate(genes)))
+        return genes
+
+    try:
+        reason = _evolve(problem, evolution, evaluated, initial == "seeded", generations, patience)
+    except Ended as limit:
+        reason = str(limit)
+    return problem.result(reason)
+
+
+def _evolve(
+    problem: Problem, evolution: Evolution, evaluated: Any, seeded: bool, generations: int, patience: int | None
+) -> str:
+    """Breeds generation after generation; says why it ended."""
+    evolution.begin(evaluated(evolution.first(seeded)))
+    best, without_gain = _best(problem), 0
+    for _ in range(generations):
+        evolution.survive(evaluated(evolution.offspring()))
+        now = _best(problem)
+        without_gain = 0 if any(new > old for new, old in zip(now, best)) else without_gain + 1
+        best = now
+        if patience is not None and without_gain >= patience:
+            return f"{patience} generations without gain"
+    return f"{generations} generations"
+
+
+def _best(problem: Problem) -> list[float]:
+    """The best value met of each objective, and of their weighted sum."""
+    known = [candidate for candidate in problem.evaluated if candidate.failure is None]
+    merits = [max(values) for values in zip(*(problem.merits(candidate) for candidate in known))]
+    return [*merits, max(problem.sum(candidate) for candidate in known)]

@@ -1,0 +1,143 @@
+"""The journal of a search: one line an evaluation, from which a killed search goes on.
+
+The first line says which model, seed and settings the evaluations belong to. A search that is begun again with the
+same ones walks the same way, and takes from the journal what it finds there in place of measuring it.
+"""
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune.data import Batch
+from tfprune.errors import PruningError
+from tfprune.models import as_array
+
+FORMAT = "tfprune search journal 1"
+
+
+class Journal:
+    """A file of evaluations.
+
+    Args:
+        path: Where; made when missing.
+        header: What the evaluations depend on: fingerprints of model and data, seed, settings.
+
+    Raises:
+        PruningError: The folder is missing, the file is no journal, or one of another search; the file stays as it is.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], header: Mapping[str, Any]):
+        self.path = Path(path)
+        self.known: dict[str, dict[str, Any]] = {}
+        self.notes: list[str] = []
+        # As it will be read back: tuples become lists, keys become text.
+        self._header = json.loads(json.dumps({"format": FORMAT, **header}))
+        if self.path.is_dir():
+            raise PruningError(
+                f"journal='{path}' is a folder; give a file in it, such as '{self.path / 'search.jsonl'}'."
+            )
+        if not self.path.parent.is_dir():
+            raise PruningError(f"journal='{path}': there is no folder '{self.path.parent}'. Make it first.")
+        if self.path.exists() and self.path.stat().st_size:
+            self._read()
+        if not self.known and not self._begun():
+            self._write(self._header, "w")
+
+    def add(self, text: str, record: Mapping[str, Any]) -> None:
+        """Writes one evaluation, through to the disk, unless it is there already.
+
+        Raises:
+            PruningError: The disk is full, or the file cannot be written.
+        """
+        if text not in self.known:
+            self.known[text] = dict(record)
+            self._write({"genes": text, **record}, "a")
+
+    def _begun(self) -> bool:
+        return self.path.exists() and self.path.stat().st_size > 0
+
+    def _read(self) -> None:
+        content = self.path.read_bytes()
+        whole, _, rest = content.rpartition(b"\n")
+        lines = whole.split(b"\n") if whole else []
+        entries = [self._parsed(line, number + 1) for number, line in enumerate(lines)]
+        if entries or not json.dumps(self._header).encode().startswith(rest):
+            self._check(entries[0] if entries else {})
+        if rest:
+            self._drop(len(content) - len(rest), len(lines) + 1)
+        self.known = {entry.pop("genes"): entry for entry in entries[1:]}
+        if self.known:
+            self.notes.append(f"{len(self.known)} evaluations taken from the journal '{self.path}'.")
+
+    def _parsed(self, line: bytes, number: int) -> dict[str, Any]:
+        try:
+            entry = json.loads(line)
+            if isinstance(entry, dict) and ("genes" in entry or number == 1):
+                return entry
+        except ValueError:
+            pass
+        raise PruningError(
+            f"journal='{self.path}': line {number} is no entry of a search journal. Give another path, or remove the "
+            "file."
+        )
+
+    def _check(self, header: Mapping[str, Any]) -> None:
+        if header.get("format") != FORMAT:
+            raise PruningError(
+                f"journal='{self.path}' is no search journal ({FORMAT!r}). Give another path, or remove the file."
+            )
+        for name, wanted in self._header.items():
+            if header.get(name) != wanted:
+                raise PruningError(
+                    f"journal='{self.path}' belongs to another search: its {name} is {_short(header.get(name))}, here "
+                    f"it is {_short(wanted)}. Give another path, or the same {name}."
+                )
+
+    def _drop(self, size: int, number: int) -> None:
+        """Cuts off a last line that was not written to its end."""
+        with self.path.open("r+b") as file:
+            file.truncate(size)
+        self.notes.append(f"Line {number} of the journal '{self.path}' was cut off in writing; it was measured again.")
+        warnings.warn(f"tfprune: {self.notes[-1]}", stacklevel=5)
+
+    def _write(self, entry: Mapping[str, Any], mode: str) -> None:
+        try:
+            with self.path.open(mode, encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise PruningError(
+                f"Cannot write journal='{self.path}': {error.strerror or error}. What it holds so far is kept: make "
+                "room and start the same search again, and it goes on from there."
+            ) from error
+
+
+def model_fingerprint(model: keras.Model) -> str:
+    """A digest of a model's structure and weights."""
+    digest = hashlib.sha256()
+    for variable in model.weights:
+        digest.update(f"{tuple(variable.shape)} {variable.dtype}".encode())
+        digest.update(np.ascontiguousarray(as_array(variable)).tobytes())
+    return digest.hexdigest()[:32]
+
+
+def data_fingerprint(data: list[Batch]) -> str:
+    """A digest of inputs, targets and sample weights."""
+    digest = hashlib.sha256()
+    for batch in data:
+        for array in keras.tree.flatten(tuple(batch)):
+            digest.update(b"-" if array is None else np.ascontiguousarray(np.asarray(array)).tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
