@@ -407,6 +407,10 @@ def test_translation_with_attention_over_padded_steps_shrinks():
     y = layers.LSTM(10, return_sequences=True, name="decoder")(table(target), initial_state=[h, c])
     y = layers.Concatenate()([y, layers.Attention()([y, states])])
     model = randomise(keras.Model([source, target], layers.TimeDistributed(layers.Dense(20, name="words"))(y)))
+    try:
+        model([np.ones((2, 7), "int32"), np.ones((2, 5), "int32")])
+    except ValueError as error:
+        pytest.skip(f"Keras {keras.__version__} cannot run this model itself: {error}")
     plan, small = check_shrinks(model)
     assert small.get_layer("encoder").units == small.get_layer("decoder").units == plan["encoder/units"].sum() == 7
 

@@ -335,7 +335,7 @@ def _rename(results: Any, given: Any, name: str) -> None:
     outputs = [x for x in keras.tree.flatten(results) if id(x) not in known]
     nodes = nodes_in_order([x for x in keras.tree.flatten(given) if id(x) in known], outputs)
     for count, node in enumerate(nodes, start=1):
-        node.operation.name = name if count == len(nodes) else f"{name}_{count}"
+        node.operation.name = name if count == len(nodes) else f"{name}_step_{count}"
 
 
 def _cleaned(config: Any, resized: bool) -> Any:
