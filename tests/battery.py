@@ -80,7 +80,7 @@ PATTERNS = {
     "1:3": NofM(1, 3),
     "3:8": NofM(3, 8),
 }
-ALLOCATIONS = ["uniform", "global", "erk", "lamp"]
+ALLOCATIONS = ["uniform", "global", "erk", "lamp", "hierarchical"]
 METHODS = {
     "threshold": Threshold(0.05),
     "threshold in standard deviations": Threshold(1.5, unit="std", criterion="l2", pattern=Block(2, 2)),

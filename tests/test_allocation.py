@@ -267,7 +267,7 @@ def test_everything_and_nothing():
         ({"dense": "most"}, r"allocation: 'most' for 'dense' is no sparsity"),
         ({"dense": True}, r"allocation: True for 'dense' is no sparsity"),
         ({"dense": math.nan}, r"allocation: nan for 'dense' is no sparsity"),
-        (3, r"3 is no allocation; give one of 'uniform', 'global', 'lamp', 'erk', a mapping"),
+        (3, r"3 is no allocation; give one of 'uniform', 'global', 'lamp', 'erk', 'hierarchical', a mapping"),
         (None, r"None is no allocation"),
     ],
 )
@@ -296,3 +296,11 @@ def test_errors_of_functions(function, message):
 def test_a_mapping_alone_chooses_nothing():
     with pytest.raises(PruningError, match="A mapping gives amounts by layer name"):
         allocation.choose({"a": 0.5}, UNITS, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"), [(0.2, [0, 0, 60]), (0.5, [0, 55, 95]), (0.9, [80, 95, 95]), (0.97, [97, 97, 97])]
+)
+def test_the_last_weights_give_first_until_the_share_is_met(share, expected):
+    units = {"first": np.arange(100.0), "middle": np.arange(100.0), "last": np.arange(100.0)}
+    assert list(allocation.hierarchical(units, share).values()) == expected

@@ -91,3 +91,17 @@ def test_half_precision_weights_are_pruned_exactly(policy):
     assert np.count_nonzero(~mask) == 256
     magnitudes = np.abs(value(model.layers[0].kernel))
     assert magnitudes[~mask].max() <= magnitudes[mask].min()
+
+
+def test_the_report_tells_what_went_and_how_much_data_were_read():
+    model, inputs, targets = make("dense")
+    method = tfprune.Percentile(0.5, criterion="taylor", allocation="uniform")
+    data = [(inputs[:4], targets[:4]), (inputs[4:], targets[4:])]
+    pruned, report = tfprune.prune(model, method, data, reconstruct="least_squares", return_report=True)
+    assert {row["weight"]: row["zeros"] for row in report.rows()} == {"hidden/kernel": 24, "head/kernel": 12}
+    assert report.sparsity == 0.5
+    assert "The criterion read 8 samples in 2 batches." in report.notes()
+    assert "Repair: Read 8 samples in 2 batches." in report.notes()
+    assert all(row["after"] <= row["before"] + 1e-6 for row in report.rows())
+    assert isinstance(pruned, keras.Model)
+    assert "error after" in str(report)

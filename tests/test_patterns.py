@@ -9,8 +9,9 @@ from keras import layers
 
 from tfprune import patterns
 from tfprune.errors import PruningError
-from tfprune.methods import Percentile
-from tfprune.patterns import Block, Element, NofM
+from tfprune.methods import Percentile, Threshold
+from tfprune.oneshot import prune
+from tfprune.patterns import Block, Element, NofM, Template
 from tfprune.prunable import prunable_weights
 
 members = pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
@@ -265,3 +266,71 @@ def test_blocks_need_two_axes():
         PruningError, match=r"'dense/bias' of shape \(3,\) has no two axes for Block\(height=2, width=1\)"
     ):
         Percentile(0.5, pattern="2x1", layers=["dense/bias"]).bind(model)
+
+
+# Templates
+
+CROSS = [[0, 1, 0], [1, 1, 1], [0, 1, 0]]
+CORNERS = [[1, 0, 1], [0, 1, 0], [1, 0, 1]]
+
+
+def kernels(*windows):
+    """A weight with these windows for one input and several outputs."""
+    return np.stack([np.array(window, np.float32) for window in windows], axis=-1)[:, :, None, :]
+
+
+def test_every_kernel_gets_the_template_that_keeps_most():
+    weight = kernels([[1, 9, 1], [9, 1, 9], [1, 9, 1]], [[9, 1, 9], [1, 1, 1], [-9, 1, 9]])
+    mask = mask_of(Percentile(pattern=Template([CROSS, CORNERS])), weight)
+    assert mask[:, :, 0, 0].tolist() == CROSS and mask[:, :, 0, 1].tolist() == CORNERS
+
+
+def test_kernels_that_lose_least_get_their_template_first_and_the_count_is_exact():
+    weight = kernels([[1, 9, 1], [9, 9, 9], [1, 9, 1]], [[2, 9, 2], [9, 9, 9], [2, 9, 2]])
+    method = Percentile(pattern=Template([CROSS]))
+    half = mask_of(method, weight, 0.5 * 4 / 9)
+    assert half[:, :, 0, 0].tolist() == CROSS and half[:, :, 0, 1].all()
+    assert (mask_of(method, weight) == 0).sum() == 8
+
+
+def test_among_equal_templates_the_first_is_taken_and_what_is_gone_stays_gone():
+    weight = kernels(np.ones((3, 3)))
+    method = Percentile(pattern=Template([CROSS, CORNERS]))
+    assert mask_of(method, weight)[:, :, 0, 0].tolist() == CROSS
+    gone = np.array(CORNERS, bool)[:, :, None, None]
+    assert mask_of(method, weight * gone, kept=gone)[:, :, 0, 0].tolist() == CORNERS
+
+
+def test_templates_in_a_model_with_other_layers_and_in_a_file():
+    model = keras.Sequential([keras.Input((6, 6, 2)), keras.layers.Conv2D(4, 3), keras.layers.Flatten()])
+    pattern = Template([CROSS, CORNERS])
+    pruned = prune(model, Percentile(pattern=pattern, layers=keras.layers.Conv2D))
+    kernel = pruned.layers[0].kernel.numpy()
+    assert np.count_nonzero(kernel == 0) == 8 * 4
+    for window in kernel.reshape(9, -1).T:
+        assert (window != 0).reshape(3, 3).astype(int).tolist() in (CROSS, CORNERS)
+    assert patterns.get(through_json(pattern)) == pattern
+
+
+@pytest.mark.parametrize(
+    ("templates", "told"),
+    [
+        ([], "no templates given"),
+        ([CROSS, [[1, 0], [0, 1]]], r"templates of shapes \[\(2, 2\), \(3, 3\)\]; all must have the shape"),
+        ([CROSS, np.eye(3)], "templates that keep '3', '5' entries"),
+        ([np.ones((3, 3))], "keeping 9 of 9 entries is no choice"),
+        ([np.zeros((3, 3))], "keeping 0 of 9 entries is no choice"),
+        ([np.full((3, 3), 2)], "other values than True and False"),
+    ],
+)
+def test_wrong_templates_are_told(templates, told):
+    with pytest.raises(PruningError, match=told):
+        Template(templates)
+
+
+def test_a_template_of_another_shape_than_the_kernels_is_told_with_the_layer():
+    model = keras.Sequential([keras.Input((6, 6, 2)), keras.layers.Conv2D(4, 5, name="wide")])
+    with pytest.raises(PruningError, match=r"'wide/kernel' has kernels of shape \(5, 5\), the templates \(3, 3\)"):
+        prune(model, Percentile(pattern=Template([CROSS])))
+    with pytest.raises(PruningError, match="keeps a fixed number and has no threshold"):
+        Threshold(0.1, pattern=Template([CROSS]))

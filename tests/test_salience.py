@@ -186,3 +186,60 @@ def test_wrong_data_are_told(model):
 def test_every_data_criterion_has_a_name():
     kinds = {kind for kind in vars(salience).values() if isinstance(kind, type) and issubclass(kind, DataCriterion)}
     assert kinds - {DataCriterion} <= set(criteria.NAMES.values())
+
+
+@pytest.fixture(scope="module")
+def normed():
+    keras.utils.set_random_seed(1)
+    made = keras.Sequential(
+        [keras.Input((6, 6, 2)), L.Conv2D(4, 3, name="conv"), L.BatchNormalization(name="norm"), L.ReLU(), L.Flatten()]
+    )
+    made.get_layer("norm").beta.assign([-0.5, 0.0, 0.5, 1.0])
+    return made
+
+
+@pytest.mark.parametrize("measure", ["mean", "nonzero", "percentile"])
+def test_outputs_are_measured_behind_batch_norm_and_activation(normed, measure):
+    x = np.random.default_rng(2).normal(size=(5, 6, 6, 2)).astype("float32")
+    outputs = np.asarray(normed(x)).reshape(-1, 4)
+    expected = {
+        "mean": outputs.mean(axis=0),
+        "nonzero": (outputs > 0).mean(axis=0),
+        "percentile": np.percentile(outputs, 80, axis=0),
+    }[measure]
+    found = gather(normed, ["conv/kernel"], Activation(measure, percentile=80.0), x).extras["conv/kernel"]["activation"]
+    np.testing.assert_allclose(found.sum(axis=(0, 1, 2)), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_an_activation_that_several_layers_share_is_not_measured_for_one_of_them():
+    relu = L.ReLU(name="shared")
+    inputs = keras.Input((4,))
+    first = L.Dense(3, name="first")
+    model = keras.Model(inputs, L.Dense(3, name="second")(relu(first(inputs))) + relu(L.Dense(3, name="other")(inputs)))
+    found = gather(model, ["first/kernel"], Activation("nonzero"), X).extras["first/kernel"]["activation"]
+    np.testing.assert_allclose(found.sum(axis=0), (np.asarray(first(X)) > 0).mean(axis=0), rtol=1e-5)
+
+
+def test_wrong_measures_are_told():
+    with pytest.raises(PruningError, match="there is no measure 'nonzeros'. Did you mean 'nonzero'"):
+        Activation("nonzeros")
+    with pytest.raises(PruningError, match=r"percentile=101 is not in \[0, 100\]"):
+        Activation("percentile", percentile=101)
+
+
+@pytest.mark.parametrize("name", [*LOSS_CRITERIA, "synflow", "wanda", "activation"])
+def test_in_mixed_precision_scores_are_close_to_those_in_full(policy, name):
+    def built():
+        keras.utils.set_random_seed(0)
+        made = keras.Sequential(
+            [keras.Input((4,)), L.Dense(3, activation="tanh", name="hidden"), L.Dense(2, dtype="float32", name="last")]
+        )
+        made.compile("sgd", "mse")
+        return made
+
+    criterion = criteria.get(name)
+    full = gather(built(), ["hidden/kernel"], criterion, (X, Y)).extras["hidden/kernel"][criterion.needs]
+    policy("mixed_float16")
+    half = gather(built(), ["hidden/kernel"], criterion, (X, Y)).extras["hidden/kernel"][criterion.needs]
+    assert half.dtype == np.float32
+    np.testing.assert_allclose(half, full, rtol=0.05, atol=0.02 * np.abs(full).max())

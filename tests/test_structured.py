@@ -254,3 +254,30 @@ def test_unknown_names_get_the_nearest(model):
         tfprune.prune(model, Structured(0.5, layers=["wid"]))
     with pytest.raises(PruningError, match="allocation names 'hiden'.*Did you mean 'hidden'"):
         tfprune.prune(model, Structured(0.5, allocation={"hiden": 0.5}))
+
+
+def test_hierarchical_empties_the_last_groups_first(model):
+    left = channels_left(smaller(model, Structured(0.5, allocation="hierarchical", min_channels=4)))
+    assert left == {"stem": 16, "branch": 16, "wide": 16, "hidden": 4, "logits": 10}  # 36 of 72: 20 and 16
+
+
+@pytest.mark.parametrize(
+    "criterion",
+    ["gradient_norm", "taylor", "normalized_sensitivity", "fisher", "hessian", "snip", "grasp", "synflow", "wanda"]
+    + ["activation", "normalized_magnitude"],
+)
+def test_criteria_from_data_choose_channels_at_once_and_in_a_plan(model, images, criterion):
+    method = Structured(0.5, criterion=criterion)
+    pruned = tfprune.prune(model, method, images)
+    plan = plan_shrink(model, method, images)
+    assert channels_left(shrink(model, plan)) == channels_left(shrink(tfprune.strip_masks(pruned)))
+    assert (~tfprune.get_masks(pruned)["wide/bias"]).sum() > 0
+
+
+def test_a_criterion_for_layers_that_make_channels_leaves_those_that_only_listen_out():
+    inputs = keras.Input((6, 4))
+    hidden = layers.Dense(8, name="hidden")(inputs)
+    model = keras.Model(inputs, layers.Dense(2)(layers.LSTM(5, name="lstm")(hidden)))
+    data = np.random.default_rng(0).random((8, 6, 4), "float32")
+    pruned = tfprune.prune(model, Structured(0.5, criterion="wanda", layers="hidden"), data)
+    assert (~tfprune.get_masks(pruned)["hidden/kernel"].any(axis=0)).sum() == 4

@@ -2,10 +2,23 @@
 
 import contextlib
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
+
+from tfprune.nodes import Call, flow, is_graph
+
+# What works on each channel apart: a layer's output goes on through these before others listen to it.
+ACTIVATIONS = (
+    keras.layers.Activation,
+    keras.layers.ReLU,
+    keras.layers.LeakyReLU,
+    keras.layers.PReLU,
+    keras.layers.ELU,
+)
+CHANNELWISE = (*ACTIVATIONS, keras.layers.BatchNormalization)
 
 Record = Callable[[keras.Layer, Any, Any], None]
 
@@ -66,3 +79,41 @@ def _training(layer: keras.Layer) -> Callable[..., Any]:
         return call(*args, **{**kwargs, "training": True})
 
     return training
+
+
+def has_activation(layer: keras.Layer) -> bool:
+    """Whether a layer is an activation or ends with one."""
+    own = getattr(layer, "activation", None)
+    return isinstance(layer, ACTIVATIONS) or own not in (None, keras.activations.linear)
+
+
+def activated(model: keras.Model, layers: Iterable[keras.Layer]) -> dict[int, keras.Layer]:
+    """The last layer of the batch norm and activation behind each layer; itself where there is none, or no graph.
+
+    Returns:
+        By the id of the layer.
+    """
+    last = {id(layer): layer for layer in layers}
+    if not is_graph(model):
+        return last
+    calls: Counter[int] = Counter()
+
+    def count(call: Call) -> list[None]:
+        calls[id(call.operation)] += 1
+        return [None] * len(call.outputs)
+
+    def follow(call: Call) -> list[Any]:
+        layer = call.operation
+        given = call.args[0] if call.args and isinstance(call.args[0], tuple) else None
+        made = None
+        if id(layer) in last and calls[id(layer)] == 1:
+            made = (id(layer), layer)
+        elif given is not None and isinstance(layer, CHANNELWISE) and calls[id(layer)] == 1:
+            start, before = given
+            if last[start] is before:  # the first to listen, where several do
+                last[start], made = layer, (start, layer)
+        return [made] * len(call.outputs)
+
+    flow(model, [None] * len(model.inputs), count)
+    flow(model, [None] * len(model.inputs), follow)
+    return last

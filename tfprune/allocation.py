@@ -2,8 +2,8 @@
 
 Every allocation is a function `(units, share) -> counts`: `units` maps the key of a weight to the scores of its units
 (what its pattern removes together), `share` in [0, 1) is the part of all units to remove, and `counts` maps each key
-to a number of units. The counts of `global_`, `lamp` and `erdos_renyi_kernel` add up to `round(share * all units)`;
-`uniform` takes `round(share * units)` of each weight.
+to a number of units. The counts of all but `uniform` add up to `round(share * all units)`; `uniform` takes
+`round(share * units)` of each weight.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +22,8 @@ Counts = dict[str, int]
 # Units of each weight that LAMP looks at to see about where the cuts lie.
 LAMP_SAMPLE = 1 << 14
 EVERYTHING = (0.0, np.inf)
+# The share of its units that a weight gives at most in a hierarchical allocation, as long as that is enough.
+HIERARCHICAL_LIMIT = 0.95
 
 
 def uniform(units: Units, share: float) -> Counts:
@@ -163,6 +165,27 @@ def erdos_renyi_kernel(units: Units, share: float) -> Counts:
     return _whole_numbers(wanted, count)
 
 
+def hierarchical(units: Units, share: float) -> Counts:
+    """From the last weight towards the first: each gives 95 % of its units before the one before it gives any.
+
+    Where that is not enough for the share, each gives as large a part as the share is.
+
+    >>> hierarchical({"first": np.zeros(100), "last": np.zeros(100)}, 0.5)
+    {'first': 5, 'last': 95}
+    """
+    total = sum(scores.size for scores in units.values())
+    missing = round(share * total)
+    limit = max(HIERARCHICAL_LIMIT, share)
+    most = _whole_numbers(
+        {key: limit * scores.size for key, scores in units.items()}, max(missing, round(limit * total))
+    )
+    counts: Counts = {}
+    for key in reversed(list(units)):
+        counts[key] = min(most[key], missing)
+        missing -= counts[key]
+    return {key: counts[key] for key in units}
+
+
 def _whole_numbers(wanted: Mapping[str, float], count: int) -> Counts:
     """Rounds down, then gives what is missing to the largest remainders, so that the sum is `count`."""
     counts = {key: int(value) for key, value in wanted.items()}
@@ -178,6 +201,7 @@ NAMES: dict[str, Callable[[Units, float], Counts]] = {
     "global": global_,
     "lamp": lamp,
     "erk": erdos_renyi_kernel,
+    "hierarchical": hierarchical,
 }
 
 Allocation = str | Mapping[str, float] | Callable[[Units, float], Mapping[str, float]]

@@ -10,11 +10,14 @@ import keras
 import numpy as np
 
 from tfprune import masks, methods
+from tfprune.criteria import Context
 from tfprune.errors import PruningError, listing
+from tfprune.gradients import GradientRecord, movement
 from tfprune.masks import constraint_of, hold, new_mask, set_mask
 from tfprune.methods import BoundMethod, Masks, Percentile, Threshold
 from tfprune.models import check_model, snapshot, wrapped_layers
 from tfprune.prunable import PrunableWeight, every_weight
+from tfprune.salience import DataCriterion, Movement
 from tfprune.schedules import BoundSchedule
 from tfprune.structured import Structured
 from tfprune.wrapper import PrunedLayer
@@ -31,6 +34,7 @@ class MaskCallback(keras.callbacks.Callback):
     def __init__(self) -> None:
         super().__init__()
         self._runs: list[Run] = []
+        self._records: list[GradientRecord] = []
         self._epoch = 0
 
     def bound_methods(self) -> list[BoundMethod]:
@@ -43,9 +47,21 @@ class MaskCallback(keras.callbacks.Callback):
         steps = self._total_steps()
         for bound in self.bound_methods():
             self._runs.append(Run(bound, bound.method.schedule.bind(steps)))
+            self._record(bound)
         newly_held = [weight for run in self._runs for weight in run.bound.weights if _hold(self.model, weight)]
         if newly_held:
             masks.retrace(self.model)
+
+    def _record(self, bound: BoundMethod) -> None:
+        """Lets a criterion that looks at training see it; refuses one that needs a pass over data before."""
+        criterion = bound.method.criterion
+        if isinstance(criterion, Movement):
+            record = GradientRecord(self.model, bound.scored, criterion.needs, movement)
+            record.open()
+            self._records.append(record)
+            bound.extras = record
+        elif isinstance(criterion, DataCriterion) and bound.scored:
+            criterion.statistic(Context(bound.scored[0].key))  # raises
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         self._epoch = epoch
@@ -67,6 +83,9 @@ class MaskCallback(keras.callbacks.Callback):
             logs["sparsity"] = self.sparsity
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        for record in self._records:
+            record.close()
+        self._records = []
         for run in self._runs:
             run.finish()
 
@@ -128,6 +147,7 @@ class Run:
             self._set(kept)
             return
         amount = self.schedule(due)
+        self.bound.progress = (due - self.schedule.begin) / max(1, self.schedule.end - self.schedule.begin)
         decided = self.bound.decide(amount, kept) if amount > 0 else _nothing_pruned(kept)
         self._set(kept if self._floor and _zeros(decided) < self._floor else decided)
 
@@ -143,6 +163,10 @@ class Run:
         self._masks = decided
         for weight in self.bound.weights:
             set_mask(weight.variable, decided[weight.key])
+
+    def apply(self) -> None:
+        """Zeroes the weights under the masks that were decided last, once more."""
+        self._set(self._masks)
 
     def finish(self) -> None:
         """Makes the zeros exact after whatever ended the run, and says so when the target was not reached."""
@@ -195,6 +219,15 @@ def _hold(model: keras.Model, weight: PrunableWeight) -> bool:
     return True
 
 
+def refuse_wrapped(model: keras.Model) -> None:
+    """Raises for a model whose layers hold masks of their own."""
+    if wrapped_layers(model):
+        raise PruningError(
+            f"'{model.name}' is wrapped: its layers hold their own masks and method. "
+            "Write callbacks=[tfprune.UpdateMasks()] instead."
+        )
+
+
 class PruningCallback(MaskCallback):
     """Prunes a plain model while `fit` trains it, by any method.
 
@@ -218,11 +251,7 @@ class PruningCallback(MaskCallback):
         self.method = methods.get(method)
 
     def bound_methods(self) -> list[BoundMethod]:
-        if wrapped_layers(self.model):
-            raise PruningError(
-                f"'{self.model.name}' is wrapped: its layers hold their own masks and method. "
-                "Write callbacks=[tfprune.UpdateMasks()] instead."
-            )
+        refuse_wrapped(self.model)
         return [self.method.bind(self.model)]
 
 

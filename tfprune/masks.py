@@ -38,6 +38,10 @@ class MaskConstraint(keras.constraints.Constraint):
         value = self._masked(weight)
         return value if self.inner is None else self._masked(self.inner(value))
 
+    def dense(self, weight: keras.Variable) -> Any:
+        """The weight's values from which a new mask takes what it keeps; those held at zero are zero."""
+        return keras.ops.convert_to_tensor(weight)
+
     def _masked(self, value: Any) -> Any:
         # Multiplying would turn an infinite entry into NaN and a negative one into -0.0.
         return keras.ops.where(self.mask, keras.ops.convert_to_tensor(value), 0.0)
@@ -86,10 +90,11 @@ def set_mask(variable: keras.Variable, kept: np.ndarray) -> None:
     constraint = constraint_of(variable)
     if constraint is None:
         raise PruningError(f"The weight '{variable.path}' holds no mask; hold() it first.")
+    values = constraint.dense(variable)
     constraint.mask.assign(kept)
     if constraint.decided is not None:
         constraint.decided.assign(True)
-    variable.assign(keras.ops.where(constraint.mask, keras.ops.convert_to_tensor(variable), 0.0))
+    variable.assign(keras.ops.where(constraint.mask, values, 0.0))
 
 
 def held_masks(weights: Iterable[PrunableWeight]) -> dict[str, np.ndarray]:

@@ -29,13 +29,14 @@ class BoundMethod:
     Attributes:
         weights: Every weight that the masks cover.
         extras: What a pass over data gathered for the criterion, by the key of the weight.
-        units: What the method removes, for messages: `"entries"`, `"channels"`.
+        progress: How far a run of training is on its way from the first to the last decision, from 0 to 1.
     """
 
     def __init__(self, method: "Method", weights: list[PrunableWeight]):
         self.method = method
         self.weights = weights
         self.extras: Mapping[str, Mapping[str, Any]] = {}
+        self.progress = 0.0
 
     def decide(self, amount: float, kept: Mapping[str, np.ndarray] | None = None) -> Masks:
         """The masks (True = kept) at an amount.
@@ -45,6 +46,11 @@ class BoundMethod:
             kept: Masks decided before; what they removed goes first. Defaults to None.
         """
         raise NotImplementedError
+
+    @property
+    def scored(self) -> list[PrunableWeight]:
+        """The weights that the criterion scores."""
+        return self.weights
 
     def forget(self) -> None:
         """Lets go of memory that is kept from one decision to the next."""
@@ -163,13 +169,17 @@ class BoundWeightMethod(BoundMethod):
     def forget(self) -> None:
         self._scores.clear()
 
+    def values(self, weight: PrunableWeight) -> np.ndarray:
+        """What the criterion looks at, for reading only."""
+        return snapshot(weight.variable)
+
     def decide(self, amount: float, kept: Mapping[str, np.ndarray] | None = None) -> Masks:
         self.method.check_amount(amount)
         pattern, criterion = self.method.pattern, self.method.criterion
         entries, units = {}, {}
         for weight in self.weights:
             context = Context(weight.key, self.extras.get(weight.key, {}))
-            scores = criteria.score(criterion, snapshot(weight.variable), context, self._scores.get(weight.key))
+            scores = criteria.score(criterion, self.values(weight), context, self._scores.get(weight.key))
             self._scores[weight.key] = entries[weight.key] = scores
             units[weight.key] = pattern.unit_scores(scores, criterion, weight.input_axis)
         pruned = [weight for weight in self.weights if kept is not None and not kept[weight.key].all()]
@@ -224,7 +234,7 @@ class Threshold(WeightMethod):
         super().__init__(amount, criterion, pattern, layers)
         if unit not in ("absolute", "std"):
             raise PruningError(f"Threshold: unit={unit!r} is not known; write 'absolute' or 'std'.")
-        if isinstance(self.pattern, patterns.NofM):
+        if self.pattern.full < 1.0:
             raise PruningError(f"{self.pattern!r} keeps a fixed number and has no threshold; write Percentile instead.")
         self.unit = unit
         _check_progress(self)

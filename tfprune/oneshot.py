@@ -1,19 +1,82 @@
 """Pruning at once, without training."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import keras
+import numpy as np
 
 from tfprune import methods
 from tfprune.errors import PruningError
 from tfprune.masks import apply_masks, get_masks
 from tfprune.models import as_array, check_model, clone_with_weights
-from tfprune.reconstruct import check_way, warn_of_skipped
+from tfprune.reconstruct import Reconstruction, check_way, warn_of_skipped
 from tfprune.reconstruct import reconstruct as repair
-from tfprune.statistics import inform
+from tfprune.report import Column, Report
+from tfprune.statistics import Statistics, inform
 
 
-def prune(model: keras.Model, method: Any, data: Any = None, reconstruct: Any = None) -> keras.Model:
+@dataclass(frozen=True)
+class Pruning(Report):
+    """What `prune` did: zeros of every weight, batches that were read, and the error before and after a repair."""
+
+    title: ClassVar[str] = "Pruning"
+    plotted: ClassVar[str] = "sparsity"
+    columns: ClassVar[Sequence[Column]] = (
+        Column("weight", "weight"),
+        Column("entries", "entries", ",d"),
+        Column("zeros", "zeros", ",d"),
+        Column("sparsity", "sparsity", ".2%"),
+        Column("before", "error before", ".4f"),
+        Column("after", "error after", ".4f"),
+    )
+
+    method: methods.Method
+    masks: Mapping[str, np.ndarray] = field(repr=False)
+    statistics: Statistics = field(default_factory=Statistics)
+    reconstruction: Reconstruction | None = None
+
+    @property
+    def sparsity(self) -> float:
+        """The share of zeros among all entries that masks lie on."""
+        return self.totals()["sparsity"]
+
+    def rows(self) -> list[dict[str, Any]]:
+        repairs = {r.key: r for r in self.reconstruction.repairs} if self.reconstruction is not None else {}
+        rows = []
+        for key, mask in self.masks.items():
+            done, zeros = repairs.get(key), mask.size - int(np.count_nonzero(mask))
+            rows.append(
+                {
+                    "weight": key,
+                    "entries": mask.size,
+                    "zeros": zeros,
+                    "sparsity": zeros / mask.size,
+                    "before": None if done is None else done.before,
+                    "after": None if done is None else done.after,
+                }
+            )
+        return rows
+
+    def totals(self) -> dict[str, Any]:
+        entries = sum(mask.size for mask in self.masks.values())
+        zeros = entries - sum(int(np.count_nonzero(mask)) for mask in self.masks.values())
+        return {"entries": entries, "zeros": zeros, "sparsity": zeros / entries if entries else 0.0}
+
+    def notes(self) -> list[str]:
+        notes = [f"By {self.method!r}."]
+        if self.statistics.batches:
+            read = self.statistics
+            notes.append(f"The criterion read {read.samples} samples in {read.batches} batches.")
+        if self.reconstruction is not None:
+            notes += [f"Repair: {note}" for note in self.reconstruction.notes()]
+        return notes
+
+
+def prune(
+    model: keras.Model, method: Any, data: Any = None, reconstruct: Any = None, return_report: bool = False
+) -> Any:
     """A new model pruned to the method's final amount, without training.
 
     The masks are held in any training that follows, so `prune` then `fit` is one-shot pruning with fine-tuning;
@@ -27,6 +90,8 @@ def prune(model: keras.Model, method: Any, data: Any = None, reconstruct: Any = 
         reconstruct: Repair of what is left, see `tfprune.reconstruct.reconstruct`: None (default), `"batch_norm"`,
             `"least_squares"`, `"obs"` (also chooses anew which entries stay), or True: `"obs"`, for channels and
             thresholds `"least_squares"`.
+        return_report: Whether to return `(model, report)`: zeros of every weight, how many batches a data criterion
+            read, and the error of every layer before and after a repair. Defaults to False.
 
     Raises:
         PruningError: The model is not built, or the method finds nothing to prune in it; a repair without data.
@@ -39,13 +104,19 @@ def prune(model: keras.Model, method: Any, data: Any = None, reconstruct: Any = 
     way = _way(reconstruct, method, data)
     pruned = clone_with_weights(model)
     bound = method.bind(pruned)
-    inform(bound, model, data)
+    statistics = inform(bound, model, data)
     before = get_masks(model)
     kept = {weight.key: before.get(weight.key, as_array(weight.variable) != 0) for weight in bound.weights}
     apply_masks(pruned, bound.decide(method.final, kept))
+    done = None
     if way is not None:
-        warn_of_skipped(repair(pruned, model, data, way, getattr(method, "pattern", None)))
-    return pruned
+        done = repair(pruned, model, data, way, getattr(method, "pattern", None))
+        warn_of_skipped(done)
+    if not return_report:
+        return pruned
+    masks = get_masks(pruned)
+    masks = {weight.key: masks.get(weight.key, np.ones(weight.shape, bool)) for weight in bound.weights}
+    return pruned, Pruning(method, masks, statistics, done)
 
 
 def _way(reconstruct: Any, method: methods.Method, data: Any) -> str | None:

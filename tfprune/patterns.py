@@ -1,4 +1,4 @@
-"""Where zeros may fall: single entries, blocks, or all but n of m.
+"""Where zeros may fall: single entries, blocks, all but n of m, or templates of the user's.
 
 A pattern cuts a weight into units that are removed together. It answers three questions: the score of every unit
 (`unit_scores`), which units are gone already (`pruned_units`), and the mask that removes the chosen ones (`mask`).
@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from tfprune.criteria import Criterion
-from tfprune.errors import PruningError
+from tfprune.errors import PruningError, listing
 
 
 class Pattern:
@@ -181,6 +181,86 @@ class NofM(Pattern):
         return {"keep": self.keep, "group": self.group}
 
 
+@keras.saving.register_keras_serializable(package="tfprune")
+class Template(Pattern):
+    """Gives the window of every kernel that one of a few templates which keeps most of it.
+
+    A kernel is the window by which one input channel is multiplied for one output channel: all axes of a convolution's
+    weight but the last two. All templates keep the same number of entries, so the amount is known: it is the share of
+    all entries removed and ends at `1 - kept / window`. On the way there, the kernels that lose least get theirs first.
+
+    Args:
+        templates: Boolean arrays (or nested lists) of the window's shape, True = kept.
+
+    Raises:
+        PruningError: No template, shapes or numbers of kept entries that differ, or one that removes nothing or all;
+            when bound, a weight whose window has another shape.
+
+    Niu et al., "PatDNN: achieving real-time DNN execution on mobile devices with pattern-based weight pruning", 2020
+    (https://arxiv.org/abs/2001.00138).
+
+    >>> cross = [[0, 1, 0], [1, 1, 1], [0, 1, 0]]
+    >>> corners = [[1, 0, 1], [0, 1, 0], [1, 0, 1]]
+    >>> round(Template([cross, corners]).full, 3)
+    0.444
+    """
+
+    ranks_entries = True
+
+    def __init__(self, templates: Any):
+        arrays = [np.asarray(template) for template in templates]
+        if not arrays:
+            raise PruningError("Template: no templates given; write Template([[[0, 1], [1, 1]], [[1, 1], [1, 0]]]).")
+        shapes = sorted({array.shape for array in arrays})
+        if len(shapes) > 1 or arrays[0].ndim == 0:
+            raise PruningError(f"Template: templates of shapes {shapes}; all must have the shape of the window.")
+        if not all(np.isin(array, (0, 1)).all() for array in arrays):
+            raise PruningError("Template: a template holds other values than True and False; write 1 where it keeps.")
+        counts = sorted({int(np.count_nonzero(array)) for array in arrays})
+        if len(counts) > 1:
+            raise PruningError(
+                f"Template: templates that keep {listing(counts)} entries, so the share of zeros would depend on the "
+                "choice; let all keep the same number."
+            )
+        if counts[0] in (0, arrays[0].size):
+            raise PruningError(f"Template: keeping {counts[0]} of {arrays[0].size} entries is no choice; keep some.")
+        self.templates = np.stack(arrays).astype(bool)
+        self.full = 1.0 - counts[0] / arrays[0].size
+
+    def check(self, key: str, shape: tuple[int, ...]) -> None:
+        window = self.templates.shape[1:]
+        if shape[:-2] != window:
+            raise PruningError(
+                f"'{key}' has kernels of shape {shape[:-2]}, the templates {window}; leave it out with layers=, or "
+                "write templates of its shape."
+            )
+
+    def _kept_scores(self, entries: np.ndarray) -> np.ndarray:
+        """What each template keeps of each kernel: `[templates, inputs, outputs]`."""
+        axes = self.templates.ndim - 1
+        return np.tensordot(self.templates.astype(entries.dtype), entries, axes=axes)
+
+    def _best(self, entries: np.ndarray) -> np.ndarray:
+        """The template that keeps most of each kernel, the first among equals: a mask of the weight's shape."""
+        finite = np.maximum(entries, np.finfo(entries.dtype).min / entries.size)  # what is pruned already counts least
+        best = np.argmax(self._kept_scores(finite), axis=0)
+        return np.moveaxis(self.templates[best], (0, 1), (-2, -1))
+
+    def unit_scores(self, entries: np.ndarray, criterion: Criterion, input_axis: int) -> np.ndarray:
+        window = tuple(range(self.templates.ndim - 1))
+        return criterion.total(np.where(self._best(entries), 0.0, entries).sum(axis=window))
+
+    def pruned_units(self, kept: np.ndarray, input_axis: int) -> np.ndarray:
+        window = tuple(range(self.templates.ndim - 1))
+        return kept.sum(axis=window) <= np.count_nonzero(self.templates[0])
+
+    def mask(self, chosen: np.ndarray, entries: np.ndarray, input_axis: int) -> np.ndarray:
+        return self._best(entries) | ~chosen
+
+    def get_config(self) -> dict[str, Any]:
+        return {"templates": self.templates.astype(int).tolist()}
+
+
 def get(identifier: Any) -> Pattern:
     """A pattern from its name, config or itself: `"element"`, `"2:4"` (keep 2 of 4), `"4x1"` (blocks).
 
@@ -203,5 +283,5 @@ def get(identifier: Any) -> Pattern:
         return keras.saving.deserialize_keras_object(dict(identifier))
     raise PruningError(
         f"{identifier!r} is no pattern; give 'element', '2:4' (keep 2 of every 4), '4x1' (blocks), "
-        "Block(height, width) or NofM(keep, group)."
+        "Block(height, width), NofM(keep, group) or Template(templates)."
     )

@@ -1,7 +1,7 @@
 """Importance from data: criteria that look at gradients, curvature or activations besides the weight.
 
 What a criterion `needs` is gathered in one pass over the data that `prune(model, method, data)` is given, and comes to
-it in the context's extras, arrays of the weight's shape.
+it in the context's extras, arrays of the weight's shape. Movement is gathered by `fit` as it trains.
 """
 
 from typing import Any
@@ -11,7 +11,9 @@ import numpy as np
 
 from tfprune import criteria
 from tfprune.criteria import Context, Criterion
-from tfprune.errors import PruningError
+from tfprune.errors import PruningError, nearest
+
+MEASURES = ("mean", "nonzero", "percentile")
 
 
 class DataCriterion(Criterion):
@@ -203,17 +205,76 @@ class Wanda(DataCriterion):
 
 @keras.saving.register_keras_serializable(package="tfprune")
 class Activation(DataCriterion):
-    """For channels: the mean absolute output of the channel, shared evenly among the entries that make it.
+    """For channels and neurons: what comes out of them, shared evenly among the entries that make it.
 
-    The output is that of the layer, after its own activation. Needs no labels.
-    Hu et al., "Network trimming", 2016 (https://arxiv.org/abs/1607.03250).
+    The output is that of the layer, or of the batch norm and activation right behind it. Needs no labels.
+
+    Args:
+        measure: `"mean"` (default): the mean absolute output. `"nonzero"`: the share of outputs that are not zero,
+            that is one minus the average percentage of zeros; without an activation, outputs below zero count as zeros
+            too, as a ReLU would make them. `"percentile"`: the percentile of the
+            absolute outputs, the mean over batches of that in each batch.
+        percentile: Which one, in [0, 100]. Defaults to `90.0`.
+
+    Raises:
+        PruningError: An unknown measure, or a percentile out of its range.
+
+    Hu et al., "Network trimming: a data-driven neuron pruning approach", 2016 (https://arxiv.org/abs/1607.03250).
+
+    >>> Activation("percentile", 95.0)
+    Activation(measure='percentile', percentile=95.0)
     """
 
     needs = "activation"
     uses_loss = False
 
+    def __init__(self, measure: str = "mean", percentile: float = 90.0):
+        super().__init__()
+        if measure not in MEASURES:
+            known = nearest(str(measure), MEASURES)
+            raise PruningError(f"Activation: there is no measure {measure!r}. {known}")
+        if isinstance(percentile, bool) or not 0.0 <= percentile <= 100.0:
+            raise PruningError(f"Activation: percentile={percentile!r} is not in [0, 100]; write 90.0, say.")
+        self.measure, self.percentile = measure, float(percentile)
+
     def __call__(self, weight: np.ndarray, context: Context) -> np.ndarray:
         return self.statistic(context)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"measure": self.measure, "percentile": self.percentile}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Activation":
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="tfprune")
+class Movement(DataCriterion):
+    """How far training pushes an entry away from zero: minus weight x gradient, summed over the steps of `fit`.
+
+    Entries that training brings nearer to zero go first, however large they are: made for fine-tuning a model that was
+    trained on something else. Use it with `allocation="uniform"` or `"global"`, since scores may be negative.
+    Sanh et al., "Movement pruning: adaptive sparsity by fine-tuning", 2020 (https://arxiv.org/abs/2005.07683), here
+    with entries that are gone staying gone.
+
+    >>> Movement()(np.array([2.0]), Context(extras={"movement": np.array([-3.0])}))
+    array([-3.])
+    """
+
+    needs = "movement"
+    uses_loss = False
+
+    def __call__(self, weight: np.ndarray, context: Context) -> np.ndarray:
+        return self.statistic(context)
+
+    def statistic(self, context: Context) -> np.ndarray:
+        if self.needs not in context.extras:
+            raise PruningError(
+                f"{self!r} adds up what happens in training, and there was no step of it yet for '{context.key}'. "
+                'Write model.fit(..., callbacks=[tfprune.PercentilePruning(0.8, criterion="movement")]), with a '
+                "schedule that prunes nothing at the first step."
+            )
+        return context.extras[self.needs]
 
 
 @keras.saving.register_keras_serializable(package="tfprune")
@@ -244,5 +305,6 @@ criteria.NAMES.update(
         "synflow": SynapticFlow,
         "wanda": Wanda,
         "activation": Activation,
+        "movement": Movement,
     }
 )

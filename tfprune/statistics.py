@@ -7,14 +7,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.activations import observed
+from tfprune.activations import activated, has_activation, observed
 from tfprune.data import Batch, batches
 from tfprune.errors import PruningError, listing
 from tfprune.methods import BoundMethod
 from tfprune.models import clone_with_weights, places
 from tfprune.prunable import PrunableWeight, every_weight
 from tfprune.regression import LinearForm, linear_form
-from tfprune.salience import DataCriterion
+from tfprune.salience import DataCriterion, Movement
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,14 @@ def gather(model: keras.Model, keys: Iterable[str], criterion: DataCriterion, da
     return Statistics({w.key: {criterion.needs: array} for w, array in zip(weights, arrays)}, count, samples)
 
 
-def inform(bound: BoundMethod, model: keras.Model, data: Any = None) -> None:
+def inform(bound: BoundMethod, model: keras.Model, data: Any = None) -> Statistics:
     """Gives a bound method what its criterion needs to know of the data; nothing where it looks at weights alone."""
     criterion = bound.method.criterion
-    if isinstance(criterion, DataCriterion):
-        keys = [weight.key for weight in bound.weights if weight.is_kernel or criterion.uses_loss]
-        bound.extras = gather(model, keys, criterion, data).extras
+    if not isinstance(criterion, DataCriterion) or isinstance(criterion, Movement):
+        return Statistics()
+    found = gather(model, [weight.key for weight in bound.scored], criterion, data)
+    bound.extras = found.extras
+    return found
 
 
 class _Slopes:
@@ -158,9 +160,11 @@ class _Reach:
     def __init__(self, model: keras.Model, weights: Sequence[PrunableWeight], criterion: DataCriterion):
         import tensorflow as tf
 
-        self.model, self.needs = model, criterion.needs
+        self.model, self.needs, self.criterion = model, criterion.needs, criterion
         self.shapes = [weight.shape for weight in weights]
         self.layers = [weight.place.layer for weight in weights]
+        ends = activated(model, self.layers)
+        self.ends = [ends[id(layer)] for layer in self.layers]
         forms = [linear_form(weight) for weight in weights]
         unknown = [weight.key for weight, form in zip(weights, forms) if form is None]
         if unknown:
@@ -189,31 +193,39 @@ class _Reach:
         import tensorflow as tf
 
         given: dict[int, list[Any]] = {id(layer): [] for layer in self.layers}
-        result: dict[int, list[Any]] = {id(layer): [] for layer in self.layers}
+        result: dict[int, list[Any]] = {id(layer): [] for layer in self.ends}
 
         def record(layer: keras.Layer, taken: Any, outputs: Any) -> None:
-            given[id(layer)].append(taken)
-            result[id(layer)].append(outputs)
+            given.setdefault(id(layer), []).append(taken)
+            result.setdefault(id(layer), []).append(outputs)
 
-        with observed(self.layers, record):
+        with observed({id(layer): layer for layer in [*self.layers, *self.ends]}.values(), record):
             self.model(inputs, training=False)
         found = []
-        for layer, form in zip(self.layers, self.forms):
+        for layer, end, form in zip(self.layers, self.ends, self.forms):
             if self.needs == "input_scale":
                 rows = tf.concat([form.rows(taken) for taken in given[id(layer)]], axis=1)
                 found.append(tf.reduce_mean(tf.square(tf.cast(rows, tf.float32)), axis=1))
             else:
-                found.append(tf.add_n([_mean_size(form, outputs) for outputs in result[id(layer)]]))
+                calls = result[id(end)]
+                sizes = [_size(self.criterion, form, has_activation(end), outputs) for outputs in calls]
+                found.append(tf.add_n(sizes) / len(calls))
         return found
 
 
-def _mean_size(form: LinearForm, outputs: Any) -> Any:
-    """The mean absolute value of each output channel; they lie along the last axes, in the order of the kernel."""
+def _size(criterion: DataCriterion, form: LinearForm, is_activated: bool, outputs: Any) -> Any:
+    """The measure of each output channel; they lie along the last axes, in the order of the kernel."""
+    ops = keras.ops
     if getattr(form.layer, "data_format", None) == "channels_first":
-        outputs = keras.ops.moveaxis(outputs, 1, -1)
+        outputs = ops.moveaxis(outputs, 1, -1)
     groups, _, channels = form.to_matrix(np.empty(form.kernel_shape, np.bool_)).shape
-    flat = keras.ops.reshape(keras.ops.cast(outputs, "float32"), (-1, groups * channels))
-    return keras.ops.mean(keras.ops.abs(flat), axis=0)
+    flat = ops.reshape(ops.cast(outputs, "float32"), (-1, groups * channels))
+    measure = getattr(criterion, "measure", "mean")
+    if measure == "nonzero":
+        return ops.mean(ops.cast(ops.not_equal(flat, 0) if is_activated else flat > 0, "float32"), axis=0)
+    if measure == "percentile":
+        return ops.quantile(ops.abs(flat), getattr(criterion, "percentile", 90.0) / 100.0, axis=0)
+    return ops.mean(ops.abs(flat), axis=0)
 
 
 def _synaptic_flow(model: keras.Model, weights: Sequence[PrunableWeight]) -> list[np.ndarray]:

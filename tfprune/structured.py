@@ -14,13 +14,13 @@ from tfprune.criteria import Context
 from tfprune.errors import PruningError, listing, nearest
 from tfprune.methods import BoundMethod, Masks, Method
 from tfprune.models import as_array, check_model, unwrapped, wrapped_layers
-from tfprune.prunable import amount_for, every_weight, prunable_weights
+from tfprune.prunable import PrunableWeight, amount_for, every_weight, prunable_weights
 from tfprune.statistics import inform
 
 Keep = dict[str, np.ndarray]
 
 BUDGETS = ("channels", "parameters", "macs", "threshold")
-ALLOCATIONS = ("global", "uniform")
+ALLOCATIONS = ("global", "uniform", "hierarchical")
 
 
 @keras.saving.register_keras_serializable(package="tfprune")
@@ -36,8 +36,9 @@ class Structured(Method):
         criterion: Score of a channel, summed over the kernels that make it: `"l2"` (default), `"l1"`, `"random"`,
             `"geometric_median"`, `"batch_norm"` (gamma), an object, or a function of the weight.
         allocation: `"global"` (default): the lowest scores of all groups, each relative to the mean of its group;
-            `"uniform"`: the same share of every group; or a mapping of layer or group name to its final share
-            (groups not named take the overall amount).
+            `"uniform"`: the same share of every group; `"hierarchical"`: from the last group towards the first, each
+            down to `min_channels` before the one before it loses any; or a mapping of layer or group name to its final
+            share (groups not named take the overall amount).
         budget: What the amount counts: `"channels"` (default) of the groups that may lose some, `"parameters"` or
             `"macs"` of the whole model (at least the amount is removed), or `"threshold"`.
         round_to: Channels kept are a multiple of it wherever the group has as many, as SIMD kernels like
@@ -142,6 +143,12 @@ class BoundStructured(BoundMethod):
         super().__init__(method, [weight for key, weight in self._weights.items() if key in covered])
         self._costs = Costs(groups, plain)
 
+    @property
+    def scored(self) -> list[PrunableWeight]:
+        reads = self.method.criterion.reads
+        keys = {member.key for group in self.chosen.values() for member in _read_members(group, reads)}
+        return [weight for weight in self.weights if weight.key in keys]
+
     def decide(self, amount: float, kept: Mapping[str, np.ndarray] | None = None) -> Masks:
         self.method.check_amount(amount)
         return self._masks(self.keep(amount, kept))
@@ -211,6 +218,8 @@ class BoundStructured(BoundMethod):
             return lambda number: {
                 name: self._allowed(group, round(number / total * group.size)) for name, group in self.chosen.items()
             }
+        if self.method.allocation == "hierarchical":
+            return self._from_the_last
         relative = [_relative(scores[name]) for name in names]
         for values, group in zip(relative, groups):
             # What a group keeps in any case stands at the end of the ranking.
@@ -223,6 +232,15 @@ class BoundStructured(BoundMethod):
             return {name: self._allowed(group, int(removed[i])) for i, (name, group) in enumerate(self.chosen.items())}
 
         return counts
+
+    def _from_the_last(self, number: int) -> dict[str, int]:
+        """The counts where the last groups give all they may before those before them."""
+        counts = {}
+        for name, group in reversed(self.chosen.items()):
+            gone = min(number, group.size - self._least(group))
+            counts[name] = self._allowed(group, gone)
+            number -= gone
+        return {name: counts[name] for name in self.chosen}
 
     def _by_layer(self, amount: float) -> Callable[[int], dict[str, int]] | None:
         """The counts where a mapping gives shares by layer, None where it does not."""

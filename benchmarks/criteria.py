@@ -1,0 +1,217 @@
+"""Every criterion at the same amounts, with every repair: which to choose, and what a repair is worth.
+
+    python benchmarks/criteria.py --seeds 0 1 2 --output docs/benchmarks/criteria
+
+For each seed one dense CNN is trained, and every criterion chooses what goes from that network: 80, 90 and 95 % of the
+weights, or 30, 50 and 70 % of the channels. What is left is judged as it is, after each repair from 1,000 unlabelled
+images, and after fine-tuning.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+from datasets import fashion_mnist
+from networks import batches, compiled, small_cnn_with_norms
+from tables import add_output, versions, write
+
+import tfprune
+from tfprune import Percentile, Structured
+from tfprune.datasets import Dataset
+from tfprune.masks import apply_masks, hold, new_mask, set_mask
+from tfprune.methods import Method
+from tfprune.models import clone_with_weights
+from tfprune.prunable import every_weight
+from tfprune.reconstruct import reconstruct
+from tfprune.report import Column, Report
+from tfprune.salience import Activation
+from tfprune.statistics import inform
+
+DENSE_EPOCHS, RATE, BATCH = 5, 1e-3, 128
+TRAINING, CALIBRATION, LABELLED = 10_000, 1000, 1000
+SPARSITIES, SHARES = (0.8, 0.9, 0.95), (0.3, 0.5, 0.7)
+WEIGHT_CRITERIA = {
+    "random": "random",
+    "magnitude": "magnitude",
+    "gradient norm": "gradient_norm",
+    "normalised sensitivity": "normalized_sensitivity",
+    "Taylor, SNIP": "taylor",
+    "Fisher": "fisher",
+    "Hessian (OBD)": "hessian",
+    "GraSP": "grasp",
+    "SynFlow": "synflow",
+    "Wanda": "wanda",
+}
+CHANNEL_CRITERIA = {
+    "random": "random",
+    "L1": "l1",
+    "L2": "l2",
+    "geometric median": "geometric_median",
+    "Taylor": "taylor",
+    "Fisher": "fisher",
+    "Hessian (OBD)": "hessian",
+    "SynFlow": "synflow",
+    "Wanda": "wanda",
+    "activation, mean": Activation(),
+    "activation, not zero": Activation("nonzero"),
+    "activation, percentile": Activation("percentile"),
+}
+REPAIRS = ("none", "batch_norm", "reconstruct", "tuned")
+
+Figures = dict[tuple[str, str], dict[str, float]]
+
+
+class Table(Report):
+    """Accuracy by what was removed and how it was chosen, as means over seeds with the spread."""
+
+    title: ClassVar[str] = "Criteria and repairs on Fashion-MNIST"
+    columns: ClassVar[Sequence[Column]] = (
+        Column("removed", "removed"),
+        Column("criterion", "criterion"),
+        Column("none", "no repair"),
+        Column("batch_norm", "batch norm"),
+        Column("reconstruct", "reconstruction"),
+        Column("tuned", "fine-tuned"),
+    )
+
+    def __init__(self, runs: list[Figures], about: list[str]):
+        self.runs, self.about = runs, about
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [self._row(key) for key in self.runs[0]]
+
+    def _row(self, key: tuple[str, str]) -> dict[str, Any]:
+        row: dict[str, Any] = {"removed": key[0], "criterion": key[1]}
+        for way in self.runs[0][key]:
+            found = [run[key][way] for run in self.runs]
+            spread = f" ± {statistics.stdev(found):.1f}" if len(found) > 1 else ""
+            row[way] = f"{statistics.mean(found):.1f}{spread}"
+            row[f"{way}_by_seed"] = found
+        return row
+
+    def notes(self) -> list[str]:
+        return self.about
+
+
+class Judge:
+    """One compiled network that takes on the weights of others, to test them and to fine-tune them."""
+
+    def __init__(self, build: Callable[[Any], Any], data: Dataset):
+        self.data = data
+        self.model = compiled(keras, build(keras), RATE)
+        self.held = list(every_weight(self.model))
+        for weight in self.held:
+            hold(weight.variable, new_mask(self.model, weight))
+
+    def accuracy(self, model: keras.Model) -> float:
+        """Per cent of the test images."""
+        self._take_on(model)
+        return 100.0 * self.model.evaluate(self.data.x_test, self.data.y_test, batch_size=1000, verbose=0)[1]
+
+    def tuned(self, model: keras.Model) -> float:
+        """The same after one more epoch of training, by Adam afresh."""
+        self._take_on(model)
+        for variable in self.model.optimizer.variables:
+            variable.assign(RATE if variable is self.model.optimizer.learning_rate else keras.ops.zeros_like(variable))
+        self.model.fit(batches(self.data.x_train, self.data.y_train, BATCH, 0), verbose=0)
+        return 100.0 * self.model.evaluate(self.data.x_test, self.data.y_test, batch_size=1000, verbose=0)[1]
+
+    def _take_on(self, model: keras.Model) -> None:
+        masks = tfprune.get_masks(model)
+        self.model.set_weights(model.get_weights())
+        for weight in self.held:
+            set_mask(weight.variable, masks.get(weight.key, np.ones(weight.shape, bool)))
+
+
+def trained(build: Callable[[Any], Any], data: Dataset, seed: int, epochs: int) -> keras.Model:
+    keras.utils.set_random_seed(seed)
+    model = compiled(keras, build(keras), RATE)
+    model.fit(batches(data.x_train, data.y_train, BATCH, seed), epochs=epochs, verbose=0)
+    return model
+
+
+def judged(
+    dense: keras.Model, method: Method, amounts: Sequence[float], unit: str, judge: Judge
+) -> dict[str, dict[str, float]]:
+    """Every amount by one criterion, which reads its data once, with every repair."""
+    images = judge.data.x_train[:CALIBRATION]
+    bound = method.bind(clone_with_weights(dense))
+    inform(bound, dense, (judge.data.x_train[:LABELLED], judge.data.y_train[:LABELLED]))
+    found = {}
+    for amount in amounts:
+        masks = bound.decide(amount)
+        pruned = apply_masks(clone_with_weights(dense), masks)
+        figures = {"none": judge.accuracy(pruned), "tuned": judge.tuned(pruned)}
+        reconstruct(pruned, dense, images, "batch_norm")
+        figures["batch_norm"] = judge.accuracy(pruned)
+        pruned = apply_masks(clone_with_weights(dense), masks)
+        reconstruct(pruned, dense, images, "obs" if isinstance(method, Percentile) else "least_squares")
+        figures["reconstruct"] = judge.accuracy(pruned)
+        found[f"{amount:.0%} of {unit}".replace("%", " %")] = {way: figures[way] for way in REPAIRS}
+    return found
+
+
+def by_criterion(dense: keras.Model, judge: Judge, seed: int) -> Figures:
+    figures: Figures = {}
+    for name, criterion in WEIGHT_CRITERIA.items():
+        method: Method = Percentile(0.8, criterion=_seeded(criterion, seed))
+        for removed, row in judged(dense, method, SPARSITIES, "weights", judge).items():
+            figures[removed, name] = row
+            say(seed, removed, name, row)
+    for name, criterion in CHANNEL_CRITERIA.items():
+        method = Structured(0.3, criterion=_seeded(criterion, seed))
+        for removed, row in judged(dense, method, SHARES, "channels", judge).items():
+            figures[removed, name] = row
+            say(seed, removed, name, row)
+    order = [removed for removed, name in figures if name in ("random",)]
+    return {key: figures[key] for removed in order for key in figures if key[0] == removed}
+
+
+def _seeded(criterion: Any, seed: int) -> Any:
+    return tfprune.criteria.Random(seed) if criterion == "random" else criterion
+
+
+def say(seed: int, removed: str, name: str, row: dict[str, float]) -> None:
+    figures = " ".join(f"{way} {value:.2f}" for way, value in row.items())
+    print(f"{time.strftime('%H:%M:%S')} seed {seed}: {removed}, {name}: {figures}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    add_output(parser)
+    arguments = parser.parse_args()
+    data = fashion_mnist()
+    data = data._replace(x_train=data.x_train[:TRAINING], y_train=data.y_train[:TRAINING])
+    judge = Judge(small_cnn_with_norms, data)
+    runs: list[Figures] = []
+    whole = []
+    for seed in arguments.seeds:
+        dense = trained(small_cnn_with_norms, data, seed, DENSE_EPOCHS)
+        whole.append(judge.accuracy(dense))
+        runs.append(by_criterion(dense, judge, seed))
+        # After every seed, for it takes long.
+        write([Table(runs, _about(whole, arguments.seeds[: len(runs)]))], arguments.output)
+
+
+def _about(whole: list[float], seeds: list[int]) -> list[str]:
+    spread = f" ± {statistics.stdev(whole):.2f}" if len(whole) > 1 else ""
+    return [
+        f"Seeds {seeds}; means and standard deviations over them, in per cent of 10,000 test images. Dense: a CNN of "
+        f"106,010 parameters with batch norm after {DENSE_EPOCHS} epochs of {TRAINING:,} of the 60,000 training "
+        f"images, {statistics.mean(whole):.2f}{spread}. Weights by Percentile (LAMP), channels by Structured (global), "
+        "all else by default.",
+        f"Criteria read {LABELLED:,} labelled images in batches of 128 where they need data. Batch norm: its "
+        f"statistics measured anew on {CALIBRATION:,} unlabelled images; reconstruction: 'obs' for weights, "
+        f"'least_squares' for channels, on the same. Fine-tuned: one more epoch of the same training, "
+        f"Adam {RATE}, without other repair.",
+        versions(),
+    ]
+
+
+if __name__ == "__main__":
+    main()

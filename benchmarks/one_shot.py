@@ -1,0 +1,91 @@
+"""Pruned at once, without training: plain magnitude, LAMP, and repair from 1,000 unlabelled images.
+
+python benchmarks/one_shot.py --seeds 0 1 2 --output docs/benchmarks/one_shot
+"""
+
+import argparse
+import statistics
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import keras
+from criteria import CALIBRATION, Figures, Judge, Table, say, trained
+from datasets import fashion_mnist
+from networks import fashion_cnn
+from tables import add_output, versions, write
+
+import tfprune
+from tfprune import Percentile, Structured
+from tfprune.report import Column
+
+EPOCHS = 3
+
+
+class OneShot(Table):
+    """Accuracy by what was removed and how, and how far it is below the dense network."""
+
+    title: ClassVar[str] = "Pruned at once, without training"
+    columns: ClassVar[Sequence[Column]] = (
+        Column("removed", "removed"),
+        Column("criterion", "how"),
+        Column("none", "accuracy"),
+        Column("drop", "below dense"),
+        Column("allowed", "allowed"),
+    )
+    allowed: ClassVar[dict[tuple[str, str], float]] = {
+        ("80 % of weights", "LAMP, reconstruct=True"): 0.3,
+        ("90 % of weights", "LAMP, reconstruct=True"): 1.5,
+        ("2:4", "reconstruct=True"): 0.4,
+        ("30 % of channels", "L2, reconstruct=True"): 2.0,
+    }
+
+    def _row(self, key: tuple[str, str]) -> dict[str, Any]:
+        dense = [run["nothing", "dense"]["none"] for run in self.runs]
+        drops = [whole - run[key]["none"] for whole, run in zip(dense, self.runs)]
+        allowed = self.allowed.get(key)
+        told = {"drop": f"{statistics.mean(drops):.2f} (worst {max(drops):.2f})", "drop_by_seed": drops}
+        return {**super()._row(key), **told, "allowed": None if allowed is None else f"{allowed:.1f}"}
+
+
+def one_shot(dense: keras.Model, judge: Judge, seed: int) -> Figures:
+    """The figures of pruning at once, by the lines that a user writes."""
+    images = judge.data.x_train[:CALIBRATION]
+    ways: dict[tuple[str, str], tuple[Any, bool]] = {}
+    for amount in (0.8, 0.9):
+        removed = f"{amount:.0%} of weights".replace("%", " %")
+        ways[removed, "uniform magnitude"] = (Percentile(amount, allocation="uniform"), False)
+        ways[removed, "LAMP"] = (Percentile(amount), False)
+        ways[removed, "LAMP, reconstruct=True"] = (Percentile(amount), True)
+    ways["2:4", "magnitude"] = (Percentile(pattern="2:4"), False)
+    ways["2:4", "reconstruct=True"] = (Percentile(pattern="2:4"), True)
+    ways["30 % of channels", "L2"] = (Structured(0.3), False)
+    ways["30 % of channels", "L2, reconstruct=True"] = (Structured(0.3), True)
+    figures: Figures = {("nothing", "dense"): {"none": judge.accuracy(dense)}}
+    for key, (method, repair) in ways.items():
+        pruned = tfprune.prune(dense, method, images, reconstruct=repair)
+        figures[key] = {"none": judge.accuracy(pruned)}
+        say(seed, *key, figures[key])
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    add_output(parser)
+    arguments = parser.parse_args()
+    data = fashion_mnist()
+    judge = Judge(fashion_cnn, data)
+    runs: list[Figures] = []
+    for seed in arguments.seeds:
+        runs.append(one_shot(trained(fashion_cnn, data, seed, EPOCHS), judge, seed))
+        about = [
+            f"Seeds {arguments.seeds[: len(runs)]}; means over them. CNN of 421,642 parameters without batch norm, "
+            f"{EPOCHS} epochs; pruned at once with tfprune.prune, repaired from {CALIBRATION:,} unlabelled "
+            "images, never trained again. Allowed: points below dense that the project allows itself.",
+            versions(),
+        ]
+        write([OneShot(runs, about)], arguments.output)
+
+
+if __name__ == "__main__":
+    main()
