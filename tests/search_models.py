@@ -26,7 +26,10 @@ def classifier():
         name="small",
     )
     model.compile(
-        keras.optimizers.Adam(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"]
+        keras.optimizers.Adam(0.01),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=False,  # compiled code for so small a network takes longer to make than to run
     )
     model.fit(X, Y, epochs=6, verbose=0)
     return model

@@ -32,7 +32,7 @@ NAMES = {
     "channels": ["channel_groups", "plan_shrink", "ShrinkPlan", "shrink", "certify"],
     "deploy": ["quantize_aware", "convert", "LiteModel", "verify", "benchmark"],
     "judge": ["summary", "sensitivity"],
-    "search": ["genetic_search", "SearchResult"],
+    "search": ["genetic_search", "SearchResult", "compress", "Compression"],
     "interop": ["from_tfmot"],
     "errors": ["PruningError", "ConversionError"],
     "package": ["__version__"],
@@ -76,6 +76,7 @@ ARGUMENTS = {
     "verify": "(model, lite, data, labels=None)",
     "benchmark": "(models, runs, threads=1)",
     "summary": "(model)",
+    "compress": "(model, train, val, max_drop=0.01, target='smallest')",
     "genetic_search": "(model, data, objectives, genome='channels', population, generations,"
     " selection, crossover, mutation, seed, journal=None, workers=1)",
 }

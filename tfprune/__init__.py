@@ -12,7 +12,7 @@ The public names, in the order of their use:
     channels    channel_groups, plan_shrink, ShrinkPlan, shrink, certify
     deploy      quantize_aware, convert, LiteModel, verify, benchmark
     judge       summary, sensitivity
-    search      genetic_search, SearchResult
+    search      genetic_search, SearchResult, compress, Compression
     interop     from_tfmot
     errors      PruningError, ConversionError
 """
@@ -41,7 +41,7 @@ from tfprune.patterns import Block, Element, NofM, Template
 from tfprune.proximal import ProximalSparsity
 from tfprune.regrowth import DynamicSurgery, RigL
 from tfprune.schedules import Constant, Cosine, Exponential, Linear, OneShot, Piecewise, Polynomial
-from tfprune.search import SearchResult, genetic_search
+from tfprune.search import Compression, SearchResult, compress, genetic_search
 from tfprune.sensitivity import sensitivity
 from tfprune.strip import strip_masks
 from tfprune.structured import Structured
@@ -52,6 +52,7 @@ from tfprune.wrapper import PrunedLayer, wrap
 
 __all__ = [
     "Block",
+    "Compression",
     "Constant",
     "ConversionError",
     "Cosine",
@@ -86,6 +87,7 @@ __all__ = [
     "benchmark",
     "certify",
     "channel_groups",
+    "compress",
     "convert",
     "from_tfmot",
     "genetic_search",

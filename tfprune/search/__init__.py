@@ -1,7 +1,17 @@
 """Search: which channels or weights to remove, found by evolution or step by step, and the whole road in one call."""
 
 from tfprune.search.baselines import greedy_search, netadapt_search, random_search
+from tfprune.search.compress import Compression, compress
 from tfprune.search.genetic import genetic_search
 from tfprune.search.result import Candidate, SearchResult
 
-__all__ = ["Candidate", "SearchResult", "genetic_search", "greedy_search", "netadapt_search", "random_search"]
+__all__ = [
+    "Candidate",
+    "Compression",
+    "SearchResult",
+    "compress",
+    "genetic_search",
+    "greedy_search",
+    "netadapt_search",
+    "random_search",
+]

@@ -84,7 +84,7 @@ class Fitness:
         self._answers, self._forward = _compiled(self.copy, self._tensors, self.calibration, self._with_loss)
         self._scoring: Scoring | None = None
         if names & {"accuracy", "f1"}:
-            self._scoring = Scoring(self.copy, _joined([batch.targets for batch in self.data]), self._run()[0])
+            self._scoring = Scoring(self.copy, joined([batch.targets for batch in self.data]), self._run()[0])
 
     def __call__(self, genes: Genes) -> dict[str, float]:
         """The figures of a candidate, by name.
@@ -145,7 +145,7 @@ class Fitness:
             answers, loss = self._answers(tensors)
             found.append(answers)
             total, count = total + float(loss) * batch.size, count + batch.size
-        return _joined(found), total / count
+        return joined(found), total / count
 
 
 def _given(batch: Batch) -> dict[str, Any]:
@@ -182,7 +182,7 @@ def _compiled(
     return answering, tf.function(forward, input_signature=[signature(list(calibration))], autograph=False)
 
 
-def _joined(parts: Sequence[Any]) -> Any:
+def joined(parts: Sequence[Any]) -> Any:
     """One part of all batches as whole arrays; None where there is none."""
     if parts[0] is None:
         return None

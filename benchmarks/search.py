@@ -1,0 +1,255 @@
+"""Searches measured: candidates per second, genetic search against simple ways, and the whole road of `compress`.
+
+    nice -n 10 python benchmarks/search.py speed --output docs/benchmarks/search_speed
+    nice -n 10 python benchmarks/search.py quality --output docs/benchmarks/search_quality
+    nice -n 10 python benchmarks/search.py compress --output docs/benchmarks/search_compress
+
+`speed` evaluates the same candidates of the Fashion-MNIST CNN by the search's fitness and by a naive loop that rebuilds
+and recompiles the network for each, in turns, and compares the figures that come out. `quality` gives every search the
+same evaluations and the same multiply-accumulates, seed by seed, without training between. `compress` trains a dense
+network, compresses it in one call on data held back from training, and judges the files on the test images.
+"""
+
+import argparse
+import random
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+from datasets import fashion_mnist
+from networks import compiled, fashion_cnn
+from tables import add_output, versions, write
+
+import tfprune
+from tfprune.data import batches
+from tfprune.datasets import Dataset
+from tfprune.models import clone_with_weights
+from tfprune.report import Column, Report
+from tfprune.search import genome as genomes
+from tfprune.search import greedy_search, netadapt_search, random_search
+from tfprune.search import objectives as goals
+from tfprune.search.fitness import Fitness
+
+DENSE_EPOCHS, RATE, BATCH = 3, 1e-3, 128
+HELD_BACK = 5000
+SAMPLES = 2000
+
+
+class Table(Report):
+    """Rows that were measured, and how."""
+
+    def __init__(self, title: str, columns: Sequence[Column], rows: list[dict[str, Any]], about: list[str]):
+        self.title, self.columns = title, columns  # type: ignore[misc]
+        self._rows, self._about = rows, about
+
+    plotted: ClassVar[str] = ""
+
+    def rows(self) -> list[dict[str, Any]]:
+        return self._rows
+
+    def notes(self) -> list[str]:
+        return self._about
+
+
+def dense_network(data: Dataset, seed: int, epochs: int) -> keras.Model:
+    """The CNN, trained without the images held back for validation."""
+    keras.utils.set_random_seed(seed)
+    model = compiled(keras, fashion_cnn(keras), RATE)
+    model.fit(data.x_train[:-HELD_BACK], data.y_train[:-HELD_BACK], batch_size=BATCH, epochs=epochs, verbose=0)
+    return model
+
+
+def speed(data: Dataset, epochs: int, rounds: int) -> Table:
+    """Evaluates candidates in both ways, in turns."""
+    model = dense_network(data, 0, epochs)
+    x, y = data.x_train[-SAMPLES:], data.y_train[-SAMPLES:]
+    genome = genomes.make("channels", model, None, None, "element", None)
+    objectives = goals.get(("accuracy", "macs"))
+    fitness = Fitness(model, genome, list(batches((x, y), model, "benchmark", 256)), objectives)
+    generator = random.Random(0)
+    fitness(genome.dense)
+    per_round = 10
+    times: dict[str, list[float]] = {"search": [], "rebuilt and recompiled": []}
+    largest = 0.0
+    for _ in range(rounds):
+        candidates = [genome.drawn(generator) for _ in range(per_round)]
+        began = time.perf_counter()
+        found = [fitness(genes) for genes in candidates]
+        times["search"].append((time.perf_counter() - began) / per_round)
+        began = time.perf_counter()
+        for genes, figures in zip(candidates[:2], found):
+            candidate = clone_with_weights(model)
+            tfprune.apply_masks(candidate, genome.masks(genes))
+            accuracy = candidate.evaluate(x, y, batch_size=256, verbose=0, return_dict=True)["accuracy"]
+            small = tfprune.shrink(tfprune.strip_masks(candidate))
+            largest = max(largest, abs(accuracy - figures["accuracy"]))
+            largest = max(largest, abs(tfprune.summary(small).macs / figures["macs"] - 1.0))
+        times["rebuilt and recompiled"].append((time.perf_counter() - began) / 2)
+    naive = [1 / seconds for seconds in times["rebuilt and recompiled"]]
+    rows = [
+        {
+            "way": name,
+            "rate": statistics.median(1 / seconds for seconds in found),
+            "low": min(1 / seconds for seconds in found),
+            "high": max(1 / seconds for seconds in found),
+            "ratio": statistics.median((1 / seconds) / slow for seconds, slow in zip(found, naive)),
+        }
+        for name, found in times.items()
+    ]
+    columns = [
+        Column("way", "way"),
+        Column("rate", "candidates per second", ".2f"),
+        Column("low", "low", ".2f"),
+        Column("high", "high", ".2f"),
+        Column("ratio", "times as fast", ".1f"),
+    ]
+    about = [
+        f"Median over {rounds} rounds in turns; the ratio is that within a round. Accuracy on {SAMPLES:,} images and "
+        f"multiply-accumulates of channel masks of the CNN of 421,642 parameters. Largest difference between the "
+        f"figures of both ways: {largest:.2g}.",
+        "The naive way clones the network, applies the masks, lets evaluate() compile, and builds the small network to "
+        "count.",
+        versions(),
+    ]
+    return Table("Searching: candidates per second", columns, rows, about)
+
+
+def quality(data: Dataset, epochs: int, seeds: Sequence[int], evaluations: int, shares: Sequence[float]) -> Table:
+    """Lets every search find what it can, on one dense network a seed."""
+    found: dict[tuple[float, str], list[float]] = {}
+    for seed in seeds:
+        model = dense_network(data, seed, epochs)
+        search = (data.x_train[-SAMPLES:], data.y_train[-SAMPLES:])
+        test = (data.x_test, data.y_test)
+        for share in shares:
+            arguments: dict[str, Any] = {"objectives": "accuracy", "budget": {"macs": share}, "seed": seed}
+            results = {
+                "genetic, channels": tfprune.genetic_search(
+                    model, search, generations=1000, evaluations=evaluations, **arguments
+                ),
+                "genetic, layers": tfprune.genetic_search(
+                    model, search, genome="layers", generations=1000, evaluations=evaluations, **arguments
+                ),
+                "layer by layer (NetAdapt)": netadapt_search(model, search, steps=evaluations // 3, **arguments),
+                "greedy by sensitivity": greedy_search(model, search, evaluations=evaluations, **arguments),
+                "random": random_search(model, search, evaluations=evaluations, **arguments),
+            }
+            models = {name: result.apply() for name, result in results.items()}
+            uniform = tfprune.Structured(1 - share, budget="macs", allocation="uniform")
+            models["uniform"] = tfprune.shrink(model, tfprune.plan_shrink(model, uniform))
+            for name, pruned in models.items():
+                accuracy = pruned.evaluate(*test, verbose=0, return_dict=True)["accuracy"]
+                found.setdefault((share, name), []).append(100 * accuracy)
+                used = len(results[name].evaluated) - 1 if name in results else 0
+                print(f"seed {seed} share {share} {name}: {100 * accuracy:.2f} after {used} evaluations", flush=True)
+    rows = []
+    for (share, name), accuracies in found.items():
+        genetic = found[share, "genetic, channels"]
+        ahead = [mine - other for mine, other in zip(genetic, accuracies)]
+        rows.append(
+            {
+                "share": share,
+                "search": name,
+                "accuracy": statistics.mean(accuracies),
+                "low": min(accuracies),
+                "high": max(accuracies),
+                "ahead": statistics.mean(ahead) if name != "genetic, channels" else None,
+                "wins": f"{sum(gap > 0 for gap in ahead)} of {len(ahead)}" if name != "genetic, channels" else None,
+            }
+        )
+    columns = [
+        Column("search", "search"),
+        Column("share", "MACs", ".2f"),
+        Column("accuracy", "accuracy", ".2f"),
+        Column("low", "low", ".2f"),
+        Column("high", "high", ".2f"),
+        Column("ahead", "genetic is ahead by", "+.2f"),
+        Column("wins", "in seeds"),
+    ]
+    about = [
+        f"Seeds {list(seeds)}; means over them. Per cent of the 10,000 test images, right after removing channels, "
+        f"without any training. Each search has at most {evaluations} evaluations on {SAMPLES:,} validation images "
+        "(uniform none, greedy and NetAdapt stop by themselves), and at most that share of the multiply-accumulates.",
+        versions(),
+    ]
+    return Table("Searching: accuracy at equal multiply-accumulates", columns, rows, about)
+
+
+def compression(data: Dataset, epochs: int, seeds: Sequence[int]) -> Table:
+    """Compresses one dense network a seed."""
+    rows, steps = [], []
+    for seed in seeds:
+        model = dense_network(data, seed, epochs)
+        train = (data.x_train[:-HELD_BACK], data.y_train[:-HELD_BACK])
+        val = (data.x_train[-HELD_BACK:], data.y_train[-HELD_BACK:])
+        began = time.monotonic()
+        result = tfprune.compress(model, train, val, seed=seed)
+        minutes = (time.monotonic() - began) / 60
+        print(result, flush=True)
+        right = result.lite(data.x_test).argmax(axis=-1) == data.y_test
+        dense = model.evaluate(data.x_test, data.y_test, verbose=0, return_dict=True)["accuracy"]
+        ratios = result.ratios
+        rows.append(
+            {
+                "seed": seed,
+                "minutes": minutes,
+                "dense": 100 * dense,
+                "accuracy": 100 * float(np.mean(right)),
+                "macs": result.macs,
+                "bytes": 1 / ratios["bytes"],
+                "gzip": 1 / ratios["gzip_bytes"],
+                "float_latency": ratios["float_latency"],
+                "int8_latency": ratios["int8_latency"],
+            }
+        )
+        steps.append(
+            f"Seed {seed}: " + "; ".join(f"{s.name} {s.accuracy:.2%} in {s.seconds:.0f} s" for s in result.steps)
+        )
+    columns = [
+        Column("seed", "seed"),
+        Column("minutes", "minutes", ".1f"),
+        Column("dense", "dense accuracy", ".2f"),
+        Column("accuracy", "int8 accuracy", ".2f"),
+        Column("macs", "MACs", ".3f"),
+        Column("bytes", "times smaller", ".1f"),
+        Column("gzip", "compressed", ".1f"),
+        Column("float_latency", "float ms", ".2f"),
+        Column("int8_latency", "int8 ms", ".2f"),
+    ]
+    about = [
+        f"Dense network: {epochs} epochs on {len(data.x_train) - HELD_BACK:,} images. Then compress(model, train, val) "
+        f"with nothing else given; val are {HELD_BACK:,} images held back from training. Accuracies in per cent of the "
+        "10,000 test images, which no decision has seen: of the dense Keras network and of the int8 file.",
+        "Times smaller: the dense float32 file over the int8 file, as it is and compressed by gzip. Milliseconds: "
+        "compressed over dense, float32 files and int8 files.",
+        *steps,
+        versions(),
+    ]
+    return Table("compress on Fashion-MNIST", columns, rows, about)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=["speed", "quality", "compress"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=DENSE_EPOCHS, help="epochs of the dense network")
+    parser.add_argument("--evaluations", type=int, default=400)
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.5, 0.3])
+    parser.add_argument("--rounds", type=int, default=10)
+    add_output(parser)
+    arguments = parser.parse_args()
+    data = fashion_mnist()
+    if arguments.part == "speed":
+        report = speed(data, arguments.epochs, arguments.rounds)
+    elif arguments.part == "quality":
+        report = quality(data, arguments.epochs, arguments.seeds, arguments.evaluations, arguments.shares)
+    else:
+        report = compression(data, arguments.epochs, arguments.seeds)
+    write([report], arguments.output)
+
+
+if __name__ == "__main__":
+    main()
