@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import keras
-from rich.console import Console
 
 from tfprune.callbacks import PercentilePruning
 from tfprune.channels.plan import plan_shrink
@@ -21,7 +20,6 @@ from tfprune.lite.lite_model import LiteModel
 from tfprune.lite.quantize import quantize_aware
 from tfprune.models import as_array, check_model, compile_like
 from tfprune.nodes import require_graph
-from tfprune.progress import Stages, TrainingProgress
 from tfprune.report import Column, Report
 from tfprune.search.distillation import Tuning, first_inputs
 from tfprune.search.fitness import joined
@@ -191,7 +189,7 @@ def compress(
     distill: bool = True,
     batch_size: int = 128,
     seed: int = 0,
-    console: Console | None = None,
+    console: Any = None,
 ) -> Compression:
     """Makes the smallest int8 file of a classifier that loses no more accuracy than allowed.
 
@@ -216,7 +214,7 @@ def compress(
             without it in this version of Keras, the report says so.
         batch_size: Of training on arrays. Defaults to 128.
         seed: Of everything random. Defaults to 0.
-        console: Where progress is shown. Defaults to None: standard error.
+        console: A `rich.console.Console` to show progress on. Defaults to None: standard error.
 
     Returns:
         A `Compression`: `.model`, `.lite`, `.within_bound`, `.meets_target`; prints as a table of the steps. It never
@@ -301,10 +299,10 @@ class _Road:
         batch_size: int,
         distill: bool,
         seed: int,
-        console: Console | None,
+        console: Any,
     ):
         self.model, self.train, self.max_drop, self.epochs, self.seed = model, train, max_drop, epochs, seed
-        self.stages = Stages(console or Console(stderr=True))
+        self.stages, self._progress_of = _stages(console)
         self.val = list(batches(val, model, "compress", 256))
         self.tuning = Tuning(model, train, batch_size, distill)
         self.folder = StepFolder(None, {})
@@ -474,7 +472,7 @@ class _Road:
             return self._stops[-1]
         keras.utils.set_random_seed(self.seed)
         with self.stages.stage(name, total=max(1, epochs * self.tuning.steps)) as stage:
-            self._progress = [TrainingProgress(stage)] if epochs else []
+            self._progress = [self._progress_of(stage)] if epochs else []
             began = time.monotonic()
             model = make()
             accuracy = self._scoring.accuracy(self._answers(model))
@@ -516,6 +514,15 @@ class _Road:
     def _answers(self, model: keras.Model) -> Any:
         # Called as it is: predict() would compile every model on the road anew.
         return joined([keras.tree.map_structure(as_array, model(b.inputs, training=False)) for b in self.val])
+
+
+def _stages(console: Any) -> tuple[Any, Any]:
+    """Bars for the steps, and the callback that moves them; rich is imported only here, where something is shown."""
+    from rich.console import Console
+
+    from tfprune.progress import Stages, TrainingProgress
+
+    return Stages(console or Console(stderr=True)), TrainingProgress
 
 
 def _budget(level: float) -> dict[str, float]:
