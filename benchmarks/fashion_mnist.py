@@ -82,7 +82,7 @@ class Comparison(Report):
         return self.about
 
 
-def compare(seeds: Sequence[int], sparsities: Sequence[float], data: Dataset) -> Comparison:
+def compare(seeds: Sequence[int], sparsities: Sequence[float], dense_epochs: int, data: Dataset) -> Comparison:
     """Trains, prunes by both tools and judges, seed by seed."""
     runs = []
     made_by: dict[str, str] = {}
@@ -90,7 +90,7 @@ def compare(seeds: Sequence[int], sparsities: Sequence[float], data: Dataset) ->
     for seed in seeds:
         keras.utils.set_random_seed(seed)
         dense = compiled(keras, fashion_cnn(keras), RATE)
-        dense.fit(batches(data.x_train, data.y_train, BATCH, seed), epochs=DENSE_EPOCHS, verbose=0)
+        dense.fit(batches(data.x_train, data.y_train, BATCH, seed), epochs=dense_epochs, verbose=0)
         run = {(0.0, "dense"): judged(dense, *files_of(dense, data), data)}
         say(seed, run)
         for target in sparsities:
@@ -112,7 +112,7 @@ def compare(seeds: Sequence[int], sparsities: Sequence[float], data: Dataset) ->
     shared = recipe(steps, seeds[0])
     about = [
         f"Seeds {list(seeds)}; means over them, with the lowest and highest accuracy. Accuracy in per cent of "
-        f"{len(data.y_test):,} test images. Dense network: {DENSE_EPOCHS} epochs. Then {EPOCHS} epochs of pruning on "
+        f"{len(data.y_test):,} test images. Dense network: {dense_epochs} epochs. Then {EPOCHS} epochs of pruning on "
         f"either side: Adam {RATE} afresh, batches of {BATCH} in the same order, cubic ramp from 0 over steps "
         f"{shared['begin']} to {shared['end']} of {steps}, masks decided anew every {shared['every']} steps. "
         "tfprune: PercentilePruning(sparsity), nothing else given.",
@@ -190,13 +190,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--sparsities", type=float, nargs="+", default=list(SPARSITIES))
+    parser.add_argument("--dense-epochs", type=int, default=DENSE_EPOCHS, help="of the network that is pruned")
     parser.add_argument("--samples", type=int, help="training images to use; default: all")
     add_output(parser)
     arguments = parser.parse_args()
     data = fashion_mnist()
     part = slice(arguments.samples)
     data = data._replace(x_train=data.x_train[part], y_train=data.y_train[part])
-    write([compare(arguments.seeds, arguments.sparsities, data)], arguments.output)
+    write([compare(arguments.seeds, arguments.sparsities, arguments.dense_epochs, data)], arguments.output)
 
 
 if __name__ == "__main__":
