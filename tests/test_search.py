@@ -74,15 +74,49 @@ def test_the_same_seed_gives_the_same_search_whatever_the_program_draws(model, r
     assert [each.genes for each in other.evaluated] != [each.genes for each in result.evaluated]
 
 
-def test_nothing_is_traced_anew_for_a_candidate(model):
+@pytest.mark.parametrize("recalibrated", [False, True])
+def test_nothing_is_traced_anew_for_a_candidate(model, recalibrated):
     data = list(batches((X, Y), model, "test"))
     genome = genomes.make("channels", model, None, None, "element", None)
-    fitness = Fitness(model, genome, data, goals.get("accuracy"), calibration=data)
+    fitness = Fitness(model, genome, data, goals.get("accuracy"), calibration=data if recalibrated else ())
     generator = random.Random(0)
     for _ in range(3):
         fitness(genome.drawn(generator))
     assert fitness._answers.experimental_get_tracing_count() == 1
-    assert fitness._forward.experimental_get_tracing_count() == 1
+    assert not recalibrated or fitness._forward.experimental_get_tracing_count() == 1
+
+
+def residual():
+    x = inputs = keras.Input((6, 6, 1))
+    x = L.Conv2D(4, 3, padding="same", name="first")(x)
+    y = L.ReLU()(L.BatchNormalization()(L.Conv2D(4, 3, padding="same", use_bias=False, name="inner")(x)))
+    x = L.Concatenate()([L.Add()([x, y]), L.MaxPooling2D(1)(x)])
+    x = L.Dense(5, activation="tanh", name="hidden")(L.GlobalAveragePooling2D()(x))
+    return keras.Model(inputs, L.Dense(2, activation="softmax", name="classes")(L.Dropout(0.5)(x)))
+
+
+def depthwise():
+    x = inputs = keras.Input((6, 6, 1))
+    x = L.DepthwiseConv2D(3)(L.Conv2D(4, 3, activation="sigmoid", name="first")(x))
+    return keras.Model(inputs, L.Dense(2)(L.Flatten()(x)))
+
+
+@pytest.mark.parametrize(("build", "is_thin"), [(residual, True), (depthwise, False)])
+def test_leaving_channels_out_gives_the_figures_of_masks(build, is_thin):
+    keras.utils.set_random_seed(0)
+    network = build()
+    network.compile("sgd", keras.losses.SparseCategoricalCrossentropy(), jit_compile=False)
+    genome = genomes.make("channels", network, None, None, "element", None)
+    fitness = Fitness(network, genome, list(batches((X, Y), network, "test")), goals.get(("loss", "accuracy")))
+    assert (fitness._thin is not None) == is_thin
+    generator = random.Random(0)
+    for _ in range(4):
+        genes = genome.drawn(generator)
+        masked = keras.models.clone_model(network)
+        masked.set_weights(network.get_weights())
+        masked.compile("sgd", keras.losses.SparseCategoricalCrossentropy(), metrics=["accuracy"], jit_compile=False)
+        logs = tfprune.apply_masks(masked, genome.masks(genes)).evaluate(X, Y, verbose=0, return_dict=True)
+        assert fitness(genes) == pytest.approx({name: logs[name] for name in ("loss", "accuracy")}, rel=1e-4)
 
 
 def test_masked_figures_are_those_of_a_masked_copy_with_recalibrated_batch_norm(model):
