@@ -171,7 +171,8 @@ def quality(data: Dataset, epochs: int, seeds: Sequence[int], evaluations: int, 
     ]
     about = [
         f"Seeds {list(seeds)}; means over them. Dense networks of {epochs} epochs. Per cent of the 10,000 test images, "
-        f"right after removing channels, without any training. Each search has at most {evaluations} evaluations on {SAMPLES:,} validation images "
+        f"right after removing channels, without any training. Each search has at most {evaluations} evaluations on "
+        f"{SAMPLES:,} validation images "
         "(uniform none, greedy and NetAdapt stop by themselves), and at most that share of the multiply-accumulates.",
         versions(),
     ]
