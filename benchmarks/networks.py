@@ -25,14 +25,14 @@ def fashion_cnn(keras: Any) -> Any:
 
 
 def small_cnn_with_norms(keras: Any) -> Any:
-    """A CNN of 106,010 parameters with a batch norm behind each convolution, quick enough to be pruned 200 times."""
+    """A CNN of 33,434 parameters with a batch norm behind each convolution, quick enough to be pruned 200 times."""
     layers = keras.layers
 
     def convolution(width: int) -> list[Any]:
         kernel = layers.Conv2D(width, 3, padding="same", use_bias=False)
         return [kernel, layers.BatchNormalization(momentum=0.9), layers.ReLU(), layers.MaxPooling2D()]
 
-    body = [*convolution(16), *convolution(32), layers.Flatten(), layers.Dense(64, activation="relu")]
+    body = [*convolution(16), *convolution(32), *convolution(32), layers.Flatten(), layers.Dense(64, activation="relu")]
     return keras.Sequential([keras.Input((28, 28, 1)), *body, layers.Dense(10)])
 
 

@@ -122,6 +122,9 @@ def test_version(capsys):
         ("verify model.keras --data data.npz", "Write tfprune verify MODEL.keras MODEL.tflite"),
         ("inspect missing.tflite", "There is no file 'missing.tflite'"),
         ("benchmark model.tflite --runs 0", "--runs=0"),
+        ("sensitivity model.keras", "--data is missing"),
+        ("sensitivity model.keras --data inputs.npy", "holds no labels; the metric needs an array y"),
+        ("sensitivity model.keras --data data.npz --levels half", "--levels: 'half' is no number. Write --levels 0.5"),
         ("demo --dataset digit", "--dataset=digit"),
         ("demo --sparsity 2", "2.0 is no sparsity"),
         ("demo --output nowhere/demo", "no folder 'nowhere'"),
@@ -155,6 +158,14 @@ def test_failed_work_is_one_line_and_leaves_no_file(line, message, inside, capsy
     assert code == 1
     assert message in errors
     assert sorted(path.name for path in inside.iterdir()) == before
+
+
+def test_sensitivity_measures_each_weight_alone(inside, capsys):
+    line = "sensitivity model.keras --data data.npz --levels 0.5,0.9 --json"
+    assert cli.main(line.split()) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["weight"] for row in rows] == ["dense/kernel", "logits/kernel"]
+    assert all(0.0 <= row["0.5"] <= 1.0 for row in rows)
 
 
 def test_a_tflite_file_named_keras_is_told_apart(inside, tmp_path, capsys):

@@ -40,6 +40,19 @@ def test_the_numbers_are_those_of_pruning_and_evaluating(model):
         np.testing.assert_array_equal(one, other)
 
 
+def test_channel_groups_are_measured_with_everything_that_belongs_to_them(model):
+    before = model.get_weights()
+    report = sensitivity(model, (X, Y), metric="loss", levels=(0.25, 0.5), criterion="l2", pattern="channel")
+    assert report.sizes == {"wide": 16}
+    for level, value in zip(report.levels, report.values["wide"]):
+        pruned = tfprune.prune(model, tfprune.Structured(level, criterion="l2"))
+        assert value == pytest.approx(pruned.evaluate(X, Y, verbose=0, return_dict=True)["loss"], rel=1e-5)
+    for one, other in zip(model.get_weights(), before):
+        np.testing.assert_array_equal(one, other)
+    method = tfprune.Structured(0.5, allocation=report.amounts(0.5))
+    assert (~tfprune.get_masks(tfprune.prune(model, method))["wide/bias"]).sum() == 8
+
+
 def test_the_loss_and_functions_can_be_measured(model):
     loss = sensitivity(model, (X, Y), metric="loss", levels=(0.9,))
     assert (loss.losses("wide/kernel") >= 0).all() and loss.metric == "loss"

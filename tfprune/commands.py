@@ -393,6 +393,40 @@ def _benchmark(words: list[str], values: flags.FlagValues) -> None:
     _show(tfprune.benchmark(models, runs=values["runs"].value, threads=values["threads"].value), values, output)
 
 
+def _define_sensitivity(values: flags.FlagValues) -> None:
+    flags.DEFINE_list("levels", None, "Shares to remove, rising; 0.1,0.2,...,0.9 if not given.", flag_values=values)
+    flags.DEFINE_string("criterion", "magnitude", "How important a weight or a channel is.", flag_values=values)
+    flags.DEFINE_string("pattern", "element", "What goes: element, 4x1 (blocks), channel.", flag_values=values)
+    flags.DEFINE_string(
+        "metric", None, "A metric of the compiled model, or loss; the first metric if not given.", flag_values=values
+    )
+    flags.DEFINE_list("layers", None, "Names of the layers, with commas; all if not given.", flag_values=values)
+    _define_data(values, "Inputs and labels to measure on.")
+    _define_report(values)
+    _define_import(values)
+
+
+def _sensitivity(words: list[str], values: flags.FlagValues) -> None:
+    output = _checked_output(values, REPORT_KINDS)
+    model = _model(words[0], values)
+    samples = _samples(values, "test", model)
+    if samples.labels is None:
+        raise UsageError(f"--data={values['data'].value} holds no labels; the metric needs an array y.")
+    chosen = {name: values[name].value for name in ("criterion", "pattern", "metric", "layers")}
+    with _as_usage():
+        if values["levels"].value is not None:
+            chosen["levels"] = [_level(word) for word in values["levels"].value]
+    result = tfprune.sensitivity(model, (samples.inputs, samples.labels), **chosen)
+    _show(result, values, output)
+
+
+def _level(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError as error:
+        raise PruningError(f"--levels: {word!r} is no number. Write --levels 0.5,0.8,0.9.") from error
+
+
 COMMANDS: dict[str, Command] = {
     command.name: command
     for command in (
@@ -464,6 +498,16 @@ COMMANDS: dict[str, Command] = {
             (2, 2),
             _define_verify,
             _verify,
+            required=("data",),
+        ),
+        Command(
+            "sensitivity",
+            "tfprune sensitivity MODEL.keras --data TEST.npz",
+            "Prunes each weight alone to several levels and shows what each costs.",
+            ("tfprune sensitivity demo/dense.keras --data digits --levels 0.5,0.8,0.9",),
+            (1, 1),
+            _define_sensitivity,
+            _sensitivity,
             required=("data",),
         ),
         Command(

@@ -1,6 +1,6 @@
-"""How much a model loses when one weight alone is pruned: which layers can give most."""
+"""How much a model loses when one weight or channel group alone is pruned: which layers can give most."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,13 +8,17 @@ import keras
 import numpy as np
 
 from tfprune import criteria, patterns
-from tfprune.criteria import Context
+from tfprune.channels.groups import channel_groups
+from tfprune.criteria import Context, Criterion
 from tfprune.data import Batch, batches
 from tfprune.errors import PruningError, listing, nearest
+from tfprune.methods import Masks
 from tfprune.models import as_array, check_model, clone_with_weights
-from tfprune.prunable import prunable_weights
+from tfprune.patterns import Pattern
+from tfprune.prunable import PrunableWeight, every_weight, prunable_weights
 from tfprune.report import Column, Report, require_matplotlib
 from tfprune.selection import smallest
+from tfprune.structured import BoundStructured, Structured
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -27,8 +31,8 @@ class Sensitivity(Report):
         metric: What was measured.
         dense: The metric of the model as it is.
         levels: The sparsities tried.
-        values: Key of a weight -> the metric at each level.
-        sizes: Key of a weight -> its number of entries.
+        values: Key of a weight (or name of a channel group) -> the metric at each level.
+        sizes: Likewise -> its number of entries (or channels).
         samples: How many samples were read each time.
     """
 
@@ -54,7 +58,8 @@ class Sensitivity(Report):
 
     def notes(self) -> list[str]:
         return [
-            f"{self.metric} with that share of one weight pruned; {self.dense:.4f} unpruned. {self.samples} samples."
+            f"{self.metric} with that share of one weight or group pruned; {self.dense:.4f} unpruned. "
+            f"{self.samples} samples."
         ]
 
     def losses(self, key: str) -> np.ndarray:
@@ -67,10 +72,10 @@ class Sensitivity(Report):
         """A sparsity for every weight, so that each costs the same and all together have the sparsity asked for.
 
         Args:
-            sparsity: Overall share of zeros over the weights measured, in [0, 1).
+            sparsity: Overall share of zeros (or of channels) over all that was measured, in [0, 1).
 
         Returns:
-            What `Percentile(..., allocation=...)` takes.
+            What `Percentile(..., allocation=...)` takes, or `Structured(...)` where channels were measured.
 
         Raises:
             PruningError: A sparsity outside [0, 1).
@@ -133,7 +138,8 @@ def sensitivity(
             loss.
         levels: Sparsities in (0, 1), rising. Defaults to 0.1, 0.2, ... 0.9.
         criterion: A criterion of the weight alone. Defaults to `"magnitude"`.
-        pattern: Defaults to `"element"`; the levels count its units.
+        pattern: Defaults to `"element"`; the levels count its units. `"channel"` removes channels of one group at a
+            time, with everything that belongs to them, and knows `criterion` and `layers` of `Structured`.
         layers: Which layers. Defaults to None: all.
 
     Raises:
@@ -147,25 +153,61 @@ def sensitivity(
     levels = [float(level) for level in levels]
     if not levels or levels != sorted(set(levels)) or not 0.0 < levels[0] <= levels[-1] < 1.0:
         raise PruningError(f"levels={levels} are no rising sparsities in (0, 1); write levels=(0.5, 0.8, 0.9).")
-    criterion, pattern = criteria.get(criterion), patterns.get(pattern)
+    criterion = criteria.get(criterion)
     copy = clone_with_weights(model)
     collected = list(batches(data, copy, "sensitivity"))
     name, measure = _measure(copy, collected, metric)
+    if pattern == "channel":
+        candidates = _of_groups(copy, criterion, levels, layers)
+    else:
+        candidates = _of_weights(copy, criterion, patterns.get(pattern), levels, layers)
+    variables = {weight.key: (weight.variable, as_array(weight.variable)) for weight in every_weight(copy)}
     values: dict[str, list[float]] = {}
     sizes: dict[str, int] = {}
-    for weight in prunable_weights(copy, layers):
-        pattern.check(weight.key, weight.shape)
-        before = as_array(weight.variable)
-        entries = criteria.score(criterion, before, Context(weight.key))
-        units = pattern.unit_scores(entries, criterion, weight.input_axis)
-        sizes[weight.key] = before.size
-        values[weight.key] = []
+    for key, size, candidate in candidates:
+        sizes[key], values[key] = size, []
         for level in levels:
-            chosen = smallest([units], round(level * units.size))[0]
-            weight.variable.assign(np.where(pattern.mask(chosen, entries, weight.input_axis), before, 0.0))
-            values[weight.key].append(measure())
-        weight.variable.assign(before)
+            for changed, mask in candidate(level).items():
+                variable, value = variables[changed]
+                variable.assign(np.where(mask, value, 0.0))
+            values[key].append(measure())
+        for variable, value in variables.values():
+            variable.assign(value)
     return Sensitivity(name, measure(), levels, values, sizes, sum(batch.size for batch in collected))
+
+
+# What is pruned alone: its name, its size, and the masks at a level.
+Candidate = tuple[str, int, Callable[[float], Masks]]
+
+
+def _of_weights(
+    model: keras.Model, criterion: Criterion, pattern: Pattern, levels: Sequence[float], layers: Any
+) -> Iterator[Candidate]:
+    for weight in prunable_weights(model, layers):
+        pattern.check(weight.key, weight.shape)
+        yield weight.key, int(np.prod(weight.shape)), _unit_masks(weight, criterion, pattern)
+
+
+def _unit_masks(weight: PrunableWeight, criterion: Criterion, pattern: Pattern) -> Callable[[float], Masks]:
+    entries = criteria.score(criterion, as_array(weight.variable), Context(weight.key))
+    units = pattern.unit_scores(entries, criterion, weight.input_axis)
+
+    def masks(level: float) -> Masks:
+        chosen = smallest([units], round(level * units.size))[0]
+        return {weight.key: pattern.mask(chosen, entries, weight.input_axis)}
+
+    return masks
+
+
+def _of_groups(model: keras.Model, criterion: Criterion, levels: Sequence[float], layers: Any) -> Iterator[Candidate]:
+    groups = channel_groups(model)
+    bound = BoundStructured(Structured(max(levels), criterion=criterion, layers=layers), model, model, groups)
+    for name, scores in bound.scores().items():
+
+        def masks(level: float, name: str = name, scores: np.ndarray = scores) -> Masks:
+            return groups.masks({name: ~smallest([scores], round(level * scores.size))[0]})
+
+        yield name, scores.size, masks
 
 
 def _measure(model: keras.Model, data: list[Batch], metric: Any) -> tuple[str, Callable[[], float]]:
@@ -180,12 +222,13 @@ def _measure(model: keras.Model, data: list[Batch], metric: Any) -> tuple[str, C
     if data[0].targets is None:
         raise PruningError("sensitivity needs targets; write data=(x, y).")
 
-    inputs, targets, weights = (_joined([batch[part] for batch in data]) for part in range(3))
+    model.make_test_function()
 
     def logs() -> dict[str, float]:
-        found = model.evaluate(
-            inputs, targets, batch_size=data[0].size, sample_weight=weights, verbose=0, return_dict=True
-        )
+        # What `evaluate` does, without its new iterator and callbacks each time, which cost more than a small model.
+        model.reset_metrics()
+        for batch in data:
+            found = model.test_function(iter([tuple(batch)]))
         return {key: float(value) for key, value in found.items()}
 
     known = logs()
@@ -195,10 +238,3 @@ def _measure(model: keras.Model, data: list[Batch], metric: Any) -> tuple[str, C
             f"'{model.name}' is compiled without the metric {name!r}; {listing(known)}. {nearest(name, known)}"
         )
     return name, lambda: logs()[name]
-
-
-def _joined(parts: list[Any]) -> Any:
-    """Batches of one part as whole arrays; None where there is none."""
-    if parts[0] is None:
-        return None
-    return keras.tree.map_structure(lambda *arrays: np.concatenate([np.asarray(each) for each in arrays]), *parts)
