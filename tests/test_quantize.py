@@ -451,10 +451,11 @@ def test_mixed_precision_becomes_float32(data):
     keras.config.set_dtype_policy("mixed_float16")
     try:
         model = small()
+        quantized = compiled(quantize_aware(model, x))
+        quantized.fit(x, y, verbose=0)
+        assert keras.config.dtype_policy().name == "mixed_float16"
     finally:
         keras.config.set_dtype_policy("float32")
-    quantized = compiled(quantize_aware(model, x))
-    quantized.fit(x, y, verbose=0)
     assert {layer.compute_dtype for layer in quantized._flatten_layers()} == {"float32"}
     assert model.get_layer("conv").compute_dtype == "float16"
 

@@ -1,5 +1,6 @@
 """A float model rebuilt as one that trains with the rounding of int8, and that one made ready for the converter."""
 
+import contextlib
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -85,7 +86,9 @@ def quantize_aware(
         raise PruningError("ranges='learned' begins from calibrated ranges: pass data=, a few hundred samples.")
     if is_quantized(model):
         raise PruningError(f"'{model.name}' is quantization-aware already; train it, or convert it to int8.")
-    quantized = _Rebuild(model, Program(ranges, momentum, freeze_batch_norm, output_names(model)), hold_zeros).model()
+    program = Program(ranges, momentum, freeze_batch_norm, output_names(model))
+    with _float32_by_default():
+        quantized = _Rebuild(model, program, hold_zeros).model()
     report = quantization_report(quantized)
     if strict and report.left_in_float:
         reasons = "; ".join(f"'{name}': {reason}" for name, reason in report.left_in_float.items())
@@ -147,7 +150,9 @@ def frozen(model: keras.Model) -> keras.Model:
             symbols.append(results)
             return results
         if "scale" in kwargs:
-            scales[id(layer)] = scales[id(kwargs.pop("scale"))]
+            step = scales[id(kwargs.pop("scale"))]
+            # A shared layer meets several scales; the converter rounds its bias for each.
+            scales[id(layer)] = None if id(layer) in scales else step
         return layer(*args, **kwargs)
 
     symbols: list[Any] = []  # kept alive, so that ids stay theirs
@@ -356,6 +361,17 @@ def _in_float32(config: Any) -> Any:
             for key, value in config.items()
         }
     return [_in_float32(entry) for entry in config] if isinstance(config, list) else config
+
+
+@contextlib.contextmanager
+def _float32_by_default() -> Iterator[None]:
+    """Gives new layers inside the block float32, whatever the user's policy for layers of their own."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
 
 
 def _is_float_policy(value: Any) -> bool:
