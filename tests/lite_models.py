@@ -60,6 +60,10 @@ def dict_inputs():
     return punch(keras.Model({"length": length, "image": image}, outputs, name="dict_inputs"))
 
 
+def single_dense():
+    return punch(keras.Sequential([keras.Input((8,), name="values"), layers.Dense(16, name="dense")]))
+
+
 def recurrent(cell=layers.LSTM, **options):
     return punch(keras.Sequential([keras.Input((5, 4), name="series"), cell(6, **options), layers.Dense(3)]))
 

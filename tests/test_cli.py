@@ -240,6 +240,36 @@ def test_convert_then_inspect(inside, tmp_path, capsys):
     assert printed["float_ops"] == {}
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--min_f1 1", "the F1 of the .tflite is 0."),
+        ("--min_accuracy 1", "the accuracy of the .tflite is 0."),
+        ("--integers", "compute in floating point. Convert with more typical --data, with --float_layers"),
+    ],
+)
+def test_verify_fails_where_a_stated_bound_is_broken(inside, capsys, flags, message):
+    assert cli.main(["convert", "model.keras", "--output", "plain.tflite"]) == 0
+    capsys.readouterr()
+    assert cli.main(["verify", "model.keras", "plain.tflite", "--data", "data.npz", "--by_layer"]) == 0
+    assert "Error behind each layer" in capsys.readouterr().out
+    code, errors = refused(capsys, f"verify model.keras plain.tflite --data data.npz {flags}")
+    assert code == 1
+    assert message in errors
+
+
+def test_inspect_fails_where_a_pattern_is_broken(inside, capsys):
+    assert cli.main(["prune", "model.keras", "--pattern", "2:4", "--layers", "dense", "--output", "sparse.keras"]) == 0
+    line = "convert sparse.keras --quantization int8 --float_layers logits --data data.npz --output sparse.tflite"
+    assert cli.main(line.split()) == 0
+    assert cli.main(["inspect", "sparse.tflite", "--pattern", "2:4", "--layers", "dense"]) == 0
+    capsys.readouterr()
+    code, errors = refused(capsys, "inspect sparse.tflite --pattern 2:4")
+    assert code == 1
+    assert "not 2:4: 'm_1/logits" in errors
+    assert refused(capsys, "inspect sparse.tflite --pattern dense")[0] == 2
+
+
 def test_a_file_that_was_there_is_replaced_whole(inside, tmp_path):
     target = tmp_path / "model.tflite"
     target.write_bytes(b"old")

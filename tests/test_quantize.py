@@ -378,8 +378,7 @@ def test_trains_in_every_way_of_keras(data, options):
 
 def test_batch_norm_is_folded_and_its_statistics_are_frozen(data):
     x, y = data
-    model = small()
-    quantized = compiled(quantize_aware(model, x))
+    quantized = compiled(quantize_aware(small(), x, freeze_batch_norm=0))
     assert kernels(quantized)["conv"].batch_norm is not None
     assert not any(isinstance(layer, layers.BatchNormalization) for layer in quantized.layers)
     before = kernels(quantized)["conv"].batch_norm.moving_mean.numpy()
@@ -411,7 +410,7 @@ def test_batch_norm_follows_the_batches_until_it_freezes(data):
 def test_batch_norm_in_training_normalises_by_the_batch(data):
     x, _ = data
     model = small()
-    quantized = quantize_aware(model, x, freeze_batch_norm=None)
+    quantized = quantize_aware(model, x)
     exact = keras.Model(model.input, model.get_layer("norm").output)(x, training=True)
     rounded, _ = quantized.get_layer("x_range")(x)
     np.testing.assert_allclose(kernels(quantized)["conv"](rounded, training=True), exact, atol=0.06)
@@ -427,8 +426,22 @@ def test_compilation_is_carried_over(data):
     assert not quantize_aware(small(), x).compiled
 
 
+def test_a_loss_of_the_users_is_carried_over(data):
+    x, _ = data
+
+    def loss(wanted, given):
+        return ops.mean((wanted - given) ** 2)
+
+    assert quantize_aware(small(optimizer="sgd", loss=loss), x).loss is loss
+
+
 def test_a_compilation_that_cannot_be_copied_is_said(data):
-    model = small(optimizer="sgd", loss=lambda wanted, given: ops.mean((wanted - given) ** 2))
+    class Halting(keras.optimizers.SGD):
+        @classmethod
+        def from_config(cls, config, custom_objects=None):
+            raise TypeError("it takes no config")
+
+    model = small(optimizer=Halting(), loss="mse")
     with pytest.warns(UserWarning, match=r"compilation of 'small' could not be carried over .*; call compile\(\)"):
         assert not quantize_aware(model).compiled
 

@@ -117,6 +117,44 @@ def test_every_form_of_model_data_and_labels_gives_the_same_figures(model, exact
     assert (report.samples, report.agreement, report.accuracy, report.lite_accuracy) == (40, 1.0, 1.0, 1.0)
 
 
+@pytest.mark.parametrize("classes", [1, 3, 5])
+def test_f1_is_that_of_scikit_learn(classes):
+    metrics = pytest.importorskip("sklearn.metrics")
+    model = single("sigmoid" if classes == 1 else None, units=classes)
+    lite = convert(single("sigmoid" if classes == 1 else None, units=classes))
+    labels = np.random.default_rng(2).integers(0, max(classes, 2), 50)
+    answers = np.asarray(model(VALUES))
+    chosen = (answers[:, 0] > 0.5).astype(int) if classes == 1 else answers.argmax(-1)
+    wanted = metrics.f1_score(labels, chosen, average="binary" if classes == 1 else "macro")
+    report = verify(model, lite, VALUES, labels)
+    assert report.f1 == pytest.approx(wanted)
+    assert report.lite_f1 == pytest.approx(wanted)
+    assert report.rows()[0]["f1"] == report.f1
+
+
+def test_broken_bounds_are_sentences(model, lite, images, labels):
+    shifted = labels.copy()
+    shifted[:30] = (shifted[:30] + 1) % 5
+    report = verify(model, lite, images, shifted)
+    assert report.broken() == report.broken(min_agreement=0.9, min_accuracy=0.7, max_difference=1, integers=True) == []
+    broken = report.broken(min_accuracy=0.9, min_f1=0.99, max_difference=1e-6, max_relative_error=1e-6)
+    starts = ("the accuracy of the .tflite is 0.", "the F1", "the largest difference", "the relative error")
+    assert len(broken) == 4
+    assert all(said.startswith(start) for said, start in zip(broken, starts))
+    exact = verify(model, convert(model), images[:4])
+    assert exact.broken(integers=True)[0].endswith("compute in floating point")
+    assert exact.broken(min_f1=0.5) == [
+        "the F1 of the .tflite cannot be told of these outputs without labels for classes"
+    ]
+
+
+def test_the_error_of_each_output_is_relative_to_its_values(model, lite, images):
+    report = verify(model, lite, images)
+    wanted, answers = np.asarray(model(images)), lite(images)
+    error = np.sqrt(np.mean((wanted - answers) ** 2) / np.mean(wanted**2))
+    assert report.outputs[0].relative_error == pytest.approx(error, rel=1e-3)
+
+
 def test_without_labels_there_is_no_accuracy(model, exact, images):
     report = verify(model, exact, images[:10])
     assert report.agreement == 1.0

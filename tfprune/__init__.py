@@ -10,7 +10,7 @@ The public names, in the order of their use:
     one-shot    prune, prune_hybrid, method_for
     after       strip_masks, get_masks, apply_masks
     channels    channel_groups, plan_shrink, ShrinkPlan, shrink, certify
-    deploy      quantize_aware, convert, LiteModel, verify, benchmark
+    deploy      quantize_aware, convert, LiteModel, verify, layer_errors, benchmark
     judge       summary, sensitivity
     search      genetic_search, SearchResult, compress, Compression
     interop     from_tfmot
@@ -32,7 +32,7 @@ from tfprune.errors import ConversionError, PruningError
 from tfprune.hybrid import prune_hybrid
 from tfprune.interop import from_tfmot
 from tfprune.iterative import IterativePruning
-from tfprune.lite import LiteModel, benchmark, convert, verify
+from tfprune.lite import LiteModel, benchmark, convert, layer_errors, verify
 from tfprune.lite.quantize import quantize_aware
 from tfprune.masks import apply_masks, get_masks
 from tfprune.methods import Percentile, Threshold
@@ -92,6 +92,7 @@ __all__ = [
     "from_tfmot",
     "genetic_search",
     "get_masks",
+    "layer_errors",
     "method_for",
     "plan_shrink",
     "prune",

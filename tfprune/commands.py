@@ -14,7 +14,7 @@ from absl import flags
 
 import tfprune
 from tfprune import datasets, files
-from tfprune.errors import PruningError, nearest
+from tfprune.errors import PruningError, listing, nearest
 from tfprune.files import REPORT_KINDS, Samples
 from tfprune.report import Report
 
@@ -323,6 +323,9 @@ def _define_convert(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_enum("io", "int8", ["int8", "float32"], "Inputs and outputs of an integer model.", flag_values=values)
     flags.DEFINE_bool("sparse", False, "Store zeros sparsely; float32 and float16 only.", flag_values=values)
+    flags.DEFINE_list(
+        "float_layers", None, "Names of layers that stay in float in an int8 file, with commas.", flag_values=values
+    )
     _define_data(values, "Typical inputs; a few hundred are enough.")
     flags.DEFINE_string("output", None, "Where to write the .tflite file.", flag_values=values)
     flags.DEFINE_bool("json", False, "Print JSON in place of the table.", flag_values=values)
@@ -344,14 +347,35 @@ def _convert(words: list[str], values: flags.FlagValues) -> None:
         representative_data=samples,
         io=values["io"].value,
         sparse=values["sparse"].value,
+        float_layers=values["float_layers"].value or (),
     )
     lite.save(output)  # type: ignore[arg-type]  # --output is required
     _show(lite.inspect(), values)
 
 
+def _define_pattern(values: flags.FlagValues) -> None:
+    flags.DEFINE_string(
+        "pattern", None, "Fail where a kernel breaks this N:M pattern, such as 2:4.", flag_values=values
+    )
+    flags.DEFINE_list("layers", None, "Parts of names of the kernels that --pattern asks.", flag_values=values)
+
+
+def _define_inspect(values: flags.FlagValues) -> None:
+    _define_pattern(values)
+    _define_report(values)
+
+
 def _inspect(words: list[str], values: flags.FlagValues) -> None:
     output = _checked_output(values, REPORT_KINDS)
-    _show(_lite(words[0]).inspect(), values, output)
+    result = _lite(words[0]).inspect()
+    pattern = values["pattern"].value
+    broken = []
+    if pattern is not None:
+        with _as_usage():
+            broken = result.breaking(pattern, values["layers"].value)
+    _show(result, values, output)
+    if broken:
+        raise PruningError(f"not {pattern}: {listing(broken)}.")
 
 
 def _define_verify(values: flags.FlagValues) -> None:
@@ -359,6 +383,12 @@ def _define_verify(values: flags.FlagValues) -> None:
     flags.DEFINE_float(
         "min_agreement", 0.99, "Fail below this share of equal top-1 answers.", 0.0, 1.0, flag_values=values
     )
+    for name, what in (("min_accuracy", "accuracy"), ("min_f1", "F1")):
+        flags.DEFINE_float(name, None, f"Fail below this {what} of the .tflite.", 0.0, 1.0, flag_values=values)
+    for name, what in (("max_difference", "absolute difference"), ("max_relative_error", "relative error")):
+        flags.DEFINE_float(name, None, f"Fail above this {what} of any output.", lower_bound=0.0, flag_values=values)
+    flags.DEFINE_bool("integers", False, "Fail where an operator computes in floating point.", flag_values=values)
+    flags.DEFINE_bool("by_layer", False, "Show the error behind every layer too.", flag_values=values)
     _define_report(values)
     _define_import(values)
 
@@ -367,16 +397,18 @@ def _verify(words: list[str], values: flags.FlagValues) -> None:
     output = _checked_output(values, REPORT_KINDS)
     model, lite = _model(words[0], values), _lite(words[1])
     samples = _samples(values, "test", model)
-    result = tfprune.verify(model, lite, samples.inputs, labels=samples.labels)
+    result = tfprune.verify(model, lite, samples.inputs, labels=samples.labels, layers=values["by_layer"].value)
     _show(result, values, output)
-    least = values["min_agreement"].value
-    if result.agreement is not None and result.agreement < least:
+    names = ("min_agreement", "min_accuracy", "min_f1", "max_difference", "max_relative_error", "integers")
+    bounds = {name: values[name].value for name in names}
+    if result.agreement is None and not values["min_agreement"].present:  # a regression has no top-1
+        bounds["min_agreement"] = None
+    broken = result.broken(**bounds)
+    if broken:
         raise PruningError(
-            f"the models agree on {result.agreement:.2%} of the answers, less than --min_agreement={least}. Convert "
-            "with more typical --data, or with --quantization int16x8 or dynamic."
+            "; ".join(broken) + ". Convert with more typical --data, with --float_layers, or with --quantization "
+            "int16x8 or dynamic."
         )
-    if result.zeros_kept < result.zeros:
-        raise PruningError(f"{result.zeros - result.zeros_kept:,} of {result.zeros:,} zeros are not zero in the file.")
 
 
 def _define_benchmark(values: flags.FlagValues) -> None:
@@ -487,7 +519,7 @@ COMMANDS: dict[str, Command] = {
             "Shows operators, types, bytes and zeros of a .tflite file.",
             ("tfprune inspect demo/pruned.tflite",),
             (1, 1),
-            _define_report,
+            _define_inspect,
             _inspect,
         ),
         Command(

@@ -3,7 +3,19 @@
 from tfprune.lite.benchmark import Benchmark, benchmark
 from tfprune.lite.convert import convert
 from tfprune.lite.inspect import Inspection, inspect
+from tfprune.lite.layer_errors import LayerErrors, layer_errors
 from tfprune.lite.lite_model import LiteModel
 from tfprune.lite.verify import Verification, verify
 
-__all__ = ["Benchmark", "Inspection", "LiteModel", "Verification", "benchmark", "convert", "inspect", "verify"]
+__all__ = [
+    "Benchmark",
+    "Inspection",
+    "LayerErrors",
+    "LiteModel",
+    "Verification",
+    "benchmark",
+    "convert",
+    "inspect",
+    "layer_errors",
+    "verify",
+]

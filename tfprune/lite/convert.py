@@ -8,6 +8,7 @@ that they have in Keras. What comes out is looked into before it is handed over:
 import re
 import tempfile
 import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -15,20 +16,24 @@ import numpy as np
 
 from tfprune.errors import ConversionError, PruningError, listing, nearest
 from tfprune.lite import flatbuffer
+from tfprune.lite.float_layers import checked_float_layers, converted_with_float_layers, give_integer_ends
 from tfprune.lite.inspect import operators_of
 from tfprune.lite.islands import join_islands
+from tfprune.lite.layer_errors import layer_errors
 from tfprune.lite.lite_model import LiteModel, allocate
+from tfprune.lite.metadata import origin_of, write_origin
 from tfprune.lite.reasons import reason_of
 from tfprune.lite.representative import Calibration, calibration
 from tfprune.lite.signature import Signature, signature_of
 from tfprune.lite.silence import silence
-from tfprune.lite.trace import INPUT, OUTPUT, layer_at, loops, prepared, save, trace
+from tfprune.lite.trace import INPUT, OUTPUT, layer_at, layers_along, loops, prepared, save, trace
 from tfprune.models import check_model, places
+from tfprune.nodes import is_graph
 
 QUANTIZATIONS = ("float32", "float16", "dynamic", "int8", "int16x8")
 INTEGER = ("int8", "int16x8")
 IO = ("int8", "float32")
-FAR = 0.25  # root mean square of the differences over that of the outputs; rounding alone stays far below
+FAR = 0.08  # root mean square of the differences over that of the outputs; rounding alone stays below
 
 
 def convert(
@@ -38,6 +43,9 @@ def convert(
     io: str = "int8",
     sparse: bool = False,
     batch_size: int | None = 1,
+    *,
+    float_layers: Sequence[str] = (),
+    metadata: Mapping[str, Any] | None = None,
 ) -> LiteModel:
     """Makes a `.tflite` model of a Keras model, which stays as it is.
 
@@ -61,6 +69,11 @@ def convert(
             compression. For `"float32"` and `"float16"`.
         batch_size: Samples that the file takes at once; None leaves it open, at some cost in speed. A `LiteModel` takes
             any number of samples in any case. Defaults to 1.
+        float_layers: Names of layers that stay in float inside an `"int8"` file, since they do not stand the rounding;
+            a model inside the model, or any layer that holds others, stands for all of them. `layer_errors` tells
+            which.
+        metadata: More to store in the file beside what tfprune notes there itself (model, zeros of each kernel,
+            versions); what JSON can hold. `inspect` reads it back.
 
     Returns:
         A `LiteModel`.
@@ -81,6 +94,8 @@ def convert(
     _refuse_layers(model)
     integer = quantization in INTEGER
     learned = has_learned_ranges(model)
+    keep = _checked_float_layers(model, float_layers, quantization, learned)
+    origin = origin_of(model, quantization, metadata or {})
     source = _for_converter(model, quantization) if learned else model
     signature = signature_of(source)
     data = Calibration([], ["Calibrated by quantization-aware training."])
@@ -88,13 +103,13 @@ def convert(
         if representative_data is None:
             raise PruningError(_missing_data(quantization, signature))
         data = calibration(representative_data, signature, source)
-    content, names = _converted(source, signature, quantization, io, sparse, batch_size, data.samples)
-    content, notes = _finished(content, signature, names, quantization == "int8")
+    content, names = _converted(source, signature, quantization, io, sparse, batch_size, data.samples, keep)
+    content, notes = _finished(content, signature, names, quantization == "int8", bool(keep) and io == "int8", origin)
     lite = LiteModel(content, [*data.notes, *notes] if integer else notes)
     if quantization == "dynamic" and lite.quantization == "float32":
         lite.notes += ("No kernel has 1,024 entries or more, and the converter leaves smaller ones in float32.",)
     if integer and not learned:  # with learned ranges, layers in float are those that the user has left so
-        _require_integers(lite, model, quantization)
+        _require_integers(lite, model, quantization, keep)
     _require_runnable(lite)
     _compare_answers(lite, model, data)
     return lite
@@ -155,6 +170,21 @@ def _refuse_layers(model: keras.Model) -> None:
         )
 
 
+def _checked_float_layers(model: keras.Model, layers: Sequence[str], quantization: str, learned: bool) -> set[str]:
+    if not layers:
+        return set()
+    if learned:
+        raise PruningError(
+            f"'{model.name}' has learned to compute in int8, all of its layers. Leave out float_layers, or convert the "
+            "model from before quantize_aware with representative_data."
+        )
+    if quantization != "int8":
+        raise PruningError(
+            f"float_layers does not go with quantization={quantization!r}: it leaves layers out of quantization='int8'."
+        )
+    return checked_float_layers(model, layers)
+
+
 def _missing_data(quantization: str, signature: Signature) -> str:
     if len(signature.inputs) == 1:
         example = "representative_data=x_train[:200]"
@@ -175,6 +205,7 @@ def _converted(
     sparse: bool,
     batch_size: int | None,
     samples: list[Any],
+    keep: set[str],
 ) -> tuple[bytes, list[str]]:
     """The converter's file as it is, and the names that its outputs shall have."""
     import tensorflow as tf
@@ -189,6 +220,9 @@ def _converted(
             save(function, folder)
             converter = tf.lite.TFLiteConverter.from_saved_model(folder)
             _configure(converter, quantization, io, sparse, samples)
+            if keep:
+                plain = tf.lite.TFLiteConverter.from_saved_model(folder)
+                return converted_with_float_layers(converter, plain, model, names, keep), names
             return converter.convert(), names
     except (PruningError, ConversionError):
         raise
@@ -243,13 +277,17 @@ def _refuse_loops(model: keras.Model, function: Any, quantization: str) -> None:
         )
 
 
-def _finished(content: bytes, signature: Signature, names: list[str], int8: bool) -> tuple[bytes, list[str]]:
-    """The file with the ends' names and order of the Keras model, and without float islands."""
+def _finished(
+    content: bytes, signature: Signature, names: list[str], int8: bool, mixed: bool, origin: Mapping[str, Any]
+) -> tuple[bytes, list[str]]:
+    """The file with the ends' names and order of the Keras model, its origin, and without float islands."""
     model = flatbuffer.read_model(content)
     given = [spec.name for spec in signature.inputs]
     _name_ends(model, "inputs", INPUT, given)
     _name_ends(model, "outputs", OUTPUT, names)
-    notes = join_islands(model) if int8 else []
+    notes = give_integer_ends(model) if mixed else []
+    notes += join_islands(model) if int8 else []
+    write_origin(model, origin)
     return flatbuffer.write_model(model), notes
 
 
@@ -265,9 +303,14 @@ def _name_ends(model: Any, side: str, prefix: str, names: list[str]) -> None:
     setattr(model.signatureDefs[0], side, ordered)
 
 
-def _require_integers(lite: LiteModel, model: keras.Model, quantization: str) -> None:
+def _require_integers(lite: LiteModel, model: keras.Model, quantization: str, keep: set[str]) -> None:
     operators = operators_of(flatbuffer.read_model(lite.content))
     floats = [operator for operator in operators if operator.is_float]
+    if keep:
+        along = layers_along(model, [name for operator in floats for name in operator.tensors])
+        floats = [
+            operator for operator in floats if not any((along[name] | {name}) & keep for name in operator.tensors)
+        ]
     if floats:
         found = [layer_at(model, name) for operator in floats for name in operator.tensors]
         layers = sorted({layer for layer in found if layer is not None})
@@ -296,13 +339,25 @@ def _compare_answers(lite: LiteModel, model: keras.Model, data: Calibration) -> 
             continue
         error, size = (float(np.sqrt(np.mean(np.square(values)))) for values in (wanted - answer, wanted))
         if error > FAR * size:
+            layers = _losing_layers(model, lite, data)
+            culprit = f"most comes in at {listing(layers)}" if layers else "some layer does not stand the rounding"
             warnings.warn(
                 f"Output '{end.name}' of the {lite.quantization} file is off by {error / size:.0%} of what "
-                f"'{model.name}' gives on the representative data: some layer does not stand the rounding. Look at it "
-                "with tfprune.verify; quantization='int16x8' or 'dynamic', or quantize_aware training, may do better.",
+                f"'{model.name}' gives on the representative data: {culprit}. tfprune.layer_errors shows every layer, "
+                "and float_layers=[...] keeps some in float; quantization='int16x8' or 'dynamic', or quantize_aware "
+                "training, may do better.",
                 UserWarning,
                 stacklevel=3,
             )
+            return
+
+
+def _losing_layers(model: keras.Model, lite: LiteModel, data: Calibration) -> list[str]:
+    """The layers that add most to the error of an integer file; none where they cannot be told."""
+    if not is_graph(model):
+        return []
+    samples = [np.concatenate(arrays) for arrays in zip(*data.samples[:8])]
+    return layer_errors(model, lite, samples, samples=8).worst(2)
 
 
 UNSUPPORTED = re.compile(r"'tf\.(\w+)' op is neither a custom op nor a flex op")

@@ -6,16 +6,20 @@ and for sparsely encoded tensors, on which the interpreter's own `get_tensor_det
 
 import gzip
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
+from tfprune import patterns
+from tfprune.errors import PruningError
 from tfprune.lite import flatbuffer
+from tfprune.lite.metadata import read_origin
 from tfprune.report import Column, Report
 
 # Operators that only change the representation of a number; they compute nothing.
+GROUPS = (2, 4, 8, 16)  # of the N:M patterns that are looked for
 REPRESENTATION = ("QUANTIZE", "DEQUANTIZE", "CAST", "DENSIFY")
 
 
@@ -30,6 +34,8 @@ class Constant:
         size: Its values in bytes, as encoded.
         zeros: How many of its entries mean zero, that is, equal the zero point; None where the type is unknown.
         encoding: `"dense"`, or `"sparse"` where the file stores non-zero entries only.
+        pattern: The narrowest N:M that holds along the last axis, `"2:4"` (at most 2 of every 4 are not zero), of
+            groups of 2, 4, 8 and 16; None where none does.
     """
 
     name: str
@@ -38,6 +44,7 @@ class Constant:
     size: int
     zeros: int | None
     encoding: str = "dense"
+    pattern: str | None = None
 
     @property
     def entries(self) -> int:
@@ -106,6 +113,8 @@ class Inspection(Report):
         size: Bytes of the file.
         gzip_size: Bytes of the file compressed by gzip, level 9.
         quantization: `"float32"`, `"float16"`, `"dynamic"`, `"int8"` or `"int16x8"`, read from the operators.
+        origin: What tfprune noted when it made the file: model, zeros of each kernel, versions; empty for others.
+        zero_patterns: Where each weight of the file is zero, by its name.
     """
 
     title: ClassVar[str] = "Constants of the .tflite file"
@@ -116,6 +125,7 @@ class Inspection(Report):
         Column("bytes", "bytes", ",d"),
         Column("zeros", "zeros", ",d"),
         Column("sparsity", "sparsity", ".1%"),
+        Column("pattern", "N:M"),
         Column("encoding", "encoding"),
     )
     plotted: ClassVar[str] = "sparsity"
@@ -127,6 +137,28 @@ class Inspection(Report):
     size: int
     gzip_size: int
     quantization: str
+    origin: dict[str, Any] = field(default_factory=dict)
+    zero_patterns: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def breaking(self, pattern: str, layers: Sequence[str] | None = None) -> list[str]:
+        """The weights that do not keep an N:M pattern along their last axis, the input channels in TFLite's layout.
+
+        Args:
+            pattern: `"2:4"`: at most 2 of every 4 entries are not zero; a shorter last group counts as filled up.
+            layers: Parts of names; only weights that hold one of them are asked. Defaults to None: all kernels.
+
+        Raises:
+            PruningError: The pattern is no N:M pattern.
+        """
+        wanted = patterns.get(pattern)
+        if not isinstance(wanted, patterns.NofM):
+            raise PruningError(f"pattern={pattern!r} is no N:M pattern; write '2:4'.")
+        return [
+            name
+            for name, zeros in self.zero_patterns.items()
+            if (layers is None or any(layer in name for layer in layers))
+            and _most_in_groups(zeros, wanted.group) > wanted.keep
+        ]
 
     @property
     def ops(self) -> dict[str, int]:
@@ -187,6 +219,7 @@ class Inspection(Report):
                 "bytes": constant.size,
                 "zeros": constant.zeros,
                 "sparsity": constant.sparsity,
+                "pattern": constant.pattern,
                 "encoding": constant.encoding,
             }
             for constant in self.constants
@@ -208,6 +241,21 @@ class Inspection(Report):
             f"Computing in floating point: {', '.join(self.float_ops) or 'none'}.",
             "Inputs: " + "; ".join(_end_text(end) for end in self.inputs) + ".",
             "Outputs: " + "; ".join(_end_text(end) for end in self.outputs) + ".",
+            *self._origin_notes(),
+        ]
+
+    def _origin_notes(self) -> list[str]:
+        if not self.origin:
+            return []
+        versions = ", ".join(f"{name} {version}" for name, version in self.origin.get("versions", {}).items())
+        zeros, entries = self.origin.get("zeros", 0), self.origin.get("entries", 0)
+        methods = ", ".join(self.origin.get("method", []))
+        known = ("model", "quantization", "zeros", "entries", "pruned", "method", "versions")
+        more = {key: value for key, value in self.origin.items() if key not in known}
+        return [
+            f"Made from '{self.origin.get('model')}' by {versions}; zeros in its kernels: {zeros:,} of {entries:,}"
+            + (f", by {methods}." if methods else "."),
+            *([f"Noted with it: {more}."] if more else []),
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -220,6 +268,7 @@ class Inspection(Report):
             "float_ops": self.float_ops,
             "input_dtypes": self.input_dtypes,
             "output_dtypes": self.output_dtypes,
+            "origin": self.origin,
         }
 
 
@@ -246,6 +295,8 @@ def inspect(source: Any) -> Inspection:
         size=len(content),
         gzip_size=gzip_size(content),
         quantization=quantization_of(model, operators),
+        origin=read_origin(model),
+        zero_patterns=dict(_zero_patterns(model, content)),
     )
 
 
@@ -267,20 +318,29 @@ def ends(model: Any, side: str) -> tuple[End, ...]:
     result = []
     for index in getattr(graph, side):
         tensor = graph.tensors[index]
-        shape = flatbuffer.shape_of(tensor)
-        variable = tensor.shapeSignature if tensor.shapeSignature is not None else shape
-        scale = getattr(tensor.quantization, "scale", None)
-        result.append(
-            End(
-                name=names.get(index, flatbuffer.tensor_name(tensor)),
-                shape=tuple(None if known < 0 else int(size) for size, known in zip(shape, variable)),
-                dtype=flatbuffer.dtype_name(tensor),
-                scale=float(scale[0]) if scale is not None and len(scale) == 1 else None,
-                zero_point=int(flatbuffer.zero_points(tensor).reshape(-1)[0]),
-                tensor=int(index),
-            )
-        )
+        result.append(_end(tensor, int(index), names.get(index, flatbuffer.tensor_name(tensor))))
     return tuple(result)
+
+
+def results_of(model: Any) -> tuple[End, ...]:
+    """What each operator of a model's main graph computes, under the names of the file."""
+    graph = model.subgraphs[0]
+    indices = [index for operator in graph.operators or [] for index in _indices(operator.outputs)]
+    return tuple(_end(graph.tensors[index], index, flatbuffer.tensor_name(graph.tensors[index])) for index in indices)
+
+
+def _end(tensor: Any, index: int, name: str) -> End:
+    shape = flatbuffer.shape_of(tensor)
+    variable = tensor.shapeSignature if tensor.shapeSignature is not None else shape
+    scale = getattr(tensor.quantization, "scale", None)
+    return End(
+        name=name,
+        shape=tuple(None if known < 0 else int(size) for size, known in zip(shape, variable)),
+        dtype=flatbuffer.dtype_name(tensor),
+        scale=float(scale[0]) if scale is not None and len(scale) == 1 else None,
+        zero_point=int(flatbuffer.zero_points(tensor).reshape(-1)[0]),
+        tensor=index,
+    )
 
 
 def quantization_of(model: Any, operators: Sequence[Operator]) -> str:
@@ -297,6 +357,8 @@ def quantization_of(model: Any, operators: Sequence[Operator]) -> str:
         tensor for graph in model.subgraphs for tensor in graph.tensors if tensor.buffer and _has_data(model, tensor)
     ]
     types = {flatbuffer.dtype_name(tensor) for tensor in constants}
+    if read_origin(model).get("quantization") == "int8":  # with layers kept in float
+        return "int8"
     if "int8" in types or "int4" in types:
         return "dynamic"
     return "float16" if "float16" in types else "float32"
@@ -348,9 +410,38 @@ def _constants(model: Any, content: bytes) -> list[Constant]:
                     size=len(stored),
                     zeros=_zeros(model, tensor, content),
                     encoding="dense" if tensor.sparsity is None else "sparse",
+                    pattern=_pattern_of(flatbuffer.zero_pattern(model, tensor, content)),
                 )
             )
     return result
+
+
+def _zero_patterns(model: Any, content: bytes) -> Iterator[tuple[str, np.ndarray]]:
+    """The weights of a file by name, as booleans that are true where they are zero."""
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            zeros = flatbuffer.zero_pattern(model, tensor, content) if _holds_numbers(tensor) else None
+            if zeros is not None and zeros.ndim >= 2:
+                yield _short(flatbuffer.tensor_name(tensor)), zeros
+
+
+def _pattern_of(zeros: np.ndarray | None) -> str | None:
+    """The narrowest N:M pattern that a weight keeps."""
+    if zeros is None or zeros.ndim < 2 or zeros.all():
+        return None
+    found = [(_most_in_groups(zeros, group), group) for group in GROUPS if zeros.shape[-1] >= group]
+    kept = [(keep / group, group, keep) for keep, group in found if keep < group]
+    if not kept:
+        return None
+    _, group, keep = min(kept)
+    return f"{keep}:{group}"
+
+
+def _most_in_groups(zeros: np.ndarray, group: int) -> int:
+    """The most entries that are not zero in any group along the last axis."""
+    short = -zeros.shape[-1] % group
+    kept = np.pad(~zeros, [(0, 0)] * (zeros.ndim - 1) + [(0, short)])
+    return int(kept.reshape(-1, group).sum(axis=1).max(initial=0))
 
 
 def _holds_numbers(tensor: Any) -> bool:

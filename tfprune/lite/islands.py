@@ -25,7 +25,7 @@ def join_islands(model: Any) -> list[str]:
     """
     notes: list[str] = []
     for subgraph in model.subgraphs:
-        graph = _Graph(model, subgraph)
+        graph = Graph(model, subgraph)
         notes += _integer_inputs(graph)
         _real_inputs(graph)
         for operator in list(subgraph.operators):
@@ -36,7 +36,7 @@ def join_islands(model: Any) -> list[str]:
     return notes
 
 
-class _Graph:
+class Graph:
     """A subgraph with the questions and changes that the rules need."""
 
     def __init__(self, model: Any, subgraph: Any):
@@ -124,7 +124,7 @@ class _Graph:
             self.subgraph.operators = kept
 
 
-def _take_in(graph: _Graph, operator: Any) -> bool:
+def _take_in(graph: Graph, operator: Any) -> bool:
     """Lets an operator of one input read and write the int8 tensors beside its island; False where they are missing."""
     source = graph.integer_source(int(operator.inputs[0]))
     quantizer = graph.quantizer(int(operator.outputs[0]))
@@ -135,31 +135,31 @@ def _take_in(graph: _Graph, operator: Any) -> bool:
     return True
 
 
-def _multiply(graph: _Graph, operator: Any, factor: int) -> None:
+def _multiply(graph: Graph, operator: Any, factor: int) -> None:
     operator.opcodeIndex = graph.code("MUL", 2)
     operator.inputs = [*operator.inputs, factor]
     operator.builtinOptionsType = schema().BuiltinOptions.MulOptions
     operator.builtinOptions = schema().MulOptionsT()
 
 
-def _negation(graph: _Graph, operator: Any) -> None:
+def _negation(graph: Graph, operator: Any) -> None:
     """-x is x times the constant -1."""
     if _take_in(graph, operator):
         _multiply(graph, operator, graph.constant("minus_one", np.array(-1, np.int8), scale=1.0))
 
 
-def _square(graph: _Graph, operator: Any) -> None:
+def _square(graph: Graph, operator: Any) -> None:
     """The square of x is x times x."""
     if _take_in(graph, operator):
         _multiply(graph, operator, operator.inputs[0])
 
 
-def _table(graph: _Graph, operator: Any) -> None:
+def _table(graph: Graph, operator: Any) -> None:
     """A function of one number is a table of 256 entries, which LiteRT's int8 kernel makes itself."""
     _take_in(graph, operator)
 
 
-def _move(graph: _Graph, operator: Any) -> None:
+def _move(graph: Graph, operator: Any) -> None:
     """An operator that only hands values on can hand on int8 values; it was left out for an output nobody reads."""
     position = next((i for i, index in enumerate(operator.inputs) if graph.type(index) == "FLOAT32"), None)
     source = None if position is None else graph.integer_source(int(operator.inputs[position]))
@@ -176,7 +176,7 @@ def _move(graph: _Graph, operator: Any) -> None:
         reader.opcodeIndex = graph.code("QUANTIZE", 2)
 
 
-def _comparison(graph: _Graph, operator: Any) -> None:
+def _comparison(graph: Graph, operator: Any) -> None:
     """Whether a number equals a constant can be told of int8 values, as far as they tell it at all."""
     sources = [graph.integer_source(int(index)) for index in operator.inputs]
     known = [source for source in sources if source is not None]
@@ -198,7 +198,7 @@ def _comparison(graph: _Graph, operator: Any) -> None:
     operator.opcodeIndex = graph.code(graph.name(operator), 2)
 
 
-RULES: dict[str, Callable[[_Graph, Any], None]] = {
+RULES: dict[str, Callable[[Graph, Any], None]] = {
     "NEG": _negation,
     "SQUARE": _square,
     "ELU": _table,
@@ -209,7 +209,7 @@ RULES: dict[str, Callable[[_Graph, Any], None]] = {
 }
 
 
-def _real_inputs(graph: _Graph) -> None:
+def _real_inputs(graph: Graph) -> None:
     """Gives the type int8 to integer inputs, such as pixels, that the model turns into real numbers first."""
     for index in list(graph.subgraph.inputs):
         casts = graph.users(int(index))
@@ -224,7 +224,7 @@ def _real_inputs(graph: _Graph) -> None:
         graph.replace_readers(target, int(index))
 
 
-def _integer_inputs(graph: _Graph) -> Iterator[str]:
+def _integer_inputs(graph: Graph) -> Iterator[str]:
     """Gives the type int32 to float inputs that the model turns into integers first, such as token numbers.
 
     Keras declares inputs float32 unless told otherwise. 256 steps cannot number the entries of a table, and the
@@ -249,7 +249,7 @@ def _integer_inputs(graph: _Graph) -> Iterator[str]:
         )
 
 
-def _numbers_of(graph: _Graph, index: int) -> list[int] | None:
+def _numbers_of(graph: Graph, index: int) -> list[int] | None:
     """The float tensors that hold an input, when all that is done with them is to count or to compare."""
     users = graph.users(index)
     if graph.type(index) == "INT8":
@@ -268,7 +268,7 @@ def _numbers_of(graph: _Graph, index: int) -> list[int] | None:
     return numbers if casts and not others else None
 
 
-def _take_numbers(graph: _Graph, cast: Any, number: int, index: int) -> None:
+def _take_numbers(graph: Graph, cast: Any, number: int, index: int) -> None:
     if graph.type(int(cast.outputs[0])) == "INT32":
         graph.replace_readers(int(cast.outputs[0]), index)
     else:
@@ -277,7 +277,7 @@ def _take_numbers(graph: _Graph, cast: Any, number: int, index: int) -> None:
             cast.builtinOptions.inDataType = schema().TensorType.INT32
 
 
-def _compare_numbers(graph: _Graph, comparison: Any, number: int, index: int) -> None:
+def _compare_numbers(graph: Graph, comparison: Any, number: int, index: int) -> None:
     inputs = []
     for other in comparison.inputs:
         if other == number:

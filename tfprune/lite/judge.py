@@ -36,6 +36,10 @@ class OutputComparison:
             both agree, in [0, 1]; None for a regression.
         accuracy: Share of decisions of Keras that are right; None without labels.
         lite_accuracy: Share of decisions of the converted model that are right; None without labels.
+        f1: F1 of Keras: the mean over the classes that occur, of a single binary output that of its positive class;
+            None without labels.
+        lite_f1: The same of the converted model.
+        relative_error: Root mean square of the differences over that of Keras' values.
     """
 
     name: str
@@ -45,6 +49,9 @@ class OutputComparison:
     agreement: float | None
     accuracy: float | None
     lite_accuracy: float | None
+    f1: float | None = None
+    lite_f1: float | None = None
+    relative_error: float = 0.0
 
 
 class Judge:
@@ -57,6 +64,8 @@ class Judge:
         self.entries = self.decisions = self.agreed = 0
         self.judged = self.right = self.lite_right = 0
         self.sum = self.largest = self.largest_value = 0.0
+        self.squares = self.power = 0.0
+        self.counts: dict[str, np.ndarray] = {}  # of each model: hits, decisions for and labels of each class
 
     def add(self, wanted: np.ndarray, answer: np.ndarray, labels: np.ndarray | None) -> None:
         """Takes in one batch of the outputs of both models, and its labels where there are any."""
@@ -72,6 +81,8 @@ class Judge:
         difference = np.abs(wanted.astype(np.float64) - answer.astype(np.float64))
         self.entries += difference.size
         self.sum += float(difference.sum())
+        self.squares += float(np.square(difference).sum())
+        self.power += float(np.square(wanted, dtype=np.float64).sum())
         self.largest = max(self.largest, float(difference.max(initial=0.0)))
         self.largest_value = max(self.largest_value, float(np.abs(wanted).max(initial=0.0)))
         if self.decision == "values":
@@ -84,6 +95,10 @@ class Judge:
             self.judged += truth.size
             self.right += int(np.count_nonzero(decided == truth))
             self.lite_right += int(np.count_nonzero(lite_decided == truth))
+            classes = wanted.shape[-1]
+            for name, decisions in (("keras", decided), ("lite", lite_decided)):
+                counts = _counts(decisions, truth, classes, self.decision == "binary")
+                self.counts[name] = self.counts.get(name, 0) + counts
 
     def result(self) -> OutputComparison:
         """The comparison over all batches so far."""
@@ -95,6 +110,9 @@ class Judge:
             agreement=self.agreed / self.decisions if self.decisions else None,
             accuracy=self.right / self.judged if self.judged else None,
             lite_accuracy=self.lite_right / self.judged if self.judged else None,
+            f1=_f1(self.counts["keras"]) if self.judged else None,
+            lite_f1=_f1(self.counts["lite"]) if self.judged else None,
+            relative_error=float(np.sqrt(self.squares / self.power)) if self.power else 0.0,
         )
 
     def _settled(self, wanted: np.ndarray, labels: np.ndarray | None) -> str:
@@ -133,6 +151,21 @@ class Judge:
                 f"{wanted.shape[-1]} classes, counted from 0."
             )
         return truth
+
+
+def _counts(decided: np.ndarray, truth: np.ndarray, classes: int, binary: bool) -> np.ndarray:
+    """Hits, decisions for each class, and labels of each class, as three rows; a binary output has a column each."""
+    if binary:
+        hits, chosen, actual = (decided & truth, decided, truth)
+        return np.stack([part.reshape(-1, classes).sum(axis=0) for part in (hits, chosen, actual)])
+    hits = decided[decided == truth]
+    return np.stack([np.bincount(part.reshape(-1), minlength=classes) for part in (hits, decided, truth)])
+
+
+def _f1(counts: np.ndarray) -> float:
+    hits, chosen, actual = counts
+    occurs = chosen + actual > 0
+    return float(np.mean(2 * hits[occurs] / (chosen + actual)[occurs])) if occurs.any() else 0.0
 
 
 def _is_binary(labels: np.ndarray) -> bool:

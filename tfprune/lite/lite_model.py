@@ -11,6 +11,7 @@ from tfprune.errors import ConversionError, PruningError, listing, nearest
 from tfprune.files import replacing
 from tfprune.lite import flatbuffer
 from tfprune.lite.inspect import End, Inspection, ends, gzip_size, inspect, operators_of, quantization_of
+from tfprune.lite.metadata import read_origin
 from tfprune.lite.reasons import reason_of
 from tfprune.lite.silence import silence
 
@@ -101,16 +102,22 @@ class LiteModel:
         """Bytes of the file compressed by gzip, level 9."""
         return gzip_size(self.content)
 
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What the file tells about its making: model, zeros of each kernel, versions; empty for other files."""
+        return read_origin(flatbuffer.read_model(self.content))
+
     def inspect(self) -> Inspection:
         """What is in the file: operators, types, bytes, zeros of every constant."""
         return inspect(self.content)
 
-    def interpreter(self, threads: int = 1, xnnpack: bool = True) -> Any:
+    def interpreter(self, threads: int = 1, xnnpack: bool = True, keep_all: bool = False) -> Any:
         """A new LiteRT interpreter of the model, its tensors not allocated yet.
 
         Args:
             threads: Threads that the kernels may use.
             xnnpack: Whether the XNNPACK kernels take over what they can, as they do on phones by default.
+            keep_all: Whether every result can be read after a run, not the outputs alone; with plain kernels.
 
         Raises:
             ConversionError: LiteRT cannot read the model.
@@ -121,7 +128,10 @@ class LiteModel:
         try:
             with silence():
                 return Interpreter(
-                    model_content=self.content, num_threads=threads, experimental_op_resolver_type=resolver
+                    model_content=self.content,
+                    num_threads=threads,
+                    experimental_op_resolver_type=resolver,
+                    experimental_preserve_all_tensors=keep_all,
                 )
         except (ValueError, RuntimeError) as error:
             raise ConversionError(f"LiteRT cannot read the model: {reason_of(error)}") from error

@@ -81,6 +81,25 @@ def signature_of(model: keras.Model) -> Signature:
     return signature
 
 
+def matched_inputs(ends: Sequence[str], signature: Signature, model: keras.Model) -> list[int]:
+    """For each input of a file, the number of the model's input that goes there: by name, else by place.
+
+    Args:
+        ends: The names of the file's inputs.
+        signature: The inputs of the model.
+        model: The model, for the message.
+
+    Raises:
+        PruningError: The numbers of inputs differ.
+    """
+    names = [given.name for given in signature.inputs]
+    if len(ends) != len(names):
+        raise PruningError(
+            f"The file takes {len(ends)} inputs and '{model.name}' takes {len(names)}: it was not made of this model."
+        )
+    return [names.index(end) for end in ends] if set(ends) == set(names) else list(range(len(names)))
+
+
 def output_names(model: keras.Model, outputs: Any) -> list[str]:
     """The names of a model's outputs in flat order: dict keys, else the names of the layers that they come from.
 

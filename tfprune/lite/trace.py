@@ -1,7 +1,7 @@
 """From a Keras model to a TensorFlow function of fixed shapes that the converter takes."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -105,12 +105,39 @@ def layer_at(model: keras.Model, path: str) -> str | None:
     Args:
         model: The traced model.
         path: The operation's name, `"sequential_1/lstm_1/while"`. TensorFlow puts a number behind a scope whose name
-            has been taken, so the layer's own name may be without it.
+            has been taken, so the layer's own name may be without it. Of joined names the first counts.
     """
-    names = {layer.name for layer in _every_layer(model)} - {model.name}
-    parts = path.split(";")[0].split("/")
-    numbered = parts[0] not in (model.name, "")
-    for part in reversed(parts):
+    return _layer_among(layer_names(model), model.name, path.split(";")[0])
+
+
+def layers_at(model: keras.Model, paths: Iterable[str]) -> dict[str, set[str]]:
+    """The names of the layers whose operations the converter has joined, for each of its joined names."""
+    names = layer_names(model)
+    found = {path: {_layer_among(names, model.name, part) for part in path.split(";")} for path in paths}
+    return {path: {name for name in joined if name is not None} for path, joined in found.items()}
+
+
+def layers_along(model: keras.Model, paths: Iterable[str]) -> dict[str, set[str]]:
+    """Like `layers_at`, with the layers that hold those layers too."""
+    names = {layer.name for layer in _every_layer(model) if layer is not model}
+    scopes = {path: {scope for part in path.split(";") for scope in part.split("/")[1:-1]} for path in paths}
+    found = {
+        scope: _layer_among(names, model.name, f"/{scope}/")
+        or _layer_among(names, model.name, f"{model.name}_/{scope}/")
+        for scope in set().union(*scopes.values())
+    }
+    return {path: {name for scope in inside if (name := found[scope]) is not None} for path, inside in scopes.items()}
+
+
+def layer_names(model: keras.Model) -> set[str]:
+    """The names of all layers in a model, those inside other layers too."""
+    return {layer.name for layer in _every_layer(model)} - {model.name}
+
+
+def _layer_among(names: set[str], root: str, path: str) -> str | None:
+    parts = path.split("/")
+    numbered = parts[0] not in (root, "")
+    for part in [*reversed(parts[:-1]), parts[-1]]:  # the last one is an operation, which a layer may be named like
         bare = part.rsplit("_", 1)[0] if part.rsplit("_", 1)[-1].isdigit() else part
         for name in (bare, part) if numbered else (part, bare):
             if name in names:

@@ -35,7 +35,7 @@ class QuantizedKernel(keras.layers.Layer):
     Args:
         layer: Dense, convolution, transposed or depthwise convolution, with a linear activation.
         batch_norm: The batch norm over the layer's output channels. Defaults to None.
-        freeze_batch_norm: Training steps after which its statistics are frozen; None for never. Defaults to 0.
+        freeze_batch_norm: Training steps after which its statistics are frozen; None (default) for never.
         held: Names of the weights whose pruned entries are held at zero, of "kernel", "bias", "gamma", "beta".
     """
 
@@ -43,7 +43,7 @@ class QuantizedKernel(keras.layers.Layer):
         self,
         layer: keras.Layer,
         batch_norm: keras.layers.BatchNormalization | None = None,
-        freeze_batch_norm: int | None = 0,
+        freeze_batch_norm: int | None = None,
         held: tuple[str, ...] = (),
         **kwargs: Any,
     ) -> None:

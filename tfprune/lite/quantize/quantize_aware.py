@@ -21,7 +21,7 @@ from tfprune.lite.representative import calibration
 from tfprune.lite.signature import signature_of
 from tfprune.masks import constraint_of, set_mask
 from tfprune.methods import Percentile
-from tfprune.models import Place, as_array, check_model, copy_weights, named_weights, places
+from tfprune.models import Place, as_array, check_model, compile_like, copy_weights, named_weights, places
 from tfprune.nodes import Call, flow, require_graph
 from tfprune.prunable import kernels_of
 from tfprune.wrapper import PrunedLayer
@@ -35,7 +35,7 @@ def quantize_aware(
     *,
     ranges: RangeMode = "moving_average",
     momentum: float = 0.99,
-    freeze_batch_norm: int | None = 0,
+    freeze_batch_norm: int | None = None,
     hold_zeros: bool = True,
     strict: bool = False,
 ) -> keras.Model:
@@ -57,8 +57,10 @@ def quantize_aware(
             do it.
         ranges: `"moving_average"` of the extremes of each batch, or `"learned"` by gradients (needs `data`).
         momentum: Of the moving average, in [0, 1). Defaults to 0.99.
-        freeze_batch_norm: Training steps during which batch-norm statistics follow the batches; then they are frozen.
-            0 (default) suits a trained model; None never freezes, for training from scratch.
+        freeze_batch_norm: Training steps during which batch norms normalise by the batch and their statistics follow
+            it; after them the statistics are frozen, and the model trains exactly as it is deployed. Without the
+            batch's normalisation a high learning rate does harm: freeze for a last part of the training at 1e-4 or
+            so, 0 for all of it. Defaults to None: never.
         hold_zeros: Whether pruned weights stay zero. Defaults to True.
         strict: Raise when a layer has no int8 kernel, where otherwise it is left in float and listed in
             `quantization_report(quantized)`. Defaults to False.
@@ -394,8 +396,8 @@ def _compile_like(model: keras.Model, quantized: keras.Model) -> None:
     if not model.compiled:
         return
     try:
-        quantized.compile_from_config(model.get_compile_config())
-    except (TypeError, ValueError) as error:
+        compile_like(model, quantized)
+    except (PruningError, TypeError, ValueError) as error:
         warnings.warn(
             f"The compilation of '{model.name}' could not be carried over ({error}); call compile() before fit.",
             stacklevel=3,
