@@ -1,24 +1,26 @@
 """Networks that both sides of a benchmark build: by Keras 3 here, by tf_keras where tfmot needs it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 
-def fashion_cnn(keras: Any) -> Any:
+def fashion_cnn(keras: Any, widths: Sequence[int] = (32, 64, 128)) -> Any:
     """A CNN of 421,642 parameters for 28x28 images; reaches about 90 % on Fashion-MNIST in three epochs.
 
     Args:
         keras: The package to build with, `keras` or `tf_keras`.
+        widths: Channels of its two convolutions and units of its hidden layer; fewer after shrinking.
     """
     layers = keras.layers
     return keras.Sequential(
         [
             keras.Input((28, 28, 1)),
-            layers.Conv2D(32, 3, padding="same", activation="relu"),
+            layers.Conv2D(widths[0], 3, padding="same", activation="relu"),
             layers.MaxPooling2D(),
-            layers.Conv2D(64, 3, padding="same", activation="relu"),
+            layers.Conv2D(widths[1], 3, padding="same", activation="relu"),
             layers.MaxPooling2D(),
             layers.Flatten(),
-            layers.Dense(128, activation="relu"),
+            layers.Dense(widths[2], activation="relu"),
             layers.Dense(10),
         ]
     )
@@ -34,6 +36,25 @@ def small_cnn_with_norms(keras: Any) -> Any:
 
     body = [*convolution(16), *convolution(32), *convolution(32), layers.Flatten(), layers.Dense(64, activation="relu")]
     return keras.Sequential([keras.Input((28, 28, 1)), *body, layers.Dense(10)])
+
+
+def depthwise_cnn(keras: Any) -> Any:
+    """A small MobileNet for 28x28 images: depthwise and pointwise convolutions, each normalised.
+
+    Args:
+        keras: The package to build with, `keras` or `tf_keras`.
+    """
+    layers = keras.layers
+    inputs = keras.Input((28, 28, 1))
+
+    def normed(x: Any) -> Any:
+        return layers.ReLU(6.0)(layers.BatchNormalization()(x))
+
+    x = normed(layers.Conv2D(16, 3, strides=2, padding="same", use_bias=False)(inputs))
+    for width, stride in ((32, 1), (64, 2), (64, 1), (128, 1)):
+        x = normed(layers.DepthwiseConv2D(3, strides=stride, padding="same", use_bias=False)(x))
+        x = normed(layers.Conv2D(width, 1, use_bias=False)(x))
+    return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
 
 
 def perceptron(keras: Any) -> Any:
