@@ -45,15 +45,19 @@ class Graph:
 
     @property
     def tensors(self) -> list[Any]:
+        """The tensors, constants included."""
         return self.subgraph.tensors
 
     def name(self, operator: Any) -> str:
+        """The name of an operator."""
         return operator_name(self.model, operator)
 
     def type(self, index: int) -> str:
+        """The type of a tensor in the schema's words."""
         return type_name(self.tensors[index])
 
     def is_float(self, operator: Any) -> bool:
+        """Whether an operator takes or gives a float32 tensor."""
         return any(index >= 0 and self.type(index) == "FLOAT32" for index in (*operator.inputs, *operator.outputs))
 
     def maker(self, index: int) -> Any:
@@ -106,6 +110,7 @@ class Graph:
         return len(self.tensors) - 1
 
     def replace_readers(self, old: int, new: int) -> None:
+        """Lets all who read one tensor read another."""
         for operator in self.users(old):
             operator.inputs = [new if index == old else index for index in operator.inputs]
 
