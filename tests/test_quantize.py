@@ -20,8 +20,8 @@ from tfprune.lite.quantize.rules import RULES
 IMAGE, SEQUENCE, VECTOR = (8, 8, 4), (9, 4), (6,)
 
 
-def normed(x, activation=None):
-    x = layers.BatchNormalization()(x)
+def normed(x, activation=None, momentum=0.99):
+    x = layers.BatchNormalization(momentum=momentum)(x)
     return x if activation is None else layers.Activation(activation)(x)
 
 
@@ -853,10 +853,10 @@ def trained(digits):
     """A depthwise network of 97 % on the digits, and the same pruned to 80 % and trained in int8."""
     keras.utils.set_random_seed(0)
     image = keras.Input((8, 8, 1))
-    x = normed(layers.Conv2D(16, 3, padding="same", use_bias=False)(image), "relu6")
+    x = normed(layers.Conv2D(16, 3, padding="same", use_bias=False)(image), "relu6", momentum=0.9)
     for width in (24, 32):
-        x = normed(layers.DepthwiseConv2D(3, padding="same", use_bias=False)(x), "relu6")
-        x = normed(layers.Conv2D(width, 1, use_bias=False)(x), "relu6")
+        x = normed(layers.DepthwiseConv2D(3, padding="same", use_bias=False)(x), "relu6", momentum=0.9)
+        x = normed(layers.Conv2D(width, 1, use_bias=False)(x), "relu6", momentum=0.9)
     model = keras.Model(image, layers.Dense(10)(layers.Flatten()(layers.MaxPooling2D()(x))))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(0.01), loss, metrics=["accuracy"])

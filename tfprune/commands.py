@@ -16,6 +16,9 @@ import tfprune
 from tfprune import datasets, files
 from tfprune.errors import PruningError, listing, nearest
 from tfprune.files import REPORT_KINDS, Samples
+from tfprune.lite.micro import run_micro
+from tfprune.lite.operator_times import time_operators
+from tfprune.lite.phone import is_phone_output, phone_lines
 from tfprune.report import Report
 
 
@@ -414,6 +417,11 @@ def _verify(words: list[str], values: flags.FlagValues) -> None:
 def _define_benchmark(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("runs", 100, "Timed runs of each model.", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("threads", 1, "Threads of the interpreter.", lower_bound=1, flag_values=values)
+    flags.DEFINE_bool("xnnpack", True, "Use XNNPACK kernels; --noxnnpack times the plain ones.", flag_values=values)
+    flags.DEFINE_bool("memory", False, "Measure the memory of a process that runs each, too.", flag_values=values)
+    flags.DEFINE_bool("operators", False, "Time each operator of one file in place of whole files.", flag_values=values)
+    flags.DEFINE_bool("micro", False, "Run one file as on a microcontroller: arena, answers.", flag_values=values)
+    flags.DEFINE_bool("phone", False, "Print the lines that measure the files on an Android phone.", flag_values=values)
     _define_report(values)
 
 
@@ -421,8 +429,18 @@ def _benchmark(words: list[str], values: flags.FlagValues) -> None:
     output = _checked_output(values, REPORT_KINDS)
     stems = [Path(word).stem for word in words]
     names = stems if len(set(stems)) == len(stems) else words
-    models = {name: _lite(word) for name, word in zip(names, words)}
-    _show(tfprune.benchmark(models, runs=values["runs"].value, threads=values["threads"].value), values, output)
+    models = {name: word if is_phone_output(word) else _lite(word) for name, word in zip(names, words)}
+    how = {name: values[name].value for name in ("runs", "threads", "xnnpack")}
+    if values["phone"].value:
+        print("\n\n".join(phone_lines(word, **how) for word in words))
+    elif values["operators"].value or values["micro"].value:
+        if len(words) != 1:
+            flag = "operators" if values["operators"].value else "micro"
+            raise UsageError(f"--{flag} takes one file, and {len(words)} came.")
+        (model,) = models.values()
+        _show(run_micro(model) if values["micro"].value else time_operators(model, **how), values, output)
+    else:
+        _show(tfprune.benchmark(models, memory=values["memory"].value, **how), values, output)
 
 
 def _define_sensitivity(values: flags.FlagValues) -> None:
@@ -544,9 +562,13 @@ COMMANDS: dict[str, Command] = {
         ),
         Command(
             "benchmark",
-            "tfprune benchmark MODEL.tflite [OTHER.tflite ...]",
+            "tfprune benchmark MODEL.tflite [OTHER.tflite ... PHONE.txt ...]",
             "Measures bytes and milliseconds of .tflite files on this machine, in turns.",
-            ("tfprune benchmark demo/dense.tflite demo/pruned.tflite",),
+            (
+                "tfprune benchmark demo/dense.tflite demo/pruned.tflite",
+                "tfprune benchmark demo/pruned.tflite --operators",
+                "tfprune benchmark demo/pruned.tflite --phone",
+            ),
             (1, 99),
             _define_benchmark,
             _benchmark,

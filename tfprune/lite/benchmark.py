@@ -12,8 +12,11 @@ import numpy as np
 
 from tfprune.errors import PruningError, listing
 from tfprune.lite import flatbuffer
+from tfprune.lite.cost import SOURCE, Cost, cost_of
 from tfprune.lite.inspect import End
 from tfprune.lite.lite_model import LiteModel, allocate, quantized
+from tfprune.lite.memory import process_memory
+from tfprune.lite.phone import PhoneRun, is_phone_output, read_phone_output
 from tfprune.report import Column, Report
 
 
@@ -27,6 +30,8 @@ class Timing:
         size: Bytes of the file.
         gzip_size: Bytes of the file compressed by gzip.
         quantization: That of the file.
+        cost: Operations and bytes of one run, counted in the file.
+        memory: Bytes that running it adds to a process; None where it was not measured.
     """
 
     name: str
@@ -34,6 +39,8 @@ class Timing:
     size: int
     gzip_size: int
     quantization: str
+    cost: Cost
+    memory: int | None = None
 
     @property
     def median(self) -> float:
@@ -45,6 +52,58 @@ class Timing:
         """The interquartile range: the width of the middle half of the times, in milliseconds."""
         low, high = np.percentile(self.milliseconds, (25, 75))
         return float(high - low)
+
+    def row(self) -> dict[str, Any]:
+        """The figures under the keys of the table."""
+        return {
+            "model": self.name,
+            "quantization": self.quantization,
+            "median_ms": self.median,
+            "iqr_ms": self.spread,
+            "min_ms": min(self.milliseconds),
+            "max_ms": max(self.milliseconds),
+            "bytes": self.size,
+            "gzip_bytes": self.gzip_size,
+            "macs": self.cost.macs,
+            "activation_bytes": self.cost.peak_bytes,
+            "memory_bytes": self.memory,
+            "microjoules": self.cost.picojoules / 1e6,
+        }
+
+
+@dataclass(frozen=True)
+class PhoneTiming:
+    """What a phone measured, read from the text that it printed.
+
+    Args:
+        name: What the caller calls it.
+        run: The figures in the text.
+    """
+
+    name: str
+    run: PhoneRun
+
+    @property
+    def median(self) -> float:
+        """The median time of a run in milliseconds; the mean where the phone's tool gives no median."""
+        return self.run.median
+
+    def row(self) -> dict[str, Any]:
+        """The figures under the keys of the table; None for what the text does not tell."""
+        return {
+            "model": self.name,
+            "quantization": None,
+            "median_ms": self.run.median,
+            "iqr_ms": None,
+            "min_ms": self.run.fastest,
+            "max_ms": self.run.slowest,
+            "bytes": None,
+            "gzip_bytes": None,
+            "macs": None,
+            "activation_bytes": None,
+            "memory_bytes": self.run.memory,
+            "microjoules": None,
+        }
 
 
 @dataclass(frozen=True, repr=False)
@@ -65,46 +124,51 @@ class Benchmark(Report):
         Column("quantization", "quantization"),
         Column("median_ms", "median ms", ".3f"),
         Column("iqr_ms", "IQR ms", ".3f"),
-        Column("min_ms", "min ms", ".3f"),
-        Column("max_ms", "max ms", ".3f"),
-        Column("time_ratio", "time ratio", ".2f"),
+        Column("time_ratio", "ratio", ".2f"),
         Column("bytes", "bytes", ",d"),
+        Column("bytes_ratio", "ratio", ".2f"),
         Column("gzip_bytes", "gzip bytes", ",d"),
-        Column("bytes_ratio", "bytes ratio", ".2f"),
+        Column("macs", "MACs", ",d"),
+        Column("activation_bytes", "peak bytes", ",d"),
+        Column("microjoules", "uJ, estimated", ",.2f"),
+        Column("memory_bytes", "process bytes", ",d"),
     )
     plotted: ClassVar[str] = "median_ms"
 
-    timings: tuple[Timing, ...]
+    timings: tuple[Timing | PhoneTiming, ...]
     threads: int
     xnnpack: bool
     warmup: int
     machine: str
 
     def rows(self) -> list[dict[str, Any]]:
-        first = self.timings[0]
-        return [
-            {
-                "model": timing.name,
-                "quantization": timing.quantization,
-                "median_ms": timing.median,
-                "iqr_ms": timing.spread,
-                "min_ms": min(timing.milliseconds),
-                "max_ms": max(timing.milliseconds),
-                "time_ratio": timing.median / first.median,
-                "bytes": timing.size,
-                "gzip_bytes": timing.gzip_size,
-                "bytes_ratio": timing.size / first.size,
-            }
-            for timing in self.timings
-        ]
+        first = self.timings[0].row()
+        rows = [timing.row() for timing in self.timings]
+        for row in rows:
+            row["time_ratio"] = row["median_ms"] / first["median_ms"]
+            row["bytes_ratio"] = row["bytes"] / first["bytes"] if row["bytes"] and first["bytes"] else None
+        return rows
 
     def notes(self) -> list[str]:
-        runs = len(self.timings[0].milliseconds)
-        return [
-            f"{runs} run{'s' * (runs != 1)} of each, taken in turns, after {self.warmup} to warm up; {self.threads} "
-            f"thread{'s' * (self.threads != 1)}; XNNPACK {'on' if self.xnnpack else 'off'}.",
-            self.machine,
-        ]
+        here = [timing for timing in self.timings if isinstance(timing, Timing)]
+        phones = [timing for timing in self.timings if isinstance(timing, PhoneTiming)]
+        said = []
+        if here:
+            count = len(here[0].milliseconds)
+            said.append(
+                f"{count} run{'s' * (count > 1)} of each, taken in turns, after {self.warmup} to warm up; "
+                f"{self.threads} thread{'s' * (self.threads != 1)}; XNNPACK {'on' if self.xnnpack else 'off'}."
+            )
+            said.append(self.machine)
+            said.append(
+                "Counted in the file: MACs; peak bytes, the most that results need at one time; energy, ESTIMATED from "
+                f"operations and bytes moved with the constants of {SOURCE}: good for comparing models, no more."
+            )
+        for phone in phones:
+            run = phone.run
+            threads = "" if run.threads is None else f", {run.threads} thread{'s' * (run.threads != 1)}"
+            said.append(f"'{phone.name}' is read from a phone's text: {run.runs} runs{threads} of {run.graph or '?'}.")
+        return said
 
 
 def benchmark(
@@ -115,6 +179,7 @@ def benchmark(
     warmup: int = 10,
     xnnpack: bool = True,
     data: Any = None,
+    memory: bool = False,
 ) -> Benchmark:
     """Times converted models in turns, so that whatever else the machine does falls on all of them alike.
 
@@ -122,14 +187,17 @@ def benchmark(
     reading the outputs are not timed.
 
     Args:
-        models: Models by the name to print: each a `LiteModel`, the path of a `.tflite` file, or its bytes. The ratios
-            are against the first.
+        models: Models by the name to print: each a `LiteModel`, the path of a `.tflite` file, or its bytes; or the path
+            of a `.txt` or `.log` file with what `benchmark_model` printed on a phone (`tfprune.lite.phone_lines` tells
+            the lines to type). The ratios are against the first.
         runs: Timed runs of each, 1 or more. Defaults to 100.
         threads: Threads that the kernels may use, 1 or more. Defaults to 1.
         warmup: Runs of each before that are not timed. Defaults to 10.
         xnnpack: Whether XNNPACK kernels may be used, as on phones by default; False times the plain kernels.
         data: What `LiteModel` takes, for models whose inputs may vary in length or must be real; the first samples
             are used. Defaults to None: random numbers, and zeros for integer inputs.
+        memory: Whether to measure, too, what running each model adds to the memory of a fresh process; about a second
+            each. Defaults to False.
 
     Returns:
         A `Benchmark`, which prints as a table.
@@ -149,15 +217,22 @@ def benchmark(
     for name, value, least in (("runs", runs, 1), ("threads", threads, 1), ("warmup", warmup, 0)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise PruningError(f"{name}={value!r}: give a whole number of {least} or more.")
-    loaded = {name: _loaded(source) for name, source in models.items()}
+    phones = {name: read_phone_output(source) for name, source in models.items() if is_phone_output(source)}
+    loaded = {name: _loaded(source) for name, source in models.items() if name not in phones}
     ready = {name: _ready(lite, threads, xnnpack, data) for name, lite in loaded.items()}
     for interpreter in ready.values():
         for _ in range(warmup):
             interpreter.invoke()
-    times = _interleaved(ready, runs)
-    timings = [
-        Timing(name, tuple(times[name]), lite.size, lite.gzip_size, lite.quantization) for name, lite in loaded.items()
-    ]
+    times = interleaved(ready, runs)
+    timings: list[Timing | PhoneTiming] = []
+    for name in models:
+        if name in phones:
+            timings.append(PhoneTiming(name, phones[name]))
+            continue
+        lite = loaded[name]
+        used = process_memory(lite.content, threads, xnnpack) if memory else None
+        sizes = (lite.size, lite.gzip_size, lite.quantization)
+        timings.append(Timing(name, tuple(times[name]), *sizes, cost_of(lite.content), used))
     return Benchmark(tuple(timings), threads, xnnpack, warmup, _machine())
 
 
@@ -192,11 +267,16 @@ def _random(end: End, generator: np.random.Generator) -> np.ndarray:
     return generator.uniform(0, 1, shape).astype(np.float32)
 
 
-def _interleaved(ready: Mapping[str, Any], runs: int) -> dict[str, list[float]]:
-    """Every model once in each round, each round beginning with another model."""
+def interleaved(ready: Mapping[str, Any], runs: int) -> dict[str, list[float]]:
+    """Milliseconds of interpreters, each run once in each round, each round beginning with another one.
+
+    Args:
+        ready: Interpreters with their inputs filled in, by name.
+        runs: Rounds.
+    """
     names = list(ready)
     times: dict[str, list[float]] = {name: [] for name in names}
-    for round_number in range(runs):
+    for round_number in range(runs if names else 0):
         first = round_number % len(names)
         for name in names[first:] + names[:first]:
             interpreter = ready[name]

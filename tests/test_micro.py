@@ -1,0 +1,77 @@
+"""Files run as on a microcontroller: the arena, the answers, and the operators that are missing."""
+
+import builtins
+import json
+
+import keras
+import lite_models
+import numpy as np
+import pytest
+from keras import layers
+
+from tfprune.errors import ConversionError, PruningError
+from tfprune.lite import convert, run_micro
+
+micro = pytest.mark.skipif(
+    not __import__("importlib.util").util.find_spec("tflite_micro"), reason="the extra 'micro' is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return lite_models.convolutional()
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).normal(size=(30, 12, 12, 3)).astype(np.float32)
+
+
+@micro
+def test_answers_are_those_of_litert_and_the_arena_is_told(model, images):
+    lite = convert(model, "int8", images)
+    report = run_micro(lite, images, samples=20)
+    assert (report.samples, report.size) == (20, lite.size)
+    assert report.agreement >= 0.95
+    # XNNPACK's rounding differs from the plain kernels' by a step, which later layers carry on.
+    assert report.largest_difference < 10
+    assert report.arena == report.head + report.tail > lite.inspect().weights[0].size
+    text = " ".join(str(report).split())
+    assert "20 samples through tflite-micro" in text
+    assert json.loads(report.to_json())["rows"][0]["arena"] == report.arena
+
+
+@micro
+def test_without_data_numbers_are_made_up(model, images, tmp_path):
+    path = convert(model).save(tmp_path / "model.tflite")
+    assert run_micro(path).largest_difference < 1e-4
+
+
+@micro
+def test_a_missing_operator_is_named():
+    data = np.random.default_rng(0).normal(size=(20, 6, 8)).astype(np.float32)
+    with pytest.raises(ConversionError, match=r"TensorFlow Lite Micro has no operator GELU \(it makes 'attention"):
+        run_micro(convert(lite_models.attention(), "int8", data))
+
+
+@micro
+def test_open_lengths_and_batches_are_refused(model):
+    with pytest.raises(PruningError, match=r"one sample of a fixed shape .* 'image' of shape \(None, 12.*batch_size=1"):
+        run_micro(convert(model, batch_size=None))
+    series = keras.Input((None, 4), name="series")
+    lite = convert(keras.Model(series, layers.GlobalAveragePooling1D()(layers.Conv1D(8, 3)(series))))
+    with pytest.raises(PruningError, match="one sample of a fixed shape"):
+        run_micro(lite)
+
+
+def test_a_missing_package_is_said(model, monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *rest, **options):
+        if name.startswith("tflite_micro"):
+            raise ImportError("No module named 'tflite_micro'")
+        return real(name, *rest, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(PruningError, match=r"needs the package tflite-micro .* pip install 'tfprune\[micro\]'"):
+        run_micro(b"")
