@@ -116,6 +116,7 @@ class Benchmark(Report):
         xnnpack: Whether XNNPACK kernels were used where there are some.
         warmup: Untimed runs of each model before the first.
         machine: The processor and system, and the version of LiteRT.
+        phones: What phones measured; these rows come last.
     """
 
     title: ClassVar[str] = "Models timed on this machine"
@@ -135,26 +136,25 @@ class Benchmark(Report):
     )
     plotted: ClassVar[str] = "median_ms"
 
-    timings: tuple[Timing | PhoneTiming, ...]
+    timings: tuple[Timing, ...]
     threads: int
     xnnpack: bool
     warmup: int
     machine: str
+    phones: tuple[PhoneTiming, ...] = ()
 
     def rows(self) -> list[dict[str, Any]]:
-        first = self.timings[0].row()
-        rows = [timing.row() for timing in self.timings]
+        rows = [timing.row() for timing in (*self.timings, *self.phones)]
+        first = dict(rows[0])
         for row in rows:
             row["time_ratio"] = row["median_ms"] / first["median_ms"]
             row["bytes_ratio"] = row["bytes"] / first["bytes"] if row["bytes"] and first["bytes"] else None
         return rows
 
     def notes(self) -> list[str]:
-        here = [timing for timing in self.timings if isinstance(timing, Timing)]
-        phones = [timing for timing in self.timings if isinstance(timing, PhoneTiming)]
         said = []
-        if here:
-            count = len(here[0].milliseconds)
+        if self.timings:
+            count = len(self.timings[0].milliseconds)
             said.append(
                 f"{count} run{'s' * (count > 1)} of each, taken in turns, after {self.warmup} to warm up; "
                 f"{self.threads} thread{'s' * (self.threads != 1)}; XNNPACK {'on' if self.xnnpack else 'off'}."
@@ -164,7 +164,7 @@ class Benchmark(Report):
                 "Counted in the file: MACs; peak bytes, the most that results need at one time; energy, ESTIMATED from "
                 f"operations and bytes moved with the constants of {SOURCE}: good for comparing models, no more."
             )
-        for phone in phones:
+        for phone in self.phones:
             run = phone.run
             threads = "" if run.threads is None else f", {run.threads} thread{'s' * (run.threads != 1)}"
             said.append(f"'{phone.name}' is read from a phone's text: {run.runs} runs{threads} of {run.graph or '?'}.")
@@ -224,16 +224,13 @@ def benchmark(
         for _ in range(warmup):
             interpreter.invoke()
     times = interleaved(ready, runs)
-    timings: list[Timing | PhoneTiming] = []
-    for name in models:
-        if name in phones:
-            timings.append(PhoneTiming(name, phones[name]))
-            continue
-        lite = loaded[name]
+    timings = []
+    for name, lite in loaded.items():
         used = process_memory(lite.content, threads, xnnpack) if memory else None
         sizes = (lite.size, lite.gzip_size, lite.quantization)
         timings.append(Timing(name, tuple(times[name]), *sizes, cost_of(lite.content), used))
-    return Benchmark(tuple(timings), threads, xnnpack, warmup, _machine())
+    on_phones = tuple(PhoneTiming(name, run) for name, run in phones.items())
+    return Benchmark(tuple(timings), threads, xnnpack, warmup, _machine(), on_phones)
 
 
 def _loaded(source: Any) -> LiteModel:
