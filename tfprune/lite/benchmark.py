@@ -144,7 +144,7 @@ class Benchmark(Report):
     phones: tuple[PhoneTiming, ...] = ()
 
     def rows(self) -> list[dict[str, Any]]:
-        rows = [timing.row() for timing in (*self.timings, *self.phones)]
+        rows = [timing.row() for timing in self.timings] + [phone.row() for phone in self.phones]
         first = dict(rows[0])
         for row in rows:
             row["time_ratio"] = row["median_ms"] / first["median_ms"]
