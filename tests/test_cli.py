@@ -115,6 +115,13 @@ def test_version(capsys):
         ("prune model.keras --sparsity 0.5 --import no_such_module --output new.keras", "--import=no_such_module"),
         ("shrink model.keras --channels 1.5 --output new.keras", "1.5"),
         ("shrink model.keras --channels 0.5", "--output is missing"),
+        ("search model.keras", "--data is missing. Write tfprune search"),
+        ("search model.keras --data inputs.npy", "holds no labels; searching needs an array y"),
+        ("search model.keras --data data.npz --budget macs", "--budget=macs is no share of a cost; write"),
+        ("search model.keras --data data.npz --report front.bmp", "must end with .json or .md"),
+        ("compress model.keras --data data.npz", "--output is missing. Write tfprune compress"),
+        ("compress model.keras --data data.npz --target tiny --output a.tflite", "--target=tiny is no share of a cost"),
+        ("compress model.keras --data inputs.npy --output a.tflite", "compressing needs an array y"),
         ("convert model.keras --quantization int8 --output new.tflite", "Write --data train.npz"),
         ("convert model.keras --quantization int7 --output new.tflite", "--quantization=int7"),
         ("convert model.keras --output new.tfl", "must end with .tflite"),
@@ -344,3 +351,22 @@ def test_a_program_that_imports_the_package_keeps_its_standard_error():
     )
     assert run.returncode == 0
     assert run.stderr.endswith(b"heard")
+
+
+def test_search_writes_the_front_and_the_best_candidate(inside, capsys):
+    line = "search model.keras --data data.npz --population 4 --generations 1 --budget macs=0.6 --output best.keras"
+    assert cli.main([*line.split(), "--report", "front.png", "--journal", "search.jsonl"]) == 0
+    assert "MACs" in capsys.readouterr().out
+    dense, best = (files.load_model(inside / name) for name in ("model.keras", "best.keras"))
+    assert best.count_params() < 0.7 * dense.count_params()
+    assert (inside / "front.png").stat().st_size > 0 and (inside / "search.jsonl").read_text().count("\n") > 3
+
+
+def test_compress_writes_the_file_and_keeps_the_steps(inside, capsys):
+    line = (
+        "compress model.keras --data data.npz --target parameters=0.7 --max_drop 0.9 --epochs 1 --output small.tflite"
+    )
+    assert cli.main([*line.split(), "--folder", "steps", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["within_bound"]
+    assert LiteModel.load(inside / "small.tflite").quantization == "int8"
+    assert (inside / "steps" / "steps.json").is_file()

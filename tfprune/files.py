@@ -21,6 +21,12 @@ class Samples(NamedTuple):
     inputs: Any
     labels: np.ndarray | None = None
 
+    def part(self, piece: slice) -> "Samples":
+        """Some of the samples."""
+        inputs = self.inputs
+        cut = {name: array[piece] for name, array in inputs.items()} if isinstance(inputs, dict) else inputs[piece]
+        return Samples(cut, None if self.labels is None else self.labels[piece])
+
 
 def existing_file(path: str | os.PathLike[str]) -> Path:
     """The path of a file that is there.
