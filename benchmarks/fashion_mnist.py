@@ -1,11 +1,13 @@
 """Accuracy at high sparsity, side by side with tfmot: the same dense network, the same recipe, two epochs of pruning.
 
-    python benchmarks/fashion_mnist.py --output docs/benchmarks/fashion_mnist
+    python benchmarks/fashion_mnist.py --seeds 0 1 2 --output docs/benchmarks/fashion_mnist
+    python benchmarks/fashion_mnist.py --seeds 0 1 2 --ramp guide --output docs/benchmarks/fashion_mnist_guide
 
 One dense CNN is trained for each seed. tfprune (`PercentilePruning(sparsity)`, all defaults) and tfmot
 (`prune_low_magnitude` with `PolynomialDecay`) each prune copies of it with the same optimizer, learning rate, epochs,
-batches in the same order, and moments of their schedule. tfmot runs in a process of its own, with Keras 2. Both results
-are judged here by the same code: weights loaded into the same network, files run by the same interpreter.
+batches in the same order, and moments of their schedule; `--ramp guide` gives tfmot the schedule that its own guide
+writes instead. tfmot runs in a process of its own, with Keras 2. Both results are judged here by the same code: weights
+loaded into the same network, files run by the same interpreter.
 """
 
 import argparse
@@ -82,7 +84,9 @@ class Comparison(Report):
         return self.about
 
 
-def compare(seeds: Sequence[int], sparsities: Sequence[float], dense_epochs: int, data: Dataset) -> Comparison:
+def compare(
+    seeds: Sequence[int], sparsities: Sequence[float], dense_epochs: int, ramp: str, data: Dataset
+) -> Comparison:
     """Trains, prunes by both tools and judges, seed by seed."""
     runs = []
     made_by: dict[str, str] = {}
@@ -98,7 +102,7 @@ def compare(seeds: Sequence[int], sparsities: Sequence[float], dense_epochs: int
             run[target, "tfprune"] = judged(pruned, *files_of(pruned, data), data)
             say(seed, run)
         with tempfile.TemporaryDirectory() as folder:
-            made_by = run_tfmot(Path(folder), dense, sparsities, recipe(steps, seed), data)
+            made_by = run_tfmot(Path(folder), dense, sparsities, recipe(steps, seed, ramp), data)
             for target in sparsities:
                 weights = np.load(Path(folder) / f"{target}.npz")
                 pruned = fashion_cnn(keras)
@@ -109,13 +113,14 @@ def compare(seeds: Sequence[int], sparsities: Sequence[float], dense_epochs: int
                 run[target, "tfmot"] = judged(pruned, *files, data)
                 say(seed, run)
         runs.append({key: run[key] for key in sorted(run, key=lambda key: key[0])})
-    shared = recipe(steps, seeds[0])
+    moments = recipe(steps, seeds[0], ramp)
     about = [
         f"Seeds {list(seeds)}; means over them, with the lowest and highest accuracy. Accuracy in per cent of "
         f"{len(data.y_test):,} test images. Dense network: {dense_epochs} epochs. Then {EPOCHS} epochs of pruning on "
-        f"either side: Adam {RATE} afresh, batches of {BATCH} in the same order, cubic ramp from 0 over steps "
-        f"{shared['begin']} to {shared['end']} of {steps}, masks decided anew every {shared['every']} steps. "
-        "tfprune: PercentilePruning(sparsity), nothing else given.",
+        f"either side: Adam {RATE} afresh, batches of {BATCH} in the same order, cubic ramp from 0. "
+        "tfprune: PercentilePruning(sparsity), nothing else given. tfmot: the ramp "
+        + ("of tfprune's default" if ramp == "same" else "that its guide writes, to the end of the run")
+        + f", steps {moments['begin']} to {moments['end']} of {steps}, masks decided anew every {moments['every']}.",
         "Kilobytes (1,000 bytes) are of the .tflite file as it is and compressed with gzip. tfprune's files are by "
         "tfprune.convert, tfmot's by tf.lite.TFLiteConverter with the same settings: int8 inputs and outputs, int8 "
         f"operators only, {REPRESENTATIVE} representative images. int8 accuracy is that of the int8 file.",
@@ -124,13 +129,15 @@ def compare(seeds: Sequence[int], sparsities: Sequence[float], dense_epochs: int
     return Comparison(runs, about)
 
 
-def recipe(steps: int, seed: int) -> dict[str, Any]:
-    """What both sides do: the defaults of tfprune in optimizer steps."""
+def recipe(steps: int, seed: int, ramp: str) -> dict[str, Any]:
+    """What tfmot does: the defaults of tfprune in optimizer steps, or what its own guide writes."""
     schedule: Any = schedules.get(0.5)
     bound = schedule.bind(steps)
     # tfmot decides masks only at multiples of its frequency, so it would miss an end between two of them.
     end = round(bound.end / bound.every) * bound.every
     moments = {"begin": bound.begin, "end": end, "every": bound.every, "power": schedule.power}
+    if ramp == "guide":  # end_step=ceil(images / batch) * epochs, frequency=100 by default
+        moments = {"begin": 0, "end": steps, "every": 100, "power": 3}
     return {**moments, "epochs": EPOCHS, "batch": BATCH, "rate": RATE, "seed": seed}
 
 
@@ -191,13 +198,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--sparsities", type=float, nargs="+", default=list(SPARSITIES))
     parser.add_argument("--dense-epochs", type=int, default=DENSE_EPOCHS, help="of the network that is pruned")
+    parser.add_argument("--ramp", choices=["same", "guide"], default="same", help="of tfmot")
     parser.add_argument("--samples", type=int, help="training images to use; default: all")
     add_output(parser)
     arguments = parser.parse_args()
     data = fashion_mnist()
     part = slice(arguments.samples)
     data = data._replace(x_train=data.x_train[part], y_train=data.y_train[part])
-    write([compare(arguments.seeds, arguments.sparsities, arguments.dense_epochs, data)], arguments.output)
+    options = (arguments.seeds, arguments.sparsities, arguments.dense_epochs, arguments.ramp)
+    write([compare(*options, data)], arguments.output)
 
 
 if __name__ == "__main__":
