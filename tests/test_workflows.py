@@ -61,11 +61,12 @@ def test_the_readmes_comparison_with_tfmot_is_what_the_benchmark_wrote():
     for target in sorted({target for tool, target in by_tool if tool == "tfmot"}):
         ours, theirs = by_tool["tfprune", target], by_tool["tfmot", target]
         expected.append(
-            f"| {target:.0%} | {ours['accuracy']:.2f}% | {theirs['accuracy']:.2f}% | {ours['int8_gzip']:,d} bytes |"
+            f"| {target:.0%} | {ours['accuracy']:.2f}% | {theirs['accuracy']:.2f}% "
+            f"| {ours['int8_kilobytes_gzip']:.1f} kB |"
         )
     assert lines == expected
     dense = by_tool["dense", 0.0]
-    assert f"{dense['accuracy']:.2f} % on Fashion-MNIST, {dense['int8_gzip']:,d} bytes" in README
+    assert f"{dense['accuracy']:.2f} % on Fashion-MNIST, {dense['int8_kilobytes_gzip']:.1f} kB" in README
 
 
 @pytest.mark.parametrize("page", [README, GUIDE], ids=["README", "guide"])
