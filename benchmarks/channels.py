@@ -23,6 +23,7 @@ from networks import compiled
 from tables import add_output, versions, write
 
 import tfprune
+from tfprune.lite.operator_times import time_operators
 from tfprune.report import Column, Report
 
 layers = keras.layers
@@ -166,6 +167,9 @@ NETWORKS: dict[str, Callable[[], keras.Model]] = {
 }
 
 
+PROFILED = ("VGG-like CNN",)
+
+
 class Latencies(Report):
     """Size and latency before and after channels are removed."""
 
@@ -199,8 +203,55 @@ class Latencies(Report):
         ]
 
 
-def latency(names: Sequence[str], amount: float, runs: int) -> Latencies:
-    found = []
+class Operators(Report):
+    """Every operator of an int8 file before and after, timed alone: where the floor of int8 is."""
+
+    title: ClassVar[str] = "int8, operator by operator"
+    columns: ClassVar[Sequence[Column]] = (
+        Column("network", "network"),
+        Column("operator", "operator"),
+        Column("before_macs", "MACs before", ",d"),
+        Column("macs", "MACs", ".3f"),
+        Column("before_ms", "ms before", ".4f"),
+        Column("after_ms", "ms after", ".4f"),
+        Column("latency", "latency", ".2f"),
+    )
+
+    def __init__(self, found: list[dict[str, Any]]):
+        self.found = found
+
+    def rows(self) -> list[dict[str, Any]]:
+        return self.found
+
+    def notes(self) -> list[str]:
+        return [
+            "MACs and latency are after / before. Each operator is timed as a file of its own, so the start of a run, "
+            "a few microseconds, is in each figure. The first layer reads 3 channels however few it makes; pooling and "
+            "sums move bytes and multiply nothing; convolutions follow their MACs only as far as whole SIMD tiles go."
+        ]
+
+
+def operators(name: str, before: tfprune.LiteModel, after: tfprune.LiteModel, runs: int) -> list[dict[str, Any]]:
+    """The operators of two files of one structure side by side."""
+    rows = []
+    for old, new in zip(*(time_operators(lite, runs=runs).operators for lite in (before, after))):
+        timed = old.milliseconds is not None and new.milliseconds is not None
+        rows.append(
+            {
+                "network": name,
+                "operator": old.operator,
+                "before_macs": old.macs,
+                "macs": new.macs / old.macs if old.macs else None,
+                "before_ms": old.milliseconds,
+                "after_ms": new.milliseconds,
+                "latency": new.milliseconds / old.milliseconds if timed else None,
+            }
+        )
+    return rows
+
+
+def latency(names: Sequence[str], amount: float, runs: int) -> list[Report]:
+    found, profile = [], []
     for name in names:
         keras.utils.set_random_seed(0)
         model = NETWORKS[name]()
@@ -231,7 +282,9 @@ def latency(names: Sequence[str], amount: float, runs: int) -> Latencies:
             row[f"{kind}_over_macs"] = ratio / row["macs"]
         print(json.dumps(row), flush=True)
         found.append(row)
-    return Latencies(found)
+        if name in PROFILED:
+            profile += operators(name, files["int8 before"], files["int8 after"], runs)
+    return [Latencies(found), *([Operators(profile)] if profile else [])]
 
 
 def main() -> None:
@@ -245,10 +298,10 @@ def main() -> None:
     add_output(parser)
     arguments = parser.parse_args()
     if arguments.part == "accuracy":
-        report: Report = accuracy(arguments.seeds, arguments.samples)
+        reports: list[Report] = [accuracy(arguments.seeds, arguments.samples)]
     else:
-        report = latency(arguments.networks, arguments.amount, arguments.runs)
-    write([report], arguments.output)
+        reports = latency(arguments.networks, arguments.amount, arguments.runs)
+    write(reports, arguments.output)
 
 
 if __name__ == "__main__":
