@@ -1,6 +1,7 @@
 """Every criterion at the same amounts, with every repair: which to choose, and what a repair is worth.
 
-    python benchmarks/criteria.py --seeds 0 1 2 --output docs/benchmarks/criteria
+    python benchmarks/criteria.py weights --seeds 0 1 2 --output docs/benchmarks/criteria_weights
+    python benchmarks/criteria.py channels --seeds 0 1 2 --output docs/benchmarks/criteria_channels
 
 For each seed one dense CNN is trained, and every criterion chooses what goes from that network: 80, 90 and 95 % of the
 weights, or 30, 50 and 70 % of the channels. What is left is judged as it is, after each repair from 1,000 unlabelled
@@ -32,7 +33,7 @@ from tfprune.salience import Activation
 from tfprune.statistics import inform
 
 DENSE_EPOCHS, RATE, BATCH = 5, 1e-3, 128
-TRAINING, TEST, CALIBRATION, LABELLED = 10_000, 5000, 1000, 1000
+TRAINING, TUNING, TEST, CALIBRATION, LABELLED = 10_000, 4000, 5000, 1000, 1000
 SPARSITIES, SHARES = (0.8, 0.9, 0.95), (0.3, 0.5, 0.7)
 WEIGHT_CRITERIA = {
     "random": "random",
@@ -60,6 +61,10 @@ CHANNEL_CRITERIA = {
     "activation, not zero": Activation("nonzero"),
     "activation, percentile": Activation("percentile"),
 }
+PARTS: dict[str, tuple[Any, dict[str, Any], Sequence[float]]] = {
+    "weights": (Percentile, WEIGHT_CRITERIA, SPARSITIES),
+    "channels": (Structured, CHANNEL_CRITERIA, SHARES),
+}
 REPAIRS = ("none", "batch_norm", "reconstruct", "tuned")
 
 Figures = dict[tuple[str, str], dict[str, float]]
@@ -68,7 +73,6 @@ Figures = dict[tuple[str, str], dict[str, float]]
 class Table(Report):
     """Accuracy by what was removed and how it was chosen, as means over seeds with the spread."""
 
-    title: ClassVar[str] = "Criteria and repairs on Fashion-MNIST"
     columns: ClassVar[Sequence[Column]] = (
         Column("removed", "removed"),
         Column("criterion", "criterion"),
@@ -78,7 +82,8 @@ class Table(Report):
         Column("tuned", "fine-tuned"),
     )
 
-    def __init__(self, runs: list[Figures], about: list[str]):
+    def __init__(self, part: str, runs: list[Figures], about: list[str]):
+        self.title = f"Criteria for {part}, and repairs, on Fashion-MNIST"  # type: ignore[misc]
         self.runs, self.about = runs, about
 
     def rows(self) -> list[dict[str, Any]]:
@@ -113,11 +118,12 @@ class Judge:
         return 100.0 * self.model.evaluate(self.data.x_test, self.data.y_test, batch_size=1000, verbose=0)[1]
 
     def tuned(self, model: keras.Model) -> float:
-        """The same after one more epoch of training, by Adam afresh."""
+        """The same after an epoch of training on a part of the images, by Adam afresh."""
         self._take_on(model)
         for variable in self.model.optimizer.variables:
             variable.assign(RATE if variable is self.model.optimizer.learning_rate else keras.ops.zeros_like(variable))
-        self.model.fit(batches(self.data.x_train, self.data.y_train, BATCH, 0), verbose=0)
+        part = batches(self.data.x_train[:TUNING], self.data.y_train[:TUNING], BATCH, 0)
+        self.model.fit(part, verbose=0)
         return 100.0 * self.model.evaluate(self.data.x_test, self.data.y_test, batch_size=1000, verbose=0)[1]
 
     def _take_on(self, model: keras.Model) -> None:
@@ -155,24 +161,19 @@ def judged(
     return found
 
 
-def by_criterion(dense: keras.Model, judge: Judge, seed: int) -> Figures:
+def by_criterion(dense: keras.Model, part: str, judge: Judge, seed: int) -> Figures:
     figures: Figures = {}
-    for name, criterion in WEIGHT_CRITERIA.items():
-        method: Method = Percentile(0.8, criterion=_seeded(criterion, seed))
-        for removed, row in judged(dense, method, SPARSITIES, "weights", judge).items():
+    kind, known, amounts = PARTS[part]
+    for name, criterion in known.items():
+        chosen = tfprune.criteria.get(tfprune.criteria.Random(seed) if criterion == "random" else criterion)
+        # Scores by gradients of one loss are on one scale in all layers.
+        by_gradient = part == "channels" or getattr(chosen, "uses_loss", False)
+        method = kind(amounts[0], criterion=chosen, allocation="global" if by_gradient else "lamp")
+        for removed, row in judged(dense, method, amounts, part, judge).items():
             figures[removed, name] = row
             say(seed, removed, name, row)
-    for name, criterion in CHANNEL_CRITERIA.items():
-        method = Structured(0.3, criterion=_seeded(criterion, seed))
-        for removed, row in judged(dense, method, SHARES, "channels", judge).items():
-            figures[removed, name] = row
-            say(seed, removed, name, row)
-    order = [removed for removed, name in figures if name in ("random",)]
+    order = [removed for removed, name in figures if name == "random"]
     return {key: figures[key] for removed in order for key in figures if key[0] == removed}
-
-
-def _seeded(criterion: Any, seed: int) -> Any:
-    return tfprune.criteria.Random(seed) if criterion == "random" else criterion
 
 
 def say(seed: int, removed: str, name: str, row: dict[str, float]) -> None:
@@ -182,6 +183,7 @@ def say(seed: int, removed: str, name: str, row: dict[str, float]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=PARTS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     add_output(parser)
     arguments = parser.parse_args()
@@ -194,21 +196,21 @@ def main() -> None:
     for seed in arguments.seeds:
         dense = trained(small_cnn_with_norms, data, seed, DENSE_EPOCHS)
         whole.append(judge.accuracy(dense))
-        runs.append(by_criterion(dense, judge, seed))
+        runs.append(by_criterion(dense, arguments.part, judge, seed))
         # After every seed, for it takes long.
-        write([Table(runs, _about(whole, arguments.seeds[: len(runs)]))], arguments.output)
+        write([Table(arguments.part, runs, _about(whole, arguments.seeds[: len(runs)]))], arguments.output)
 
 
 def _about(whole: list[float], seeds: list[int]) -> list[str]:
     spread = f" ± {statistics.stdev(whole):.2f}" if len(whole) > 1 else ""
     return [
-        f"Seeds {seeds}; means and standard deviations over them, in per cent of {TEST:,} test images. Dense: a CNN of "
-        f"33,434 parameters with batch norm after {DENSE_EPOCHS} epochs of {TRAINING:,} of the 60,000 training "
-        f"images, {statistics.mean(whole):.2f}{spread}. Weights by Percentile (LAMP), channels by Structured (global), "
-        "all else by default.",
+        f"Seeds {seeds}; means over them, with standard deviations, in per cent of {TEST:,} test images. Dense: a CNN "
+        f"of 33,434 parameters with batch norm after {DENSE_EPOCHS} epochs of {TRAINING:,} of the 60,000 training "
+        f"images, {statistics.mean(whole):.2f}{spread}. Weights by Percentile, those by gradients of the "
+        "loss ranked globally, the others by LAMP; channels by Structured; all else by default.",
         f"Criteria read {LABELLED:,} labelled images in batches of 128 where they need data. Batch norm: its "
         f"statistics measured anew on {CALIBRATION:,} unlabelled images; reconstruction: 'obs' for weights, "
-        f"'least_squares' for channels, on the same. Fine-tuned: one more epoch of the same training, "
+        f"'least_squares' for channels, on the same. Fine-tuned: one epoch of {TUNING:,} of those training images, "
         f"Adam {RATE}, without other repair.",
         versions(),
     ]

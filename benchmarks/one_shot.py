@@ -24,7 +24,10 @@ EPOCHS = 3
 class OneShot(Table):
     """Accuracy by what was removed and how, and how far it is below the dense network."""
 
-    title: ClassVar[str] = "Pruned at once, without training"
+    def __init__(self, runs: list[Figures], about: list[str]):
+        super().__init__("", runs, about)
+        self.title = "Pruned at once, without training"  # type: ignore[misc]
+
     columns: ClassVar[Sequence[Column]] = (
         Column("removed", "removed"),
         Column("criterion", "how"),

@@ -1,5 +1,8 @@
 """Importance from data: criteria that look at gradients, curvature or activations besides the weight.
 
+Scores by gradients are shares of one loss, so they are on one scale in all layers: for weights, give them
+`allocation="global"`. LAMP is made for magnitudes, and does for those by activations, such as Wanda.
+
 What a criterion `needs` is gathered in one pass over the data that `prune(model, method, data)` is given, and comes to
 it in the context's extras, arrays of the weight's shape. Movement is gathered by `fit` as it trains.
 """
