@@ -49,9 +49,11 @@ def genetic_search(
         data: Validation inputs and targets, anything that `fit` takes; some thousand samples, as they are read for
             every candidate.
         objectives: Names or functions, one or several. `"accuracy"`, `"f1"` (macro) and `"loss"` are measured on the
-            data; `"parameters"`, `"macs"` and `"bytes"` (of the weights in an int8 file) are counted. A function takes
-            a candidate (`.model`, `.masks`, `.figures`) and returns a number, large for good. Defaults to
-            `("accuracy", "macs")`.
+            data; `"parameters"`, `"macs"`, `"bytes"` (of the weights in an int8 file) and `"memory"` (bytes of the
+            largest input and output of a layer in int8) are counted; `"latency"` (milliseconds of the int8 file, one
+            thread) comes from a table of the layers that is measured here first, and is checked on files of the front.
+            A function takes a candidate (`.model`, `.masks`, `.figures`) and returns a number, large for good.
+            Defaults to `("accuracy", "macs")`.
         genome: `"channels"` (default), a bit for each channel that can be removed with all that belongs to it;
             `"layers"`, a share for each group of channels, the lowest by the criterion going; `"weights"`, a bit for
             each weight or block of a small network.

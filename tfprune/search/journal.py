@@ -74,7 +74,8 @@ class Journal:
             self._drop(len(content) - len(rest), len(lines) + 1)
         self.known = {entry.pop("genes"): entry for entry in entries[1:]}
         if self.known:
-            self.notes.append(f"{len(self.known)} evaluations taken from the journal '{self.path}'.")
+            count = sum("figures" in entry for entry in self.known.values())
+            self.notes.append(f"{count} evaluations taken from the journal '{self.path}'.")
 
     def _parsed(self, line: bytes, number: int) -> dict[str, Any]:
         try:

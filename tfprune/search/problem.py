@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
+from tfprune.channels.plan import plan_shrink
+from tfprune.channels.rebuild import shrink
 from tfprune.data import Batch, batches
 from tfprune.errors import PruningError
 from tfprune.models import check_model
@@ -17,10 +20,15 @@ from tfprune.search import objectives as goals
 from tfprune.search.fitness import Fitness, FitnessError
 from tfprune.search.genome import Genes
 from tfprune.search.journal import Journal, data_fingerprint, model_fingerprint
+from tfprune.search.latency import LatencyTable, MemoryTable, measured_latency
 from tfprune.search.progress import Progress
-from tfprune.search.result import Candidate, SearchResult
+from tfprune.search.result import Candidate, Keeping, SearchResult
+from tfprune.search.workers import Measured, Workers
 
 BATCH_SIZE = 256
+CHECKED = 8  # candidates of the front whose latency is measured on whole files
+AHEAD = 4  # candidates for each worker that are sent out together
+TABLE = "latency table"  # in the place of genes in a journal
 THINNINGS = 300  # steps of 2 % of the genes, after which a budget is taken to be out of reach
 
 
@@ -77,7 +85,7 @@ class Problem:
         self.data = list(batches(data, model, strategy, BATCH_SIZE))
         self.genome = genomes.make(genome, model, criterion, layers, pattern, data)
         calibration = self._calibration(recalibrate)
-        self.fitness = Fitness(model, self.genome, self.data, chosen, budget, calibration)
+        measured = {each.name for each in chosen if each.function is None} | set(budget)
         self.evaluated: list[Candidate] = []
         self.cached = 0
         self._by_genes: dict[Genes, Candidate] = {}
@@ -92,6 +100,17 @@ class Problem:
             "settings": {"strategy": strategy, **(settings or {})},
         }
         self.journal = None if journal is None else Journal(journal, header)
+        tables = self._tables(measured)
+        self.fitness = Fitness(model, self.genome, self.data, chosen, budget, calibration, tables=tables)
+        self._number = workers
+        self._workers: Workers | None = None
+        if workers > 1:
+            arguments = {
+                "model": model, "genome": genome, "criterion": criterion, "layers": layers, "pattern": pattern,
+                "data": self.data, "objectives": chosen, "budget": budget, "calibration": calibration,
+                "latency": tables["latency"].to_dict() if "latency" in tables else None,
+            }  # fmt: skip
+            self._workers = Workers(workers, remote_fitness, arguments)
         self.progress = Progress(strategy)
         self.dense = self._evaluated_dense()
         self.judgement = goals.Judgement(chosen, budget, self.dense.figures)
@@ -102,12 +121,15 @@ class Problem:
         Raises:
             Ended: The limit of evaluations or of time is reached; what was measured till then is kept.
         """
-        for genes in asked:
+        ahead: dict[Genes, Measured] = {}
+        for place, genes in enumerate(asked):
             if genes in self._by_genes:
                 self.cached += 1
                 continue
             self._check_limits()
-            self._add(genes, *self._measured(genes))
+            if self._workers is not None and genes not in ahead:
+                ahead = self._measured_ahead(self._workers, asked[place:])
+            self._add(genes, *(ahead[genes] if genes in ahead else self._measured(genes)))
         return [self._by_genes[genes] for genes in asked]
 
     def knows(self, genes: Genes) -> bool:
@@ -153,6 +175,7 @@ class Problem:
             calibration=self.fitness.calibration,
             tuning=self.fitness.tuning,
             notices=self.journal.notes if self.journal else [],
+            checks=self._checks(front),
         )
 
     def front(self) -> list[Candidate]:
@@ -169,6 +192,37 @@ class Problem:
                 front.append(best[merits])
         return front
 
+    def _tables(self, names: set[str]) -> dict[str, Any]:
+        """What gives the costs that are not counted; the table of a journal is taken up, so that figures agree."""
+        tables: dict[str, Any] = {}
+        if "memory" in names:
+            tables["memory"] = MemoryTable(self.model, self.genome)
+        if "latency" in names:
+            known = self.journal.known.pop(TABLE, None) if self.journal else None
+            if known is None:
+                table = LatencyTable.measured(self.model, self.genome, self._samples())
+                if self.journal is not None:
+                    self.journal.add(TABLE, table.to_dict())
+                    self.journal.known.pop(TABLE)
+            else:
+                table = LatencyTable.from_dict(known, self.model, self.genome)
+            tables["latency"] = table
+        return tables
+
+    def _checks(self, front: Sequence[Candidate]) -> dict[int, dict[str, float]]:
+        """The latency of candidates of the front as whole files, evenly over the front where there are many."""
+        if "latency" not in self.fitness.tables:
+            return {}
+        chosen = front[:: -(-len(front) // CHECKED)]
+        models = {}
+        for candidate in chosen:
+            keep = Keeping(self.genome.keep(candidate.genes))  # type: ignore[attr-defined]
+            models[candidate.number] = shrink(self.model, plan_shrink(self.model, keep))
+        return {number: {"latency": ms} for number, ms in measured_latency(models, self._samples()).items()}
+
+    def _samples(self) -> Any:
+        return keras.tree.map_structure(lambda array: np.asarray(array)[:100], self.data[0].inputs)
+
     def _measured(self, genes: Genes) -> tuple[dict[str, float], str | None]:
         known = self.journal.known.get(self.genome.text(genes)) if self.journal else None
         if known is not None:
@@ -177,6 +231,16 @@ class Problem:
             return self.fitness(genes), None
         except FitnessError as error:
             return {}, str(error)
+
+    def _measured_ahead(self, workers: Workers, asked: Sequence[Genes]) -> dict[Genes, Measured]:
+        """The figures of the next candidates that are in no journal, by workers side by side."""
+        known = self.journal.known if self.journal else {}
+        new = [
+            genes
+            for genes in dict.fromkeys(asked)
+            if genes not in self._by_genes and self.genome.text(genes) not in known
+        ][: AHEAD * self._number]
+        return dict(zip(new, workers(new)))
 
     def _add(self, genes: Genes, figures: Mapping[str, float], failure: str | None) -> Candidate:
         if self.journal is not None:
@@ -207,6 +271,28 @@ class Problem:
             return []
         source = self.data if recalibrate is True else list(batches(recalibrate, self.model, "recalibrate", BATCH_SIZE))
         return [Batch(batch.inputs) for batch in source]
+
+
+def remote_fitness(
+    model: keras.Model,
+    genome: str,
+    criterion: Any,
+    layers: Any,
+    pattern: Any,
+    data: list[Batch],
+    objectives: Sequence[goals.Objective],
+    budget: Mapping[str, float],
+    calibration: Sequence[Batch],
+    latency: Mapping[str, Any] | None,
+) -> Fitness:
+    """The fitness of a search, made anew in a worker from what can be sent there."""
+    made = genomes.make(genome, model, criterion, layers, pattern, data)
+    tables: dict[str, Any] = {}
+    if "memory" in budget or any(each.name == "memory" for each in objectives):
+        tables["memory"] = MemoryTable(model, made)
+    if latency is not None:
+        tables["latency"] = LatencyTable.from_dict(latency, model, made)
+    return Fitness(model, made, data, objectives, budget, calibration, tables=tables)
 
 
 def check_count(name: str, value: Any, least: int) -> int:

@@ -157,7 +157,7 @@ class SearchResult(Report):
         """
         if not isinstance(self.genome, ChannelGenome):
             raise PruningError("genome='weights' removes no channels, so there is nothing to shrink; use .apply().")
-        return plan_shrink(self.model, _Keep(self.genome.keep(self._candidate(candidate).genes)))
+        return plan_shrink(self.model, Keeping(self.genome.keep(self._candidate(candidate).genes)))
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
         """Draws every candidate and the front over the first two objectives; a single one over the evaluations.
@@ -222,11 +222,12 @@ class SearchResult(Report):
         return name in ("accuracy", "f1", "loss") or self._is_own(name)
 
 
-class _Keep:
+class Keeping:
     """Channels that are chosen already, in the form that `plan_shrink` takes."""
 
     def __init__(self, keep: Mapping[str, np.ndarray]):
         self._keep = dict(keep)
 
     def channels_to_keep(self, model: Any, groups: Any, data: Any = None) -> dict[str, np.ndarray]:
+        """Those channels, whatever the model."""
         return self._keep

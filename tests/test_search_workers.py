@@ -1,0 +1,41 @@
+"""Workers: the same search as in one process; a worker that dies costs its candidate alone."""
+
+import threading
+
+import pytest
+from search_models import X, Y, classifier
+from search_objectives import deadly, kept
+
+from tfprune import PruningError, genetic_search
+
+QUICK = {"population": 8, "generations": 1, "seed": 2}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return classifier()
+
+
+def test_two_workers_find_what_one_process_finds(model, tmp_path):
+    alone = genetic_search(model, (X, Y), (kept, "accuracy"), journal=tmp_path / "alone", **QUICK)
+    shared = genetic_search(model, (X, Y), (kept, "accuracy"), journal=tmp_path / "shared", workers=2, **QUICK)
+    assert [(c.genes, c.figures) for c in shared.evaluated] == [(c.genes, c.figures) for c in alone.evaluated]
+    assert (tmp_path / "alone").read_bytes() == (tmp_path / "shared").read_bytes()
+
+
+def test_a_worker_that_dies_costs_its_candidate_alone(model):
+    found = genetic_search(model, (X, Y), ("macs", deadly), workers=2, population=4, generations=0)
+    failed = [candidate for candidate in found.evaluated if candidate.failure]
+    assert failed and all("the worker that evaluated it died" in candidate.failure for candidate in failed)
+    assert all(candidate["deadly"] >= 4000 for candidate in found.evaluated if not candidate.failure)
+    assert len(found.evaluated) > len(failed) + 1
+
+
+def test_what_cannot_be_sent_is_told(model):
+    lock = threading.Lock()
+
+    def holds_a_lock(candidate):
+        return float(lock.locked())
+
+    with pytest.raises(PruningError, match="workers=2: the model or an objective cannot be sent to another process"):
+        genetic_search(model, (X, Y), (holds_a_lock, "macs"), workers=2, **QUICK)
