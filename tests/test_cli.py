@@ -113,6 +113,10 @@ def test_version(capsys):
         ("prune model.keras --sparsity 0.5 --epochs 1 --data inputs.npy --output new.keras", "holds no labels"),
         ("prune model.keras --sparsity 0.5 --epochs 1 --data digts --output new.keras", "Did you mean 'digits'"),
         ("prune model.keras --sparsity 0.5 --import no_such_module --output new.keras", "--import=no_such_module"),
+        (
+            "prune model.keras --sparsity 0.5 --reconstruct --output new.keras",
+            "Write it with --data and without --epochs",
+        ),
         ("shrink model.keras --channels 1.5 --output new.keras", "1.5"),
         ("shrink model.keras --channels 0.5", "--output is missing"),
         ("search model.keras", "--data is missing. Write tfprune search"),
@@ -165,6 +169,16 @@ def test_failed_work_is_one_line_and_leaves_no_file(line, message, inside, capsy
     assert code == 1
     assert message in errors
     assert sorted(path.name for path in inside.iterdir()) == before
+
+
+@pytest.mark.parametrize("flags", ["--reconstruct", "--criterion taylor --allocation global"])
+def test_prune_reads_data_for_a_repair_and_for_a_criterion(flags, inside, tmp_path):
+    line = f"prune model.keras --sparsity 0.5 {flags} --data data.npz --output {tmp_path / 'new.keras'}"
+    assert cli.main(line.split()) == 0
+    kernels = [layer.kernel.numpy() for layer in keras.models.load_model(tmp_path / "new.keras").layers[1:]]
+    assert sum(np.count_nonzero(kernel == 0) for kernel in kernels) == round(
+        0.5 * sum(kernel.size for kernel in kernels)
+    )
 
 
 def test_sensitivity_measures_each_weight_alone(inside, capsys):

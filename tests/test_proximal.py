@@ -106,6 +106,19 @@ def test_the_same_seed_gives_the_same_weights():
         np.testing.assert_array_equal(one, other)
 
 
+class Broken(keras.callbacks.Callback):
+    def on_train_batch_begin(self, batch, logs=None):
+        raise KeyboardInterrupt
+
+
+def test_after_a_run_that_broke_off_nothing_goes_on_shrinking():
+    model, inputs, targets = make("dense")
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(inputs, targets, verbose=0, callbacks=[tfprune.ProximalSparsity(0.5), Broken()])
+    model.fit(inputs, targets, verbose=0, callbacks=[tfprune.PercentilePruning(tfprune.OneShot(0.5))])
+    assert {type(constraint_of(weight.variable)) for weight in prunable_weights(model)} == {MaskConstraint}
+
+
 def test_wrong_use_is_told():
     with pytest.raises(PruningError, match="strength=0 is not positive; write strength=0.02"):
         tfprune.ProximalSparsity(0.5, strength=0)

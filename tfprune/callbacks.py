@@ -13,7 +13,7 @@ from tfprune import masks, methods
 from tfprune.criteria import Context
 from tfprune.errors import PruningError, listing
 from tfprune.gradients import GradientRecord, movement
-from tfprune.masks import constraint_of, hold, new_mask, set_mask
+from tfprune.masks import MaskConstraint, constraint_of, hold, new_mask, set_mask
 from tfprune.methods import BoundMethod, Masks, Percentile, Threshold
 from tfprune.models import check_model, snapshot, wrapped_layers
 from tfprune.prunable import PrunableWeight, every_weight
@@ -212,10 +212,13 @@ def _zeros(decided: Masks) -> int:
 
 
 def _hold(model: keras.Model, weight: PrunableWeight) -> bool:
-    """Makes the compiled step keep the weight's zeros; False where it does so already."""
-    if constraint_of(weight.variable) is not None:
+    """Makes the compiled step keep the weight's zeros and no more; False where it does so already."""
+    held = constraint_of(weight.variable)
+    if type(held) is MaskConstraint:
         return False
-    hold(weight.variable, new_mask(model, weight))
+    # A constraint that does more is left of a run that broke off.
+    mask, decided = (new_mask(model, weight), None) if held is None else (held.mask, held.decided)
+    hold(weight.variable, mask, decided)
     return True
 
 

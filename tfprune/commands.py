@@ -222,7 +222,9 @@ def _define_prune(values: flags.FlagValues) -> None:
     _define_channels(values)
     flags.DEFINE_enum("unit", "absolute", ["absolute", "std"], "Unit of --threshold.", flag_values=values)
     flags.DEFINE_string("pattern", "element", "Where zeros may fall: element, 4x1 (blocks), 2:4.", flag_values=values)
-    flags.DEFINE_string("allocation", "lamp", "lamp, uniform, global or erk; with --sparsity.", flag_values=values)
+    flags.DEFINE_string(
+        "allocation", "lamp", "lamp, uniform, global, erk or hierarchical; with --sparsity.", flag_values=values
+    )
     flags.DEFINE_integer(
         "epochs",
         0,
@@ -231,7 +233,13 @@ def _define_prune(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.DEFINE_integer("batch_size", 32, "Samples per training step.", lower_bound=1, flag_values=values)
-    _define_data(values, "For --epochs.")
+    flags.DEFINE_bool(
+        "reconstruct",
+        False,
+        "Pruning at once, let what is kept make up for what goes; reads --data.",
+        flag_values=values,
+    )
+    _define_data(values, "For --epochs, --reconstruct, and a criterion that reads data.")
     flags.DEFINE_string("output", None, "Where to write the pruned .keras file.", flag_values=values)
     flags.DEFINE_bool("json", False, "Print JSON in place of the table.", flag_values=values)
     _define_import(values)
@@ -243,14 +251,24 @@ def _prune(words: list[str], values: flags.FlagValues) -> None:
         method = _method(values)
     if values["epochs"].value and values["data"].value is None:
         raise UsageError("--epochs needs training data. Write --data train.npz, with arrays x and y.")
+    if values["reconstruct"].value and (values["data"].value is None or values["epochs"].value):
+        raise UsageError("--reconstruct repairs what is pruned at once. Write it with --data and without --epochs.")
     model = _model(words[0], values)
     if values["epochs"].value:
         _train(model, method, values, words[0])
     else:
-        model = tfprune.prune(model, method)
+        model = tfprune.prune(model, method, _data(values, model), reconstruct=values["reconstruct"].value)
     pruned = tfprune.strip_masks(model)
     files.save_model(pruned, output)  # type: ignore[arg-type]  # --output is required
     _show(tfprune.summary(pruned), values)
+
+
+def _data(values: flags.FlagValues, model: keras.Model) -> Any:
+    """The data of `--data` in the form that `fit` takes, None where it is not given."""
+    if values["data"].value is None:
+        return None
+    samples = _samples(values, "train", model)
+    return samples.inputs if samples.labels is None else (samples.inputs, samples.labels)
 
 
 def _method(values: flags.FlagValues) -> Any:
@@ -596,6 +614,7 @@ COMMANDS: dict[str, Command] = {
             (
                 "tfprune prune demo/dense.keras --sparsity 0.8 --output pruned.keras",
                 "tfprune prune demo/dense.keras --pattern 2:4 --epochs 2 --data digits --output pruned.keras",
+                "tfprune prune demo/dense.keras --sparsity 0.8 --reconstruct --data digits --output pruned.keras",
             ),
             (1, 1),
             _define_prune,

@@ -269,11 +269,13 @@ class Percentile(WeightMethod):
     Args:
         amount: Sparsity in [0, 1); number or schedule. For an N:M pattern it may be left out or must end at the
             pattern's own `1 - keep / group`.
-        criterion: Defaults to `"magnitude"`.
+        criterion: Defaults to `"magnitude"`. One that reads data (`"taylor"`, `"fisher"`, `"wanda"`, ...) works in
+            `prune`, `"movement"` in `fit`.
         pattern: `"element"` (default), `"4x1"` (blocks), `"2:4"` (keep 2 of every 4 inputs), or an object.
-        allocation: How the overall share is divided: `"lamp"` (default), `"uniform"`, `"global"`, `"erk"`; a mapping
-            of layer name to its final sparsity (layers not named take the overall amount); or a function
-            `(scores by weight, share) -> share by weight`. An N:M pattern takes the same share everywhere.
+        allocation: How the overall share is divided: `"lamp"` (default), `"uniform"`, `"global"`, `"erk"`,
+            `"hierarchical"` (from the last weight towards the first); a mapping of layer name to its final sparsity
+            (layers not named take the overall amount); or a function `(scores by weight, share) -> share by weight`.
+            An N:M pattern takes the same share everywhere.
         layers: Which layers. Defaults to None: all. A mapping `{layer: amount}` prunes those alone, each to its own
             final amount.
 

@@ -34,7 +34,8 @@ class Structured(Method):
         amount: Share to remove, in [0, 1), of what `budget` counts; number or schedule. For `budget="threshold"`
             the score that a channel must exceed to stay.
         criterion: Score of a channel, summed over the kernels that make it: `"l2"` (default), `"l1"`, `"random"`,
-            `"geometric_median"`, `"batch_norm"` (gamma), an object, or a function of the weight.
+            `"geometric_median"`, `"batch_norm"` (gamma); one that reads data (`"taylor"`, `"fisher"`, `"wanda"`,
+            `"activation"`, ...), in `prune` and `plan_shrink`; an object, or a function of the weight.
         allocation: `"global"` (default): the lowest scores of all groups, each relative to the mean of its group;
             `"uniform"`: the same share of every group; `"hierarchical"`: from the last group towards the first, each
             down to `min_channels` before the one before it loses any; or a mapping of layer or group name to its final
