@@ -488,6 +488,18 @@ class TestRefusals:
         with pytest.raises(ConversionError, match="'broken' cannot be converted to float32: .*out of order"):
             convert(model)
 
+    def test_data_that_never_touch_a_layer(self, images):
+        image = keras.Input((12, 12, 3), name="image")
+        dead = keras.initializers.Constant(-100.0)
+        branch = layers.Conv2D(4, 3, activation="relu", bias_initializer=dead, name="never")(image)
+        joined = layers.Concatenate()([layers.Conv2D(2, 3)(image), layers.Conv2D(2, 1, name="after")(branch)])
+        model = keras.Model(image, layers.Dense(3)(layers.Flatten()(joined)))
+        with pytest.raises(
+            PruningError, match="never touch 'never': .* more typical samples; .* tfprune.shrink"
+        ) as caught:
+            convert(model, "int8", images)
+        assert isinstance(caught.value.__cause__, ConversionError)
+
     def test_trained_in_int8_but_asked_for_another(self, convolutional, images):
         from tfprune.lite.quantize import quantize_aware
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from tfprune.errors import PruningError
-from tfprune.lite import convert, inspect, verify
+from tfprune.errors import ConversionError, PruningError
+from tfprune.lite import LiteModel, benchmark, convert, flatbuffer, inspect, time_operators, verify
 from tfprune.lite.inspect import Operator
 from tfprune.lite.signature import signature_of
 
@@ -130,6 +130,22 @@ def test_the_report_prints_and_is_written_in_every_form(files, tmp_path):
     assert loaded["float_ops"] == {}
     assert report.to_markdown().startswith("| constant |")
     assert report.plot(tmp_path / "report.png") is not None
+
+
+def test_a_custom_operator_is_listed_and_said_where_the_file_shall_run(files):
+    model = flatbuffer.read_model(files["float32"].content)
+    for code in model.operatorCodes:
+        if flatbuffer.schema().BuiltinOperator.FULLY_CONNECTED in (code.builtinCode, code.deprecatedBuiltinCode):
+            code.builtinCode = code.deprecatedBuiltinCode = flatbuffer.schema().BuiltinOperator.CUSTOM
+            code.customCode = b"MyOperator"
+    lite = LiteModel(flatbuffer.write_model(model))
+    assert lite.inspect().ops["CUSTOM MyOperator"] >= 1
+    shape = (1, *lite.inputs[0].shape[1:])
+    for run in (lambda: lite(np.zeros(shape)), lambda: benchmark({"lite": lite}), lambda: time_operators(lite)):
+        with pytest.raises(
+            ConversionError, match="holds the custom operator 'MyOperator', which this interpreter does not"
+        ):
+            run()
 
 
 def test_what_is_no_model_is_refused(tmp_path):

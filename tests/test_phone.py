@@ -77,6 +77,7 @@ def test_a_phone_stands_in_the_same_table(tmp_path):
     text = " ".join(str(report).split())
     assert "'small' is read from a phone's text: 50 runs, 2 threads of /data/local/tmp/model.tflite." in text
     assert "taken in turns" not in text
+    assert "Running 'small' adds 6,815,744 bytes to a process, at its peak." in text
 
 
 def test_a_text_without_a_measurement_is_refused(tmp_path):

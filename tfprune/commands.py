@@ -654,7 +654,10 @@ COMMANDS: dict[str, Command] = {
             "verify",
             "tfprune verify MODEL.keras MODEL.tflite --data TEST.npz",
             "Compares the answers of a Keras model and its .tflite file; fails when they differ.",
-            ("tfprune verify demo/pruned.keras demo/pruned.tflite --data digits",),
+            (
+                "tfprune verify demo/pruned.keras demo/pruned.tflite --data digits",
+                "tfprune verify demo/pruned.keras demo/pruned.tflite --data digits --min_f1 0.9 --integers --by_layer",
+            ),
             (2, 2),
             _define_verify,
             _verify,

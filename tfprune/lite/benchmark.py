@@ -122,7 +122,7 @@ class Benchmark(Report):
     title: ClassVar[str] = "Models timed on this machine"
     columns: ClassVar[Sequence[Column]] = (
         Column("model", "model"),
-        Column("quantization", "quantization"),
+        Column("quantization", "type"),
         Column("median_ms", "median ms", ".3f"),
         Column("iqr_ms", "IQR ms", ".3f"),
         Column("time_ratio", "ratio", ".2f"),
@@ -130,9 +130,8 @@ class Benchmark(Report):
         Column("bytes_ratio", "ratio", ".2f"),
         Column("gzip_bytes", "gzip bytes", ",d"),
         Column("macs", "MACs", ",d"),
-        Column("activation_bytes", "peak bytes", ",d"),
-        Column("microjoules", "uJ, estimated", ",.2f"),
-        Column("memory_bytes", "process bytes", ",d"),
+        Column("activation_bytes", "peak", ",d"),
+        Column("microjoules", "uJ (est.)", ",.2f"),
     )
     plotted: ClassVar[str] = "median_ms"
 
@@ -161,9 +160,12 @@ class Benchmark(Report):
             )
             said.append(self.machine)
             said.append(
-                "Counted in the file: MACs; peak bytes, the most that results need at one time; energy, ESTIMATED from "
+                "Counted in the file: MACs; peak, the most bytes that results need at one time; energy, ESTIMATED from "
                 f"operations and bytes moved with the constants of {SOURCE}: good for comparing models, no more."
             )
+        for row in self.rows():
+            if row["memory_bytes"] is not None:
+                said.append(f"Running '{row['model']}' adds {row['memory_bytes']:,} bytes to a process, at its peak.")
         for phone in self.phones:
             run = phone.run
             threads = "" if run.threads is None else f", {run.threads} thread{'s' * (run.threads != 1)}"

@@ -17,7 +17,7 @@ import numpy as np
 from tfprune.errors import ConversionError, PruningError, listing, nearest
 from tfprune.lite import flatbuffer
 from tfprune.lite.float_layers import checked_float_layers, converted_with_float_layers, give_integer_ends
-from tfprune.lite.inspect import operators_of
+from tfprune.lite.inspect import operators_of, results_of
 from tfprune.lite.islands import join_islands
 from tfprune.lite.layer_errors import layer_errors
 from tfprune.lite.lite_model import LiteModel, allocate
@@ -33,6 +33,7 @@ from tfprune.nodes import is_graph
 QUANTIZATIONS = ("float32", "float16", "dynamic", "int8", "int16x8")
 INTEGER = ("int8", "int16x8")
 IO = ("int8", "float32")
+NO_RANGE = 1e-8  # the converter gives a tensor that was always zero a scale of about 8e-9
 FAR = 0.08  # root mean square of the differences over that of the outputs; rounding alone stays below
 
 
@@ -110,6 +111,9 @@ def convert(
         lite.notes += ("No kernel has 1,024 entries or more, and the converter leaves smaller ones in float32.",)
     if integer and not learned:  # with learned ranges, layers in float are those that the user has left so
         _require_integers(lite, model, quantization, keep)
+    untouched = _untouched(lite, model) if data.samples else []
+    if untouched:
+        _refuse_untouched(untouched, lite)
     _require_runnable(lite)
     _compare_answers(lite, model, data)
     return lite
@@ -320,6 +324,26 @@ def _require_integers(lite: LiteModel, model: keras.Model, quantization: str, ke
             f"'{model.name}' cannot be converted to {quantization} whole: there is no integer form of {names}{where}. "
             "Exchange these layers, or use quantization='dynamic' or 'float16'."
         )
+
+
+def _untouched(lite: LiteModel, model: keras.Model) -> list[str]:
+    """The layers whose results were zero for all representative data, so that no range could be learned."""
+    empty = [end.name for end in results_of(flatbuffer.read_model(lite.content)) if end.scale and end.scale < NO_RANGE]
+    layers = [layer_at(model, name) or name for name in empty]
+    return list(dict.fromkeys(layers))
+
+
+def _refuse_untouched(layers: list[str], lite: LiteModel) -> None:
+    """Raises where LiteRT cannot run a file with results that have no range, and warns where it can."""
+    message = (
+        f"The representative data never touch {listing(layers)}: the results there are zero throughout, so no range "
+        "can be learned. Give more typical samples; or, if these units are dead, take them out with tfprune.shrink."
+    )
+    try:
+        _require_runnable(lite)
+    except ConversionError as error:
+        raise PruningError(message) from error
+    warnings.warn(message, UserWarning, stacklevel=3)
 
 
 def _require_runnable(lite: LiteModel) -> None:

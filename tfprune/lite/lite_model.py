@@ -1,6 +1,7 @@
 """A converted model: its bytes, saved, loaded, and run on ordinary float arrays."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from tfprune.lite.inspect import End, Inspection, ends, gzip_size, inspect, oper
 from tfprune.lite.metadata import read_origin
 from tfprune.lite.reasons import reason_of
 from tfprune.lite.silence import silence
+
+CUSTOM = re.compile(r"Encountered unresolved custom op: (\w+)")
 
 
 class Outputs(list[np.ndarray]):
@@ -237,6 +240,12 @@ def allocate(interpreter: Any, inputs: Sequence[End], shapes: Sequence[Sequence[
                     interpreter.resize_tensor_input(end.tensor, shape)
             interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
+        custom = CUSTOM.search(str(error))
+        if custom:
+            raise ConversionError(
+                f"The file holds the custom operator '{custom[1]}', which this interpreter does not have. inspect() "
+                "reads such a file; it runs only in programs that bring the operator along."
+            ) from error
         raise ConversionError(
             f"LiteRT cannot prepare the model for inputs of shape {listing(shapes)}: {reason_of(error)}"
         ) from error

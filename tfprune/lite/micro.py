@@ -19,6 +19,7 @@ TOTAL = re.compile(r"Arena allocation total (\d+) bytes")
 HEAD = re.compile(r"Arena allocation head (\d+) bytes")
 TAIL = re.compile(r"Arena allocation tail (\d+) bytes")
 MISSING = re.compile(r"Didn't find op for builtin opcode '(\w+)'")
+CUSTOM = "from op code CUSTOM"
 
 
 @dataclass(frozen=True, repr=False)
@@ -157,6 +158,8 @@ def _started(runtime: Any, lite: LiteModel) -> tuple[Any, str]:
         except Exception as error:  # the C++ side raises RuntimeError, and prints the cause
             said = spoken.text if spoken is not None else ""
             missing = MISSING.findall(said)
+            if CUSTOM in said:
+                missing = [name for name in lite.inspect().ops if name.startswith("CUSTOM")]
             if missing:
                 layer = _made_by(lite, missing[0])
                 raise ConversionError(

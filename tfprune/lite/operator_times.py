@@ -12,7 +12,7 @@ from tfprune.lite import flatbuffer
 from tfprune.lite.benchmark import interleaved
 from tfprune.lite.cost import operator_macs, tensor_bytes
 from tfprune.lite.flatbuffer import operator_name, shape_of, tensor_name
-from tfprune.lite.lite_model import LiteModel
+from tfprune.lite.lite_model import LiteModel, allocate
 from tfprune.report import Column, Report
 
 
@@ -194,7 +194,7 @@ def single_operator(flat: Any, operator: Any, content: bytes) -> bytes:
 def _filled(lite: LiteModel, threads: int, xnnpack: bool) -> Any:
     """An interpreter with random inputs, zeros for integers that are no quantized values."""
     runner = lite.interpreter(threads, xnnpack)
-    runner.allocate_tensors()
+    allocate(runner, lite.inputs, [end.shape for end in lite.inputs])
     generator = np.random.default_rng(0)
     for end in lite.inputs:
         shape = shape_of(runner.get_tensor(end.tensor))
