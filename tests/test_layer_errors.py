@@ -137,7 +137,7 @@ def test_what_a_file_was_made_of_is_kept_in_it(model, mixed, tmp_path):
     assert lite.origin["method"] == [repr(tfprune.Percentile(0.5))]
     loaded = tfprune.LiteModel.load(mixed.save(tmp_path / "mixed.tflite"))
     zeros = {w.path: int(np.sum(w.numpy() == 0)) for w in model.trainable_weights if len(w.shape) >= 2}
-    assert loaded.origin["pruned"] == zeros
+    assert loaded.origin["kernels"] == zeros
     assert (loaded.origin["zeros"], loaded.origin["model"]) == (sum(zeros.values()), "convolutional")
     assert loaded.origin["asked"] == 7
     text = " ".join(str(inspect(loaded)).split())

@@ -250,7 +250,7 @@ class Inspection(Report):
         versions = ", ".join(f"{name} {version}" for name, version in self.origin.get("versions", {}).items())
         zeros, entries = self.origin.get("zeros", 0), self.origin.get("entries", 0)
         methods = ", ".join(self.origin.get("method", []))
-        known = ("model", "quantization", "zeros", "entries", "pruned", "method", "versions")
+        known = ("model", "quantization", "zeros", "entries", "kernels", "method", "versions")
         more = {key: value for key, value in self.origin.items() if key not in known}
         return [
             f"Made from '{self.origin.get('model')}' by {versions}; zeros in its kernels: {zeros:,} of {entries:,}"

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from importlib import metadata as packages
 from typing import Any
 
 import keras
@@ -26,12 +25,14 @@ def origin_of(model: keras.Model, quantization: str, more: Mapping[str, Any]) ->
         more: Entries of the user's.
 
     Returns:
-        Model name, versions, quantization, zeros and entries of all kernels together, zeros of each kernel that has
-        some, and the pruning method where the model still has it (one made by `wrap`).
+        Model name, versions, quantization, zeros and entries of all kernels together, zeros of each
+        kernel, and the pruning method where the model still has it (one made by `wrap`).
 
     Raises:
         PruningError: The user's entries cannot be written as JSON.
     """
+    import tensorflow
+
     kernels = {weight.key: as_array(weight.variable) for weight in every_weight(model) if weight.is_kernel}
     zeros = {key: int(np.count_nonzero(values == 0)) for key, values in kernels.items()}
     methods = {repr(layer.method) for layer in wrapped_layers(model)}
@@ -46,12 +47,12 @@ def origin_of(model: keras.Model, quantization: str, more: Mapping[str, Any]) ->
         "quantization": quantization,
         "zeros": sum(zeros.values()),
         "entries": sum(values.size for values in kernels.values()),
-        "pruned": {key: count for key, count in zeros.items() if count},
+        "kernels": zeros,  # of all, so that a dense and a pruned file are of one size
         **({"method": sorted(methods)} if methods else {}),
         "versions": {
             "tfprune": __version__,
             "keras": keras.__version__,
-            "tensorflow": packages.version("tensorflow"),
+            "tensorflow": tensorflow.__version__,
         },
         **dict(more),
     }
