@@ -202,7 +202,6 @@ class Evolution:
         tools = self._deap.tools
         individuals = [self._individual(genes) for genes in self.population]
         if self.operators.selection == "nsga2":
-            tools.emo.assignCrowdingDist(individuals)
             fronts = tools.sortNondominated(individuals, len(individuals))
             for front in fronts:
                 tools.emo.assignCrowdingDist(front)

@@ -52,7 +52,6 @@ class Fitness:
         budget: Names of further costs to work out.
         calibration: Batches on which the statistics of batch norm are measured anew for each candidate; none where
             they stay.
-        tuning: Trains each candidate for a moment before it is measured, None where not.
         tables: Name of a cost that is not counted but measured -> what gives it for the genes.
     """
 
@@ -64,12 +63,11 @@ class Fitness:
         objectives: Sequence[Objective],
         budget: Iterable[str] = (),
         calibration: Sequence[Batch] = (),
-        tuning: Any = None,
         tables: Mapping[str, Any] | None = None,
     ):
         self.genome, self.objectives = genome, tuple(objectives)
         self.copy = clone_with_weights(model)
-        self.data, self.calibration, self.tuning = list(data), list(calibration), tuning
+        self.data, self.calibration = list(data), list(calibration)
         names = {objective.name for objective in objectives if objective.function is None}
         self.costs = [name for name in COSTS if name in names | set(budget)]
         self.tables = dict(tables or {})
@@ -104,9 +102,6 @@ class Fitness:
             return _finite({**figures, **self._qualities()})
         masks = self.genome.masks(genes)
         self.load(masks)
-        if self.tuning is not None:
-            self.tuning(self.copy, masks)
-            self._changed = set(self._weights)
         if self.calibration:
             recalibrate(self.copy, self.calibration, self._forward)
         figures.update(self._qualities())
@@ -135,7 +130,7 @@ class Fitness:
     def _try_thin(self) -> ThinModel | None:
         """A faster way to the same answers, where the genome and the model allow it."""
         own = any(objective.function is not None for objective in self.objectives)
-        if not isinstance(self.genome, ChannelGenome) or own or self.calibration or self.tuning is not None:
+        if not isinstance(self.genome, ChannelGenome) or own or self.calibration:
             return None
         generator = random.Random(0)
         trials = [self.genome.dense, self.genome.guided(generator)]

@@ -173,7 +173,6 @@ class Problem:
             genome=self.genome,
             judgement=self.judgement,
             calibration=self.fitness.calibration,
-            tuning=self.fitness.tuning,
             notices=self.journal.notes if self.journal else [],
             checks=self._checks(front),
         )

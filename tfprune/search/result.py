@@ -76,7 +76,6 @@ class SearchResult(Report):
     genome: Genome
     judgement: Judgement
     calibration: Sequence[Batch] = ()
-    tuning: Any = None
     notices: Sequence[str] = ()
     checks: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
 
@@ -136,12 +135,8 @@ class SearchResult(Report):
         Returns:
             The masked model; for channels `shrink(strip_masks(...))` makes it small.
         """
-        genes = self._candidate(candidate).genes
-        model = clone_with_weights(self.model)
-        masks = self.genome.masks(genes)
-        if self.tuning is not None:
-            self.tuning(model, masks)
-        apply_masks(model, masks)
+        masks = self.genome.masks(self._candidate(candidate).genes)
+        model = apply_masks(clone_with_weights(self.model), masks)
         if self.calibration:
             recalibrate(model, self.calibration)
         return model

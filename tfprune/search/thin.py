@@ -4,6 +4,7 @@ The kept slices of the weights are the inputs of one compiled function, whose ax
 candidate with half of the channels costs about a quarter, and nothing is compiled for it.
 """
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -80,9 +81,7 @@ class ThinModel:
         """The model's answers with these weights; to be called inside a compiled function."""
         flat = keras.tree.flatten(inputs)
         outputs = flow(self._model, flat, lambda call: self._visit(call, weights))
-        # Sequential models and such of one output answer with it alone.
-        structure = getattr(self._model, "_outputs_struct", None)
-        return outputs[0] if len(outputs) == 1 or structure is None else keras.tree.pack_sequence_as(structure, outputs)
+        return outputs[0]
 
     def _visit(self, call: Call, weights: Weights) -> Sequence[Any]:
         layer = call.operation
@@ -119,7 +118,7 @@ def _is_known(layer: Any) -> bool:
 
 
 def _has_training(layer: Any) -> bool:
-    return isinstance(layer, keras.Layer) and getattr(layer, "_call_has_training_arg", False)
+    return isinstance(layer, keras.Layer) and "training" in inspect.signature(layer.call).parameters
 
 
 def _computed(layer: Any, x: Any, own: Weights) -> Any:
