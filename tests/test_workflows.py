@@ -69,6 +69,16 @@ def test_the_readmes_comparison_with_tfmot_is_what_the_benchmark_wrote():
     assert f"{dense['accuracy']:.2f} % on Fashion-MNIST, {dense['int8_kilobytes_gzip']:.1f} kB" in README
 
 
+def test_the_readmes_figures_of_compress_are_what_the_benchmark_wrote():
+    report = json.loads((ROOT / "docs" / "benchmarks" / "search_compress.json").read_text(encoding="utf-8"))[0]
+    (row,) = report["rows"]
+    line = re.search(r"<!-- compress -->\n(.*?)<!-- /compress -->", README, re.S)[1].splitlines()[2]
+    assert line == (
+        f"| {row['minutes']:.1f} | {row['dense']:.2f}% | {row['accuracy']:.2f}% | {row['macs']:.0%} "
+        f"| {row['bytes']:.0f} times | {row['gzip']:.0f} times | {row['float_latency']:.0%} |"
+    )
+
+
 @pytest.mark.parametrize("page", [README, GUIDE], ids=["README", "guide"])
 def test_a_page_names_every_subcommand(page):
     assert all(re.search(rf"\b{name}\b", page) for name in COMMANDS)
