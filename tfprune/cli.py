@@ -1,6 +1,6 @@
 """The command `tfprune`: finds the subcommand, reads its flags, prints help, and turns errors into one line.
 
-Exit codes: 0 done, 1 the work failed, 2 the command line was wrong. What the subcommands do is in commands.py.
+Exit codes: 0 done, 1 the work failed, 2 the command line was wrong. What the subcommands do is in commands/.
 """
 
 import os
