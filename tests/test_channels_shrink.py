@@ -151,7 +151,6 @@ def test_compile_settings_stay():
 @pytest.mark.parametrize(
     "optimizer",
     ["adam", keras.optimizers.SGD(0.01, momentum=0.9), "rmsprop", keras.optimizers.AdamW(weight_decay=0.01), "lion"],
-    ids=str,
 )
 def test_training_goes_on_as_that_of_the_masked_model_when_the_optimizer_comes_along(optimizer):
     optimizer = keras.optimizers.get(optimizer)

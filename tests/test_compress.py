@@ -164,7 +164,6 @@ def test_without_a_teacher_the_report_says_so():
         ({"val": X}, "accuracy and F1 need labels"),
         ({"train": iter([(X, Y)])}, "compress has to know the length of an epoch"),
     ],
-    ids=str,
 )
 def test_wrong_use_is_told(model, arguments, message):
     with pytest.raises(PruningError, match=message):

@@ -329,7 +329,6 @@ ALL = [
         ("scaled/row", ["scaled/row"]),
         (["scaled", "head"], ["scaled/matrix", "head/kernel"]),
     ],
-    ids=str,
 )
 def test_every_form_of_layers(network, choice, expected):
     found = keys(network, choice)
@@ -395,7 +394,6 @@ def test_every_weight_covers_biases_norms_and_own_weights(network):
         ([3], r"layers: 3 names no layer; give a name, a layer class or a layer"),
         (int, r"names no layer"),
     ],
-    ids=str,
 )
 def test_errors_of_layers(network, choice, message):
     with pytest.raises(PruningError, match=message):

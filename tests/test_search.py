@@ -289,7 +289,6 @@ def test_an_objective_that_fails_on_a_candidate_costs_the_candidate(model):
         ({"data": X, "objectives": "loss"}, "'loss' needs targets"),
         ({"data": (X, Y + 0.25)}, "accuracy and F1 need classes"),
     ],
-    ids=str,
 )
 def test_wrong_use_is_told(model, arguments, message):
     with pytest.raises(PruningError, match=message):
