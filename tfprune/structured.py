@@ -221,7 +221,7 @@ class BoundStructured(BoundMethod):
             }
         if self.method.allocation == "hierarchical":
             return self._from_the_last
-        relative = [_relative(scores[name]) for name in names]
+        relative = [relative_scores(scores[name]) for name in names]
         for values, group in zip(relative, groups):
             # What a group keeps in any case stands at the end of the ranking.
             values[np.argsort(values, kind="stable")[group.size - self._least(group) :]] = np.inf
@@ -367,7 +367,7 @@ def _removed(group: ChannelGroup, kept: Mapping[str, np.ndarray]) -> np.ndarray:
     return removed
 
 
-def _relative(scores: np.ndarray) -> np.ndarray:
+def relative_scores(scores: np.ndarray) -> np.ndarray:
     """Scores over the mean of those that are still there, so that groups of any size and scale compare."""
     present = scores[np.isfinite(scores)]
     mean = float(np.mean(present)) if present.size else 0.0

@@ -69,6 +69,13 @@ def define_import(values: flags.FlagValues) -> None:
     )
 
 
+def define_file(values: flags.FlagValues, effect: str) -> None:
+    """Adds the flags of a subcommand that reads a model and writes one file."""
+    flags.DEFINE_string("output", None, effect, flag_values=values)
+    flags.DEFINE_bool("json", False, "Print JSON in place of the table.", flag_values=values)
+    define_import(values)
+
+
 def define_data(values: flags.FlagValues, use: str) -> None:
     """Adds the flags that name data."""
     flags.DEFINE_string("data", None, f"{use} {DATA_HELP}", flag_values=values)

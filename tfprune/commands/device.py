@@ -11,6 +11,7 @@ from tfprune.commands.command import (
     as_usage,
     checked_output,
     define_data,
+    define_file,
     define_import,
     define_report,
     read_lite,
@@ -39,9 +40,7 @@ def _define_convert(values: flags.FlagValues) -> None:
         "float_layers", None, "Names of layers that stay in float in an int8 file, with commas.", flag_values=values
     )
     define_data(values, "Typical inputs; a few hundred are enough.")
-    flags.DEFINE_string("output", None, "Where to write the .tflite file.", flag_values=values)
-    flags.DEFINE_bool("json", False, "Print JSON in place of the table.", flag_values=values)
-    define_import(values)
+    define_file(values, "Where to write the .tflite file.")
 
 
 def _convert(words: list[str], values: flags.FlagValues) -> None:

@@ -16,6 +16,7 @@ from tfprune.commands.command import (
     as_usage,
     checked_output,
     define_data,
+    define_file,
     define_import,
     define_report,
     read_model,
@@ -118,9 +119,7 @@ def _define_prune(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     define_data(values, "For --epochs, --reconstruct, and a criterion that reads data.")
-    flags.DEFINE_string("output", None, "Where to write the pruned .keras file.", flag_values=values)
-    flags.DEFINE_bool("json", False, "Print JSON in place of the table.", flag_values=values)
-    define_import(values)
+    define_file(values, "Where to write the pruned .keras file.")
 
 
 def _prune(words: list[str], values: flags.FlagValues) -> None:
@@ -190,9 +189,7 @@ def _train(model: keras.Model, method: Any, values: flags.FlagValues, path: str)
 
 def _define_shrink(values: flags.FlagValues) -> None:
     _define_channels(values)
-    flags.DEFINE_string("output", None, "Where to write the smaller .keras file.", flag_values=values)
-    flags.DEFINE_bool("json", False, "Print JSON in place of the table.", flag_values=values)
-    define_import(values)
+    define_file(values, "Where to write the smaller .keras file.")
 
 
 def _shrink(words: list[str], values: flags.FlagValues) -> None:

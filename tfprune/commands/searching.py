@@ -11,6 +11,7 @@ from tfprune.commands.command import (
     as_usage,
     checked_output,
     define_data,
+    define_file,
     define_import,
     define_report,
     read_model,
@@ -65,9 +66,7 @@ def _define_search(values: flags.FlagValues) -> None:
     flags.DEFINE_string("journal", None, "File to go on from when the search is killed.", flag_values=values)
     flags.DEFINE_string("report", None, f"Where to write the front: {', '.join(REPORT_KINDS)}.", flag_values=values)
     define_data(values, "For validation; best not what was trained on.")
-    flags.DEFINE_string("output", None, "Where to write the best candidate's .keras file.", flag_values=values)
-    flags.DEFINE_bool("json", False, "Print JSON in place of the table.", flag_values=values)
-    define_import(values)
+    define_file(values, "Where to write the best candidate's .keras file.")
 
 
 def _search(words: list[str], values: flags.FlagValues) -> None:
@@ -106,9 +105,7 @@ def _define_compress(values: flags.FlagValues) -> None:
     flags.DEFINE_string("folder", None, "Keeps every step; a run that was stopped goes on there.", flag_values=values)
     flags.DEFINE_integer("seed", 0, "Of everything random.", lower_bound=0, flag_values=values)
     define_data(values, "To train on.")
-    flags.DEFINE_string("output", None, "Where to write the int8 .tflite file.", flag_values=values)
-    flags.DEFINE_bool("json", False, "Print JSON in place of the table.", flag_values=values)
-    define_import(values)
+    define_file(values, "Where to write the int8 .tflite file.")
 
 
 def _compress(words: list[str], values: flags.FlagValues) -> None:

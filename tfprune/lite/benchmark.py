@@ -250,7 +250,7 @@ def _ready(lite: LiteModel, threads: int, xnnpack: bool, data: Any) -> Any:
         )
     if data is None:
         generator = np.random.default_rng(0)
-        arrays = [_random(end, generator) for end in lite.inputs]
+        arrays = [random_input(end, end.shape, generator) for end in lite.inputs]
     else:
         arrays = [array[: end.shape[0] or 1] for array, end in zip(lite.arrays(data), lite.inputs)]
     allocate(interpreter, lite.inputs, [array.shape for array in arrays])
@@ -259,11 +259,12 @@ def _ready(lite: LiteModel, threads: int, xnnpack: bool, data: Any) -> Any:
     return interpreter
 
 
-def _random(end: End, generator: np.random.Generator) -> np.ndarray:
-    shape = tuple(size or 1 for size in end.shape)
+def random_input(end: End, shape: Sequence[int | None], generator: np.random.Generator) -> np.ndarray:
+    """Real numbers for an input, open sizes taken as 1; zeros where it takes plain integers, such as word numbers."""
+    sizes = tuple(size or 1 for size in shape)
     if end.scale is None and not end.dtype.startswith("float"):
-        return np.zeros(shape, end.dtype)
-    return generator.uniform(0, 1, shape).astype(np.float32)
+        return np.zeros(sizes, end.dtype)
+    return generator.uniform(0, 1, sizes).astype(np.float32)
 
 
 def interleaved(ready: Mapping[str, Any], runs: int) -> dict[str, list[float]]:

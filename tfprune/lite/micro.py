@@ -9,6 +9,7 @@ import numpy as np
 
 from tfprune.errors import ConversionError, PruningError
 from tfprune.lite import flatbuffer
+from tfprune.lite.benchmark import random_input
 from tfprune.lite.lite_model import LiteModel, dequantized, quantized
 from tfprune.lite.reasons import reason_of
 from tfprune.lite.silence import silence
@@ -96,7 +97,7 @@ def run_micro(lite: Any, data: Any = None, samples: int = 100) -> MicroRun:
         )
     generator = np.random.default_rng(0)
     arrays = (
-        [_random(end, generator) for end in lite.inputs]
+        [random_input(end, (20, *end.shape[1:]), generator) for end in lite.inputs]
         if data is None
         else [part[:samples] for part in lite.arrays(data)]
     )
@@ -125,13 +126,6 @@ def run_micro(lite: Any, data: Any = None, samples: int = 100) -> MicroRun:
         largest_difference=max(steps),
         version=metadata.version("tflite-micro"),
     )
-
-
-def _random(end: Any, generator: np.random.Generator) -> np.ndarray:
-    shape = (20, *end.shape[1:])
-    if end.scale is None and not end.dtype.startswith("float"):
-        return np.zeros(shape, end.dtype)
-    return generator.uniform(0, 1, shape).astype(np.float32)
 
 
 def _runtime() -> Any:

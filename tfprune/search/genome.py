@@ -19,7 +19,7 @@ from tfprune.errors import PruningError, nearest
 from tfprune.models import as_array
 from tfprune.prunable import PrunableWeight, every_weight, prunable_weights
 from tfprune.statistics import inform
-from tfprune.structured import BoundStructured, Costs, Structured
+from tfprune.structured import BoundStructured, Costs, Structured, relative_scores
 
 Genes = tuple[float, ...]
 Keep = dict[str, np.ndarray]
@@ -176,7 +176,7 @@ class Channels(ChannelGenome):
     def __init__(self, model: keras.Model, criterion: Any, layers: Any, data: Any):
         super().__init__(model, criterion, layers, data)
         self.size = sum(group.size for group in self.chosen.values())
-        self.ranks = np.concatenate([_relative(scores) for scores in self.scores.values()])
+        self.ranks = np.concatenate([relative_scores(scores) for scores in self.scores.values()])
 
     def keep(self, genes: Genes) -> Keep:
         parts = np.split(np.asarray(genes, bool), np.cumsum([group.size for group in self.chosen.values()])[:-1])
@@ -259,7 +259,7 @@ class Weights(Genome):
             self._entries[weight.key] = criteria.score(criterion, as_array(weight.variable), Context(weight.key))
             self._units[weight.key] = self.pattern.unit_scores(self._entries[weight.key], criterion, weight.input_axis)
         self.size = sum(units.size for units in self._units.values())
-        self.ranks = np.concatenate([_relative(units.ravel()) for units in self._units.values()])
+        self.ranks = np.concatenate([relative_scores(units.ravel()) for units in self._units.values()])
         if self.size > MOST_WEIGHT_GENES:
             raise PruningError(
                 f"genome='weights' would have {self.size:,} genes in '{model.name}', more than {MOST_WEIGHT_GENES:,}: "
@@ -344,10 +344,6 @@ def make(kind: str, model: keras.Model, criterion: Any, layers: Any, pattern: An
     if kind not in kinds:
         raise PruningError(f"There is no genome {kind!r}. {nearest(str(kind), KINDS)}")
     return kinds[kind](model, criterion or "l2", layers, data)
-
-
-def _relative(scores: np.ndarray) -> np.ndarray:
-    return scores / (float(np.mean(scores)) or 1.0)
 
 
 def _stored_bytes(model: keras.Model) -> dict[str, float]:
