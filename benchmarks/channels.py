@@ -20,7 +20,7 @@ import keras
 import numpy as np
 from datasets import fashion_mnist
 from networks import compiled
-from tables import add_output, versions, write
+from tables import Measured, add_output, versions, write
 
 import tfprune
 from tfprune.lite.operator_times import time_operators
@@ -173,7 +173,7 @@ NETWORKS: dict[str, Callable[[], keras.Model]] = {
 PROFILED = ("VGG-like CNN",)
 
 
-class Latencies(Report):
+class Latencies(Measured):
     """Size and latency before and after channels are removed."""
 
     title: ClassVar[str] = "Removing channels: size and latency"
@@ -191,12 +191,6 @@ class Latencies(Report):
         Column("int8_over_macs", "int8 latency / MACs", ".2f"),
     )
 
-    def __init__(self, found: list[dict[str, Any]]):
-        self.found = found
-
-    def rows(self) -> list[dict[str, Any]]:
-        return self.found
-
     def notes(self) -> list[str]:
         return [
             "Figures without a unit are after / before. Random weights, one thread, files timed in turn in one run; ms "
@@ -206,7 +200,7 @@ class Latencies(Report):
         ]
 
 
-class Operators(Report):
+class Operators(Measured):
     """Every operator of an int8 file before and after, timed alone: where the floor of int8 is."""
 
     title: ClassVar[str] = "int8, operator by operator"
@@ -219,12 +213,6 @@ class Operators(Report):
         Column("after_ms", "ms after", ".4f"),
         Column("latency", "latency", ".2f"),
     )
-
-    def __init__(self, found: list[dict[str, Any]]):
-        self.found = found
-
-    def rows(self) -> list[dict[str, Any]]:
-        return self.found
 
     def notes(self) -> list[str]:
         return [

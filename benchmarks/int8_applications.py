@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 
 import keras
 import numpy as np
-from tables import add_output, versions, write
+from tables import Measured, add_output, versions, write
 
 import tfprune
-from tfprune.report import Column, Report
+from tfprune.report import Column
 
 SIDE, SAMPLES = 96, 4
 FAMILIES = {
@@ -38,7 +38,7 @@ FAMILIES = {
 }
 
 
-class Conversions(Report):
+class Conversions(Measured):
     """One network of each family in int8."""
 
     title: ClassVar[str] = "keras.applications in int8"
@@ -52,12 +52,6 @@ class Conversions(Report):
         Column("float_kilobytes", "weights in float32, kB", ",.0f"),
         Column("kilobytes", "int8 kB", ",.0f"),
     )
-
-    def __init__(self, found: list[dict[str, Any]]):
-        self.found = found
-
-    def rows(self) -> list[dict[str, Any]]:
-        return self.found
 
     def notes(self) -> list[str]:
         return [

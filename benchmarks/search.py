@@ -15,19 +15,19 @@ import random
 import statistics
 import time
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 import numpy as np
 from datasets import fashion_mnist
 from networks import compiled, fashion_cnn
-from tables import add_output, versions, write
+from tables import Measured, add_output, versions, write
 
 import tfprune
 from tfprune.data import batches
 from tfprune.datasets import Dataset
 from tfprune.models import clone_with_weights
-from tfprune.report import Column, Report
+from tfprune.report import Column
 from tfprune.search import genome as genomes
 from tfprune.search import greedy_search, netadapt_search, random_search
 from tfprune.search import objectives as goals
@@ -38,20 +38,12 @@ HELD_BACK = 5000
 SAMPLES = 2000
 
 
-class Table(Report):
-    """Rows that were measured, and how."""
+class Table(Measured):
+    """Rows with a title and columns of their own."""
 
     def __init__(self, title: str, columns: Sequence[Column], rows: list[dict[str, Any]], about: list[str]):
+        super().__init__(rows, about)
         self.title, self.columns = title, columns  # type: ignore[misc]
-        self._rows, self._about = rows, about
-
-    plotted: ClassVar[str] = ""
-
-    def rows(self) -> list[dict[str, Any]]:
-        return self._rows
-
-    def notes(self) -> list[str]:
-        return self._about
 
 
 def dense_network(data: Dataset, seed: int, epochs: int) -> keras.Model:

@@ -3,13 +3,28 @@
 import argparse
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 import tfprune
 from tfprune.report import Report
+
+
+class Measured(Report):
+    """Rows as they were measured, and sentences about them; a subclass says its title and columns."""
+
+    def __init__(self, found: list[dict[str, Any]], about: Sequence[str] = ()):
+        self.found, self.about = found, list(about)
+
+    def rows(self) -> list[dict[str, Any]]:
+        return self.found
+
+    def notes(self) -> list[str]:
+        return self.about
 
 
 def versions(**others: str) -> str:
