@@ -161,18 +161,20 @@ def sensitivity(
         candidates = _of_groups(copy, criterion, levels, layers)
     else:
         candidates = _of_weights(copy, criterion, patterns.get(pattern), levels, layers)
-    variables = {weight.key: (weight.variable, as_array(weight.variable)) for weight in every_weight(copy)}
+    variables = {weight.key: weight.variable for weight in every_weight(copy)}
     values: dict[str, list[float]] = {}
     sizes: dict[str, int] = {}
     for key, size, candidate in candidates:
         sizes[key], values[key] = size, []
+        before: dict[str, np.ndarray] = {}
         for level in levels:
             for changed, mask in candidate(level).items():
-                variable, value = variables[changed]
-                variable.assign(np.where(mask, value, 0.0))
+                if changed not in before:
+                    before[changed] = as_array(variables[changed])
+                variables[changed].assign(np.where(mask, before[changed], 0.0))
             values[key].append(measure())
-        for variable, value in variables.values():
-            variable.assign(value)
+        for changed, value in before.items():
+            variables[changed].assign(value)
     return Sensitivity(name, measure(), levels, values, sizes, sum(batch.size for batch in collected))
 
 
