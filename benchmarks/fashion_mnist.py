@@ -6,8 +6,8 @@
 One dense CNN is trained for each seed. tfprune (`PercentilePruning(sparsity)`, all defaults) and tfmot
 (`prune_low_magnitude` with `PolynomialDecay`) each prune copies of it with the same optimizer, learning rate, epochs,
 batches in the same order, and moments of their schedule; `--ramp guide` gives tfmot the schedule that its own guide
-writes instead. tfmot runs in a process of its own, with Keras 2. Both results are judged here by the same code: weights
-loaded into the same network, files run by the same interpreter.
+writes instead, and tfprune once its default and once that one. tfmot runs in a process of its own, with Keras 2. All
+results are judged here by the same code: weights loaded into the same network, files run by the same interpreter.
 """
 
 import argparse
@@ -38,6 +38,7 @@ REPRESENTATIVE = 300
 SPARSITIES = (0.8, 0.9, 0.95, 0.98, 0.99)
 # Points of accuracy by which tfprune has to be ahead of tfmot.
 REQUIRED = {0.8: 0.0, 0.9: 2.0, 0.95: 4.0, 0.98: 10.0, 0.99: 30.0}
+GUIDED = "tfprune, that ramp"
 
 Figures = dict[str, float]
 
@@ -75,7 +76,7 @@ class Comparison(Report):
         row.update({f"kilo{key}": row[key] / 1000 for key in ("bytes", "bytes_gzip")})
         row.update({f"int8_kilo{key}": row[f"int8_{key}"] / 1000 for key in ("bytes", "bytes_gzip")})
         row.update(target=target, tool=tool, lowest=min(accuracies), highest=max(accuracies))
-        if tool == "tfprune":
+        if tool.startswith("tfprune"):
             peer = statistics.mean(run[target, "tfmot"]["accuracy"] for run in self.runs)
             row.update(ahead=row["accuracy"] - peer, required=REQUIRED.get(target))
         return row
@@ -97,12 +98,14 @@ def compare(
         dense.fit(batches(data.x_train, data.y_train, BATCH, seed), epochs=dense_epochs, verbose=0)
         run = {(0.0, "dense"): judged(dense, *files_of(dense, data), data)}
         say(seed, run)
+        shared = recipe(steps, seed, ramp)
         for target in sparsities:
-            pruned = pruned_by_tfprune(dense, target, data, seed)
-            run[target, "tfprune"] = judged(pruned, *files_of(pruned, data), data)
-            say(seed, run)
+            for tool, amount in amounts(target, shared, ramp).items():
+                pruned = pruned_by_tfprune(dense, amount, data, seed)
+                run[target, tool] = judged(pruned, *files_of(pruned, data), data)
+                say(seed, run)
         with tempfile.TemporaryDirectory() as folder:
-            made_by = run_tfmot(Path(folder), dense, sparsities, recipe(steps, seed, ramp), data)
+            made_by = run_tfmot(Path(folder), dense, sparsities, shared, data)
             for target in sparsities:
                 weights = np.load(Path(folder) / f"{target}.npz")
                 pruned = fashion_cnn(keras)
@@ -118,7 +121,9 @@ def compare(
         f"Seeds {list(seeds)}; means over them, with the lowest and highest accuracy. Accuracy in per cent of "
         f"{len(data.y_test):,} test images. Dense network: {dense_epochs} epochs. Then {EPOCHS} epochs of pruning on "
         f"either side: Adam {RATE} afresh, batches of {BATCH} in the same order, cubic ramp from 0. "
-        "tfprune: PercentilePruning(sparsity), nothing else given. tfmot: the ramp "
+        "tfprune: PercentilePruning(sparsity), nothing else given"
+        + (f"; '{GUIDED}': given tfmot's ramp" if ramp == "guide" else "")
+        + ". tfmot: the ramp "
         + ("of tfprune's default" if ramp == "same" else "that its guide writes, to the end of the run")
         + f", steps {moments['begin']} to {moments['end']} of {steps}, masks decided anew every {moments['every']}.",
         "Kilobytes (1,000 bytes) are of the .tflite file as it is and compressed with gzip. tfprune's files are by "
@@ -141,11 +146,19 @@ def recipe(steps: int, seed: int, ramp: str) -> dict[str, Any]:
     return {**moments, "epochs": EPOCHS, "batch": BATCH, "rate": RATE, "seed": seed}
 
 
-def pruned_by_tfprune(dense: keras.Model, target: float, data: Dataset, seed: int) -> keras.Model:
+def amounts(target: float, shared: dict[str, Any], ramp: str) -> dict[str, Any]:
+    """What tfprune is given, by the name of its row."""
+    if ramp == "same":
+        return {"tfprune": target}
+    moments = {name: shared[name] for name in ("begin", "end", "every", "power")}
+    return {"tfprune": target, GUIDED: schedules.Polynomial(0.0, target, **moments)}
+
+
+def pruned_by_tfprune(dense: keras.Model, amount: Any, data: Dataset, seed: int) -> keras.Model:
     model = compiled(keras, fashion_cnn(keras), RATE)
     model.set_weights(dense.get_weights())
     train = batches(data.x_train, data.y_train, BATCH, seed)
-    model.fit(train, epochs=EPOCHS, callbacks=[tfprune.PercentilePruning(target)], verbose=0)
+    model.fit(train, epochs=EPOCHS, callbacks=[tfprune.PercentilePruning(amount)], verbose=0)
     return tfprune.strip_masks(model)
 
 

@@ -5,7 +5,7 @@ decides masks for a given amount, always on the host, exactly, and without chang
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
@@ -182,19 +182,27 @@ class BoundWeightMethod(BoundMethod):
             scores = criteria.score(criterion, self.values(weight), context, self._scores.get(weight.key))
             self._scores[weight.key] = entries[weight.key] = scores
             units[weight.key] = pattern.unit_scores(scores, criterion, weight.input_axis)
-        pruned = [weight for weight in self.weights if kept is not None and not kept[weight.key].all()]
-        if kept is None or not pruned:
+        earlier = {weight: kept[weight.key] for weight in self.weights if kept and not kept[weight.key].all()}
+        if not earlier:
             return self._masks(units, entries, amount)
-        gone = {weight.key: pattern.pruned_units(kept[weight.key], weight.input_axis) for weight in pruned}
         # What is gone is zero and mostly goes first by that alone. To try so is several times faster than to write
         # minus infinity over it, which then makes the same choice; it is left for zeros that are kept.
-        if not pattern.ranks_entries and not (self.method.scores_interact and _any(np.logical_and, gone, units)):
+        if not pattern.ranks_entries and not (self.method.scores_interact and self._any_left(units, earlier)):
             masks = self._masks(units, entries, amount)
-            if not _any(np.greater, {weight.key: masks[weight.key] for weight in pruned}, kept):
+            if not _any(np.greater, ((masks[weight.key], mask) for weight, mask in earlier.items())):
                 return masks
-        units.update({key: np.where(gone[key], -np.inf, units[key]) for key in gone})
-        entries.update({key: np.where(kept[key], entries[key], -np.inf) for key in gone})
+        for weight, mask in earlier.items():
+            units[weight.key] = np.where(self._gone(weight, mask), -np.inf, units[weight.key])
+            entries[weight.key] = np.where(mask, entries[weight.key], -np.inf)
         return self._masks(units, entries, amount)
+
+    def _gone(self, weight: PrunableWeight, kept: np.ndarray) -> np.ndarray:
+        """The units that an earlier mask has removed."""
+        return self.method.pattern.pruned_units(kept, weight.input_axis)
+
+    def _any_left(self, units: Masks, earlier: Mapping[PrunableWeight, np.ndarray]) -> bool:
+        """Whether a unit that is gone has a score other than zero."""
+        return _any(np.logical_and, ((self._gone(weight, mask), units[weight.key]) for weight, mask in earlier.items()))
 
     def _masks(self, units: Masks, entries: Masks, amount: float) -> Masks:
         chosen = self.method.choose(self.weights, units, amount)
@@ -389,9 +397,9 @@ def _stated_amounts(method: Method) -> list[float]:
     return stated + (list(method.layers.values()) if isinstance(method.layers, Mapping) else [])
 
 
-def _any(compare: np.ufunc, arrays: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]) -> bool:
-    """Whether an entry of any of the arrays compares so with that of the other array under its key."""
-    return any(compare(*parts).any() for key, array in arrays.items() for parts in pieces(array, others[key]))
+def _any(compare: np.ufunc, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> bool:
+    """Whether an entry of any of the arrays compares so with that of the other of its pair."""
+    return any(compare(*parts).any() for pair in pairs for parts in pieces(*pair))
 
 
 def _named(layers: Any) -> Any:

@@ -10,8 +10,9 @@ import numpy as np
 
 from tfprune.pieces import pieces
 
-# Enough to bracket the wanted rank within about one per cent of the entries; sorting it takes a millisecond.
-SAMPLE = 1 << 15
+# Sizes of the sample that brackets the wanted rank: from one per cent of the entries to a third of that, which have to
+# be looked at once more. Sorting it takes a millisecond at most.
+SAMPLE, LARGEST_SAMPLE = 1 << 15, 1 << 18
 
 Value = float | np.floating
 Parts = Sequence[tuple[np.ndarray, ...]]  # pieces of scores with the pieces of their marks
@@ -52,6 +53,8 @@ def _mark_by_bracket(parts: Parts, count: int, low: Value, high: Value) -> bool:
         inside.append((mark, places, piece[places]))
     scores = np.concatenate([scores for _, _, scores in inside])
     rank = count - sum(int(np.count_nonzero(mark)) for _, mark in parts)
+    if rank == 0:
+        return True
     if not 0 < rank <= scores.size:
         return False
     threshold = np.partition(scores, rank - 1)[rank - 1]
@@ -100,7 +103,7 @@ def kth_smallest(scores: Sequence[np.ndarray], rank: int) -> np.floating:
 def _bracket(scores: Sequence[np.ndarray], rank: int) -> tuple[np.floating, np.floating]:
     """Two values between which the `rank`-th smallest lies in all likelihood, from a sorted sample."""
     total = sum(array.size for array in scores)
-    stride = max(1, total // SAMPLE)
+    stride = max(1, total // min(max(SAMPLE, total // 64), LARGEST_SAMPLE))
     sample = np.sort(np.concatenate([array.reshape(-1)[::stride] for array in scores]))
     place = rank / total * sample.size
     margin = 4 * np.sqrt(sample.size) / 2  # four standard errors of a rank in the sample
