@@ -150,8 +150,9 @@ def amounts(target: float, shared: dict[str, Any], ramp: str) -> dict[str, Any]:
     """What tfprune is given, by the name of its row."""
     if ramp == "same":
         return {"tfprune": target}
-    moments = {name: shared[name] for name in ("begin", "end", "every", "power")}
-    return {"tfprune": target, GUIDED: schedules.Polynomial(0.0, target, **moments)}
+    # A run of so many steps ends with the one before; masks decided after it would not be trained with.
+    ramp_of = {"begin": shared["begin"], "end": shared["end"] - 1, "every": shared["every"], "power": shared["power"]}
+    return {"tfprune": target, GUIDED: schedules.Polynomial(0.0, target, **ramp_of)}
 
 
 def pruned_by_tfprune(dense: keras.Model, amount: Any, data: Dataset, seed: int) -> keras.Model:

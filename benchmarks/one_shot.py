@@ -53,7 +53,7 @@ class OneShot(Table):
 def one_shot(dense: keras.Model, judge: Judge, seed: int) -> Figures:
     """The figures of pruning at once, by the lines that a user writes."""
     images = judge.data.x_train[:CALIBRATION]
-    ways: dict[tuple[str, str], tuple[Any, bool]] = {}
+    ways: dict[tuple[str, str], tuple[Any, Any]] = {}
     for amount in (0.8, 0.9):
         removed = f"{amount:.0%} of weights".replace("%", " %")
         ways[removed, "uniform magnitude"] = (Percentile(amount, allocation="uniform"), False)
@@ -61,8 +61,11 @@ def one_shot(dense: keras.Model, judge: Judge, seed: int) -> Figures:
         ways[removed, "LAMP, reconstruct=True"] = (Percentile(amount), True)
     ways["2:4", "magnitude"] = (Percentile(pattern="2:4"), False)
     ways["2:4", "reconstruct=True"] = (Percentile(pattern="2:4"), True)
-    ways["30 % of channels", "L2"] = (Structured(0.3), False)
-    ways["30 % of channels", "L2, reconstruct=True"] = (Structured(0.3), True)
+    for amount in (0.3, 0.7):
+        removed = f"{amount:.0%} of channels".replace("%", " %")
+        ways[removed, "L2"] = (Structured(amount), False)
+        ways[removed, "L2, least squares"] = (Structured(amount), "least_squares")
+        ways[removed, "L2, reconstruct=True"] = (Structured(amount), True)
     figures: Figures = {("nothing", "dense"): {"none": judge.accuracy(dense)}}
     for key, (method, repair) in ways.items():
         pruned = tfprune.prune(dense, method, images, reconstruct=repair)

@@ -51,6 +51,7 @@ ORDER = [
     "strip",
     "compensation",
     "reconstruct",
+    "channel_choice",
     "oneshot",
     "sensitivity",
     "summary",

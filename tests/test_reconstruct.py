@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import tfprune
-from tfprune import Percentile, PruningError, Threshold, prune
+from tfprune import Percentile, PruningError, Structured, Threshold, prune
 from tfprune.data import Batch
 from tfprune.prunable import every_weight
 from tfprune.reconstruct import recalibrate, reconstruct
@@ -185,8 +185,13 @@ def test_wrong_use_is_told(convolutional):
         prune(convolutional, 0.5, reconstruct=True)
     with pytest.raises(PruningError, match="no way of repair.*Did you mean 'batch_norm'"):
         prune(convolutional, 0.5, IMAGES, reconstruct="batchnorm")
-    with pytest.raises(PruningError, match="which Threshold has decided; write reconstruct='least_squares'"):
+    with pytest.raises(
+        PruningError,
+        match="chooses which entries stay, which a threshold has decided; write reconstruct='least_squares'",
+    ):
         prune(convolutional, Threshold(0.1), IMAGES, reconstruct="obs")
+    with pytest.raises(PruningError, match="chooses which channels stay, which a threshold has decided; write"):
+        prune(convolutional, Structured(0.1, budget="threshold"), IMAGES, reconstruct="obs")
     with pytest.raises(PruningError, match=r"inputs of shape \(96, 4\), but .* takes \(None, 8, 8, 3\)"):
         prune(convolutional, 0.5, np.zeros((96, 4)), reconstruct=True)
     plain = keras.Sequential([keras.Input((4,)), L.Dense(2)])

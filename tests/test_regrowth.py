@@ -154,6 +154,21 @@ def test_a_second_run_of_rigl_goes_on_from_its_masks():
         np.testing.assert_array_equal(still.seen[0][key], mask)
 
 
+def test_a_run_that_goes_on_from_saved_weights_keeps_those_that_live():
+    model, inputs, targets = make("dense")
+    model.fit(inputs, targets, batch_size=4, epochs=2, verbose=0, callbacks=[tfprune.RigL(0.5)])
+    again, _, _ = make("dense")
+    weights = model.get_weights()
+    grown = np.argwhere(weights[0])[0]
+    weights[0][tuple(grown)] = 0.0  # grown, and not moved yet
+    again.set_weights(weights)
+    look = EveryMask()
+    again.fit(inputs, targets, batch_size=4, epochs=1, verbose=0, callbacks=[tfprune.RigL(0.5, fraction=0.0), look])
+    assert zeros(look.seen[0]) == 36
+    assert look.seen[0]["hidden/kernel"][weights[0] != 0].all()
+    assert look.seen[0]["head/kernel"][weights[2] != 0].all()
+
+
 def test_wrong_use_is_told():
     with pytest.raises(PruningError, match=r"DynamicSurgery: margin=1.0 is not in \[0, 1\)"):
         tfprune.DynamicSurgery(0.5, margin=1.0)

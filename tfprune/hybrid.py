@@ -69,8 +69,8 @@ def prune_hybrid(
         channels: `Structured(0.3)`, its config, or a share of the channels.
         weights: `Percentile(0.8)`, `Threshold(0.05)`, ..., its config, or a sparsity of the weights that are left.
         data: Anything that `fit` takes, where a criterion or a repair needs it. Defaults to None.
-        reconstruct: Repair after either stage: None (default), True, `"batch_norm"` or `"least_squares"`; True also
-            chooses anew which entries stay in the second.
+        reconstruct: Repair after either stage: None (default), True, `"batch_norm"`, `"least_squares"` or `"obs"`;
+            True also chooses anew which channels and entries stay.
 
     Returns:
         The pruned model and the report.

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from tfprune import methods
+from tfprune.channel_choice import choose_channels
 from tfprune.errors import PruningError
 from tfprune.masks import apply_masks, get_masks
 from tfprune.models import as_array, check_model, clone_with_weights
@@ -15,6 +16,7 @@ from tfprune.reconstruct import Reconstruction, check_way, warn_of_skipped
 from tfprune.reconstruct import reconstruct as repair
 from tfprune.report import Column, Report
 from tfprune.statistics import Statistics, inform
+from tfprune.structured import BoundStructured, Structured
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,8 @@ def prune(
         data: Anything that `fit` takes, for a criterion that needs data (`(x, y)` where it needs a loss) and for
             `reconstruct` (some hundreds of inputs, no labels). Defaults to None.
         reconstruct: Repair of what is left, see `tfprune.reconstruct.reconstruct`: None (default), `"batch_norm"`,
-            `"least_squares"`, `"obs"` (also chooses anew which entries stay), or True: `"obs"`, for channels and
-            thresholds `"least_squares"`.
+            `"least_squares"`, `"obs"` (also chooses anew which entries of each weight stay, or which channels of each
+            group, as many as the method says), or True: `"obs"`, for thresholds `"least_squares"`.
         return_report: Whether to return `(model, report)`: zeros of every weight, how many batches a data criterion
             read, and the error of every layer before and after a repair. Defaults to False.
 
@@ -107,7 +109,11 @@ def prune(
     statistics = inform(bound, model, data)
     before = get_masks(model)
     kept = {weight.key: before.get(weight.key, as_array(weight.variable) != 0) for weight in bound.weights}
-    apply_masks(pruned, bound.decide(method.final, kept))
+    if way == "obs" and isinstance(bound, BoundStructured):
+        decided, way = choose_channels(bound, method.final, model, data, kept), "least_squares"
+    else:
+        decided = bound.decide(method.final, kept)
+    apply_masks(pruned, decided)
     done = None
     if way is not None:
         done = repair(pruned, model, data, way, getattr(method, "pattern", None))
@@ -123,11 +129,13 @@ def _way(reconstruct: Any, method: methods.Method, data: Any) -> str | None:
     """The name of the repair, once it is known to be possible."""
     if reconstruct is None or reconstruct is False:
         return None
-    percentile = isinstance(method, methods.Percentile)
-    way = "least_squares" if reconstruct is True and not percentile else check_way(reconstruct)
-    if way == "obs" and not percentile:
+    channels = isinstance(method, Structured)
+    by_share = isinstance(method, methods.Percentile) or getattr(method, "budget", "threshold") != "threshold"
+    way = "least_squares" if reconstruct is True and not by_share else check_way(reconstruct)
+    if way == "obs" and not by_share:
+        units = "channels" if channels else "entries"
         raise PruningError(
-            f"reconstruct='obs' chooses which entries of each weight stay, which {type(method).__name__} has decided; "
+            f"reconstruct='obs' chooses which {units} stay, which a threshold has decided; "
             "write reconstruct='least_squares' or True."
         )
     if data is None:

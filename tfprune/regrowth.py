@@ -140,8 +140,11 @@ class BoundRigging(BoundMethod):
 
     def decide(self, amount: float, kept: Mapping[str, np.ndarray] | None = None) -> Masks:
         first = BoundWeightMethod(self.method, self.weights).decide(amount, kept)
-        if kept is None or _zeros(kept) != _zeros(first):
+        if kept is None:
             return first
+        begun = {key: filled(kept[key], mask) for key, mask in first.items()}
+        if _zeros(begun) != _zeros(kept):
+            return begun
         if self.record is None or not self.record.seen:
             return dict(kept)
         # The share that moves falls to zero along half a cosine.
@@ -150,6 +153,23 @@ class BoundRigging(BoundMethod):
             weight.key: moved(snapshot(weight.variable), self.record.array(weight.key), kept[weight.key], share)
             for weight in self.weights
         }
+
+
+def filled(kept: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """A first mask that takes nothing from one of an earlier run, to which it adds what that one has too little.
+
+    An entry that was grown and has not moved from zero looks removed to a run that goes on from saved weights.
+
+    >>> filled(np.array([1, 0, 0, 0], bool), np.array([0, 0, 1, 1], bool)).astype(int)
+    array([1, 0, 1, 0])
+    """
+    missing = np.count_nonzero(first) - np.count_nonzero(kept)
+    if missing < 0:
+        return first
+    added = np.flatnonzero(first & ~kept)[:missing]
+    result = kept.copy()
+    result.flat[added] = True
+    return result
 
 
 def moved(weight: np.ndarray, gradient: np.ndarray, kept: np.ndarray, share: float) -> np.ndarray:

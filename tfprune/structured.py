@@ -152,7 +152,7 @@ class BoundStructured(BoundMethod):
 
     def decide(self, amount: float, kept: Mapping[str, np.ndarray] | None = None) -> Masks:
         self.method.check_amount(amount)
-        return self._masks(self.keep(amount, kept))
+        return self.masks(self.keep(amount, kept))
 
     def keep(self, amount: float, kept: Mapping[str, np.ndarray] | None = None) -> Keep:
         """For each group that may lose channels, which of them stay at an amount."""
@@ -168,7 +168,8 @@ class BoundStructured(BoundMethod):
         """The score of every channel of each group that may lose some."""
         return {name: self._scores(group, kept) for name, group in self.chosen.items()}
 
-    def _masks(self, keep: Keep) -> Masks:
+    def masks(self, keep: Keep) -> Masks:
+        """The masks that remove the channels of each group that are not to be kept."""
         masks = self.groups.masks(keep)
         return {weight.key: masks.get(weight.key, np.ones(weight.shape, bool)) for weight in self.weights}
 
@@ -181,7 +182,7 @@ class BoundStructured(BoundMethod):
             entries = criteria.score(criterion, weight, Context(member.key, self.extras.get(member.key, {})))
             summed += criterion.channels(_by_channel(weight, member), _by_channel(entries, member))
         scores = np.asarray(criterion.total(summed), float)
-        return scores if kept is None else np.where(_removed(group, kept), -np.inf, scores)
+        return scores if kept is None else np.where(removed(group, kept), -np.inf, scores)
 
     def _counts(self, scores: Mapping[str, np.ndarray], amount: float) -> dict[str, int]:
         """How many channels each group loses."""
@@ -357,14 +358,14 @@ def _by_channel(array: np.ndarray, member: Member) -> np.ndarray:
     return moved.reshape(len(member.positions), -1)
 
 
-def _removed(group: ChannelGroup, kept: Mapping[str, np.ndarray]) -> np.ndarray:
+def removed(group: ChannelGroup, kept: Mapping[str, np.ndarray]) -> np.ndarray:
     """True for the channels of which masks have removed all that makes them."""
-    removed = np.ones(group.size, bool)
+    gone = np.ones(group.size, bool)
     for member in _read_members(group, "kernels"):
         if member.key not in kept:
             return np.zeros(group.size, bool)
-        removed &= ~_by_channel(kept[member.key], member).any(axis=1)
-    return removed
+        gone &= ~_by_channel(kept[member.key], member).any(axis=1)
+    return gone
 
 
 def relative_scores(scores: np.ndarray) -> np.ndarray:
