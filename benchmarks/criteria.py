@@ -18,7 +18,7 @@ import keras
 import numpy as np
 from datasets import fashion_mnist
 from networks import batches, compiled, small_cnn_with_norms
-from tables import add_output, versions, write
+from tables import BySeed, add_output, versions, write
 
 import tfprune
 from tfprune import Percentile, Structured
@@ -28,7 +28,7 @@ from tfprune.methods import Method
 from tfprune.models import clone_with_weights
 from tfprune.prunable import every_weight
 from tfprune.reconstruct import reconstruct
-from tfprune.report import Column, Report
+from tfprune.report import Column
 from tfprune.salience import Activation
 from tfprune.statistics import inform
 
@@ -76,7 +76,7 @@ REPAIRS = ("none", "batch_norm", "reconstruct", "tuned")
 Figures = dict[tuple[str, str], dict[str, float]]
 
 
-class Table(Report):
+class Table(BySeed):
     """Accuracy by what was removed and how it was chosen, as means over seeds with the spread."""
 
     columns: ClassVar[Sequence[Column]] = (
@@ -89,23 +89,17 @@ class Table(Report):
     )
 
     def __init__(self, part: str, runs: list[Figures], about: list[str]):
+        super().__init__(runs, about)
         self.title = f"Criteria for {part}, and repairs, on Fashion-MNIST"  # type: ignore[misc]
-        self.runs, self.about = runs, about
 
-    def rows(self) -> list[dict[str, Any]]:
-        return [self._row(key) for key in self.runs[0]]
-
-    def _row(self, key: tuple[str, str]) -> dict[str, Any]:
+    def _row(self, key: tuple[str, str], found: list[dict[str, float]]) -> dict[str, Any]:
         row: dict[str, Any] = {"removed": key[0], "criterion": key[1]}
-        for way in self.runs[0][key]:
-            found = [run[key][way] for run in self.runs]
-            spread = f" ± {statistics.stdev(found):.1f}" if len(found) > 1 else ""
-            row[way] = f"{statistics.mean(found):.1f}{spread}"
-            row[f"{way}_by_seed"] = found
+        for way in found[0]:
+            figures = [one[way] for one in found]
+            spread = f" ± {statistics.stdev(figures):.1f}" if len(figures) > 1 else ""
+            row[way] = f"{statistics.mean(figures):.1f}{spread}"
+            row[f"{way}_by_seed"] = figures
         return row
-
-    def notes(self) -> list[str]:
-        return self.about
 
 
 class Judge:

@@ -25,12 +25,12 @@ import keras
 import numpy as np
 from datasets import fashion_mnist
 from networks import batches, compiled, fashion_cnn
-from tables import add_output, versions, write
+from tables import BySeed, add_output, means, versions, write
 
 import tfprune
 from tfprune import schedules
 from tfprune.datasets import Dataset
-from tfprune.report import Column, Report
+from tfprune.report import Column
 
 DENSE_EPOCHS, EPOCHS = 3, 2
 RATE, BATCH = 1e-3, 128
@@ -43,7 +43,7 @@ GUIDED = "tfprune, that ramp"
 Figures = dict[str, float]
 
 
-class Comparison(Report):
+class Comparison(BySeed):
     """Accuracy, sparsity and bytes by sparsity and tool, as means over seeds."""
 
     title: ClassVar[str] = "Fashion-MNIST: tfprune and tfmot at the same sparsity"
@@ -63,15 +63,9 @@ class Comparison(Report):
         Column("int8_kilobytes_gzip", "gzip", ",.1f"),
     )
 
-    def __init__(self, runs: list[dict[tuple[float, str], Figures]], about: list[str]):
-        self.runs, self.about = runs, about
-
-    def rows(self) -> list[dict[str, Any]]:
-        return [self._row(target, tool) for target, tool in self.runs[0]]
-
-    def _row(self, target: float, tool: str) -> dict[str, Any]:
-        found = [run[target, tool] for run in self.runs]
-        row: dict[str, Any] = {key: statistics.mean(one[key] for one in found) for key in found[0]}
+    def _row(self, key: tuple[float, str], found: list[Figures]) -> dict[str, Any]:
+        target, tool = key
+        row = means(found)
         accuracies = [one["accuracy"] for one in found]
         row.update({f"kilo{key}": row[key] / 1000 for key in ("bytes", "bytes_gzip")})
         row.update({f"int8_kilo{key}": row[f"int8_{key}"] / 1000 for key in ("bytes", "bytes_gzip")})
@@ -80,9 +74,6 @@ class Comparison(Report):
             peer = statistics.mean(run[target, "tfmot"]["accuracy"] for run in self.runs)
             row.update(ahead=row["accuracy"] - peer, required=REQUIRED.get(target))
         return row
-
-    def notes(self) -> list[str]:
-        return self.about
 
 
 def compare(

@@ -42,12 +42,12 @@ class OneShot(Table):
         ("30 % of channels", "L2, reconstruct=True"): 2.0,
     }
 
-    def _row(self, key: tuple[str, str]) -> dict[str, Any]:
+    def _row(self, key: tuple[str, str], found: list[dict[str, float]]) -> dict[str, Any]:
         dense = [run["nothing", "dense"]["none"] for run in self.runs]
-        drops = [whole - run[key]["none"] for whole, run in zip(dense, self.runs)]
+        drops = [whole - one["none"] for whole, one in zip(dense, found)]
         allowed = self.allowed.get(key)
         told = {"drop": f"{statistics.mean(drops):.2f} (worst {max(drops):.2f})", "drop_by_seed": drops}
-        return {**super()._row(key), **told, "allowed": None if allowed is None else f"{allowed:.1f}"}
+        return {**super()._row(key, found), **told, "allowed": None if allowed is None else f"{allowed:.1f}"}
 
 
 def one_shot(dense: keras.Model, judge: Judge, seed: int) -> Figures:

@@ -25,12 +25,12 @@ import keras
 import numpy as np
 from datasets import fashion_mnist
 from networks import batches, compiled, depthwise_cnn, fashion_cnn
-from tables import add_output, versions, write
+from tables import BySeed, add_output, means, versions, write
 
 import tfprune
 from tfprune.datasets import Dataset
 from tfprune.lite.zeros import kept_zeros
-from tfprune.report import Column, Report
+from tfprune.report import Column
 
 DENSE_EPOCHS, PRUNING_EPOCHS = 3, 2
 RATE, BATCH = 1e-3, 128
@@ -49,7 +49,7 @@ class Network(NamedTuple):
     scheme: str
 
 
-class Comparison(Report):
+class Comparison(BySeed):
     """Accuracy, agreement, zeros and bytes by network, tool and scheme, as means over seeds."""
 
     title: ClassVar[str] = "Fashion-MNIST in int8: tfprune and tfmot"
@@ -67,24 +67,13 @@ class Comparison(Report):
         Column("kilobytes_gzip", "gzip", ",.1f"),
     )
 
-    def __init__(self, runs: list[dict[tuple[str, str], Figures]], about: list[str]):
-        self.runs, self.about = runs, about
-
-    def rows(self) -> list[dict[str, Any]]:
-        return [self._row(network, scheme) for network, scheme in self.runs[0]]
-
-    def _row(self, network: str, scheme: str) -> dict[str, Any]:
-        found = [run[network, scheme] for run in self.runs]
-        row: dict[str, Any] = {
-            key: None if found[0][key] is None else statistics.mean(one[key] for one in found) for key in found[0]
-        }
+    def _row(self, key: tuple[str, str], found: list[Figures]) -> dict[str, Any]:
+        network, scheme = key
+        row = means(found)
         row["agreement"] = None if row["agreement"] is None else min(one["agreement"] for one in found)
         row["steps"] = None if row["steps"] is None else max(one["steps"] for one in found)
         lost = statistics.mean(run[network, "float32"]["accuracy"] for run in self.runs) - row["accuracy"]
         return {"network": network, "scheme": scheme, "lost": lost, "seeds": found, **row}
-
-    def notes(self) -> list[str]:
-        return self.about
 
 
 def compare(seeds: Sequence[int], epochs: int, rate: float, data: Dataset) -> Comparison:

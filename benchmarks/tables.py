@@ -3,7 +3,8 @@
 import argparse
 import os
 import platform
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,28 @@ class Measured(Report):
 
     def notes(self) -> list[str]:
         return self.about
+
+
+class BySeed(Report):
+    """A row for every key, from one table of figures for each seed; a subclass says what a row holds."""
+
+    def __init__(self, runs: list[dict[Any, dict[str, Any]]], about: list[str]):
+        self.runs, self.about = runs, about
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [self._row(key, [run[key] for run in self.runs]) for key in self.runs[0]]
+
+    def _row(self, key: Any, found: list[dict[str, Any]]) -> dict[str, Any]:
+        """A row from the figures of every seed."""
+        raise NotImplementedError
+
+    def notes(self) -> list[str]:
+        return self.about
+
+
+def means(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The mean of each figure over the seeds; None for one that is not there."""
+    return {key: None if found[0][key] is None else statistics.mean(one[key] for one in found) for key in found[0]}
 
 
 def versions(**others: str) -> str:
