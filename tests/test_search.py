@@ -14,7 +14,9 @@ from tfprune import PruningError, SearchResult, genetic_search
 from tfprune.data import batches
 from tfprune.search import genome as genomes
 from tfprune.search import objectives as goals
+from tfprune.search import thin
 from tfprune.search.fitness import Fitness
+from tfprune.search.scoring import Scoring
 
 L = keras.layers
 QUICK = {"population": 8, "generations": 2}
@@ -101,14 +103,32 @@ def depthwise():
     return keras.Model(inputs, L.Dense(2)(L.Flatten()(x)))
 
 
-@pytest.mark.parametrize(("build", "is_thin"), [(residual, True), (depthwise, False)])
-def test_leaving_channels_out_gives_the_figures_of_masks(build, is_thin):
+def separable():
+    x = inputs = keras.Input((6, 6, 1))
+    x = L.SeparableConv2D(4, 3)(L.Conv2D(4, 3, activation="relu", name="first")(x))
+    return keras.Model(inputs, L.Dense(2)(L.Flatten()(x)))
+
+
+def normed():
+    x = inputs = keras.Input((6, 6, 1))
+    x = L.Rescaling(2.0)(x)
+    x = L.MaxPooling2D(2)(L.ReLU()(L.BatchNormalization()(L.Conv2D(4, 3, name="first")(x))))
+    y = L.Conv2D(3, 1, name="inner")(x)
+    return keras.Model(inputs, L.Dense(2)(L.Concatenate()([L.Flatten()(x), L.Flatten()(y)])))
+
+
+@pytest.mark.parametrize(
+    ("build", "is_thin", "settled"),
+    [(residual, True, 2), (depthwise, True, 2), (normed, True, 5), (separable, False, 0)],
+)
+def test_leaving_channels_out_gives_the_figures_of_masks(build, is_thin, settled):
     keras.utils.set_random_seed(0)
     network = build()
     network.compile("sgd", keras.losses.SparseCategoricalCrossentropy(), jit_compile=False)
     genome = genomes.make("channels", network, None, None, "element", None)
     fitness = Fitness(network, genome, list(batches((X, Y), network, "test")), goals.get(("loss", "accuracy")))
     assert (fitness._thin is not None) == is_thin
+    assert not is_thin or sum(number in fitness._thin.stem for number in range(20)) == settled
     generator = random.Random(0)
     for _ in range(4):
         genes = genome.drawn(generator)
@@ -117,6 +137,19 @@ def test_leaving_channels_out_gives_the_figures_of_masks(build, is_thin):
         masked.compile("sgd", keras.losses.SparseCategoricalCrossentropy(), metrics=["accuracy"], jit_compile=False)
         logs = tfprune.apply_masks(masked, genome.masks(genes)).evaluate(X, Y, verbose=0, return_dict=True)
         assert fitness(genes) == pytest.approx({name: logs[name] for name in ("loss", "accuracy")}, rel=1e-4)
+
+
+def test_what_is_too_large_to_be_kept_or_not_finite_is_computed_for_every_candidate(monkeypatch):
+    network = normed()
+    genome = genomes.make("channels", network, None, None, "element", None)
+
+    def figures():
+        fitness = Fitness(network, genome, list(batches((X, Y), network, "test")), goals.get("accuracy"))
+        return fitness._thin.stem, [fitness(genes) for genes in genome.seeds()]
+
+    stem, kept = figures()
+    monkeypatch.setattr(thin, "LARGEST", 1000)
+    assert stem is not None and figures() == (None, kept)
 
 
 def test_masked_figures_are_those_of_a_masked_copy_with_recalibrated_batch_norm(model):
@@ -288,6 +321,8 @@ def test_an_objective_that_fails_on_a_candidate_costs_the_candidate(model):
         ({"data": X}, "accuracy and F1 need labels, and the data have none"),
         ({"data": X, "objectives": "loss"}, "'loss' needs targets"),
         ({"data": (X, Y + 0.25)}, "accuracy and F1 need classes"),
+        ({"data": (X, Y + 1)}, "The labels lie in 1..2, but the model has 2 classes, counted from 0"),
+        ({"data": (X, Y - 1)}, "The labels lie in -1..0, but the model has 2 classes"),
     ],
 )
 def test_wrong_use_is_told(model, arguments, message):
@@ -339,3 +374,15 @@ def test_labels_of_every_form_give_the_same_accuracy(units, activation, labels):
     y = (x[:, 0] > 0).astype(int)
     found = genetic_search(model, (x, labels(y)), ("accuracy", "f1"), genome="layers", population=4, generations=0)
     assert found.dense["accuracy"] == found.dense["f1"] == 1.0
+
+
+@pytest.mark.parametrize("classes", [1, 3, 6])
+def test_f1_is_that_of_scikit_learn_also_for_classes_that_only_the_model_names(classes):
+    metrics = pytest.importorskip("sklearn.metrics")
+    model = keras.Sequential([keras.Input((4,)), L.Dense(classes, activation="sigmoid" if classes == 1 else None)])
+    generator = np.random.default_rng(1)
+    answers = generator.random((40, classes)).astype("float32")
+    labels = generator.integers(0, max(2, classes // 2), 40)
+    decided = (answers[:, 0] > 0.5).astype(int) if classes == 1 else answers.argmax(axis=-1)
+    wanted = metrics.f1_score(labels, decided, average="binary" if classes == 1 else "macro")
+    assert Scoring(model, labels, answers).f1(answers) == pytest.approx(wanted)

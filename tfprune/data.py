@@ -71,7 +71,7 @@ def _read(data: Any, purpose: str, batch_size: int) -> Iterator[Batch]:
         if int(data.cardinality()) == -1:
             raise PruningError(f"{purpose} needs data that end; write data=dataset.take(10).")
         return (_batch(element) for element in data)
-    if _is_arrays(data):
+    if is_arrays(data):
         return _slices(_batch(data), purpose, batch_size)
     if hasattr(data, "__iter__"):
         return (_batch(element) for element in data)
@@ -81,7 +81,7 @@ def _read(data: Any, purpose: str, batch_size: int) -> Iterator[Batch]:
     )
 
 
-def _is_arrays(data: Any) -> bool:
+def is_arrays(data: Any) -> bool:
     """Whether data are whole arrays and not an iterable of batches."""
     if isinstance(data, (Mapping, tuple)):
         return True

@@ -97,7 +97,7 @@ class Judge:
             self.lite_right += int(np.count_nonzero(lite_decided == truth))
             classes = wanted.shape[-1]
             for name, decisions in (("keras", decided), ("lite", lite_decided)):
-                counts = _counts(decisions, truth, classes, self.decision == "binary")
+                counts = class_counts(decisions, truth, classes, self.decision == "binary")
                 self.counts[name] = self.counts.get(name, 0) + counts
 
     def result(self) -> OutputComparison:
@@ -110,8 +110,8 @@ class Judge:
             agreement=self.agreed / self.decisions if self.decisions else None,
             accuracy=self.right / self.judged if self.judged else None,
             lite_accuracy=self.lite_right / self.judged if self.judged else None,
-            f1=_f1(self.counts["keras"]) if self.judged else None,
-            lite_f1=_f1(self.counts["lite"]) if self.judged else None,
+            f1=macro_f1(self.counts["keras"]) if self.judged else None,
+            lite_f1=macro_f1(self.counts["lite"]) if self.judged else None,
             relative_error=float(np.sqrt(self.squares / self.power)) if self.power else 0.0,
         )
 
@@ -153,7 +153,7 @@ class Judge:
         return truth
 
 
-def _counts(decided: np.ndarray, truth: np.ndarray, classes: int, binary: bool) -> np.ndarray:
+def class_counts(decided: np.ndarray, truth: np.ndarray, classes: int, binary: bool) -> np.ndarray:
     """Hits, decisions for each class, and labels of each class, as three rows; a binary output has a column each."""
     if binary:
         hits, chosen, actual = (decided & truth, decided, truth)
@@ -162,7 +162,12 @@ def _counts(decided: np.ndarray, truth: np.ndarray, classes: int, binary: bool) 
     return np.stack([np.bincount(part.reshape(-1), minlength=classes) for part in (hits, decided, truth)])
 
 
-def _f1(counts: np.ndarray) -> float:
+def macro_f1(counts: np.ndarray) -> float:
+    """The mean F1 of the classes that are among the labels or the decisions, as scikit-learn averages "macro".
+
+    Args:
+        counts: What `class_counts` gave, added up over batches; one binary output has a single column.
+    """
     hits, chosen, actual = counts
     occurs = chosen + actual > 0
     return float(np.mean(2 * hits[occurs] / (chosen + actual)[occurs])) if occurs.any() else 0.0

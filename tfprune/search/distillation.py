@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.data import batches
+from tfprune.data import batches, is_arrays
 from tfprune.errors import PruningError
 from tfprune.lite.judge import decision_of
 from tfprune.models import clone_with_weights
@@ -53,7 +53,7 @@ class Tuning:
         following = [Follows(callback, model) for callback in callbacks]
         arguments: dict[str, Any] = {"epochs": epochs, "verbose": 0}
         decay = Decay(_rate(self._teacher) * rate, epochs * self.steps)
-        if _is_arrays(self._train):
+        if is_arrays(self._train):
             x, y, weights = keras.utils.unpack_x_y_sample_weight(self._train)
             arguments.update(x=x, y=y, sample_weight=weights, batch_size=self._batch_size)
         else:
@@ -164,13 +164,9 @@ def _rate(model: keras.Model) -> float:
     return float(np.asarray(model.optimizer.learning_rate if configured is None else configured))
 
 
-def _is_arrays(train: Any) -> bool:
-    return isinstance(train, tuple) or hasattr(train, "shape")
-
-
 def _steps(train: Any, batch_size: int) -> int:
     """Optimizer steps in an epoch."""
-    if _is_arrays(train):
+    if is_arrays(train):
         inputs = keras.utils.unpack_x_y_sample_weight(train)[0]
         return -(-len(keras.tree.flatten(inputs)[0]) // batch_size)
     if hasattr(train, "cardinality") and int(train.cardinality()) > 0:

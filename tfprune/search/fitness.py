@@ -11,13 +11,15 @@ import numpy as np
 
 from tfprune.data import Batch, signature
 from tfprune.errors import PruningError
-from tfprune.models import as_array, clone_with_weights
+from tfprune.models import as_array, clone_with_weights, places
 from tfprune.prunable import every_weight
 from tfprune.reconstruct import recalibrate
 from tfprune.search.genome import ChannelGenome, Genes, Genome
 from tfprune.search.objectives import COSTS, QUALITIES, Objective
 from tfprune.search.scoring import Scoring
 from tfprune.search.thin import TOLERANCE, ThinModel, UnsupportedError
+
+PIECE_BYTES = 128 * 2**20  # of the largest activation, for the samples that are run at once
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ class Fitness:
     ):
         self.genome, self.objectives = genome, tuple(objectives)
         self.copy = clone_with_weights(model)
-        self.data, self.calibration = list(data), list(calibration)
+        normed = any(isinstance(place.layer, keras.layers.BatchNormalization) for place in places(self.copy))
+        self.data, self.calibration = list(data), list(calibration) if normed else []
         names = {objective.name for objective in objectives if objective.function is None}
         self.costs = [name for name in COSTS if name in names | set(budget)]
         self.tables = dict(tables or {})
@@ -98,7 +101,7 @@ class Fitness:
         """
         figures = self.cost(genes)
         if self._thin is not None:
-            self._weights_now = self._thin.weights(self.genome.keep(genes))  # type: ignore[attr-defined]
+            self._take(self._thin, genes)
             return _finite({**figures, **self._qualities()})
         masks = self.genome.masks(genes)
         self.load(masks)
@@ -139,19 +142,27 @@ class Fitness:
             self.load(self.genome.masks(genes))
             wanted.append(self._run()[0])
         self.load({})
-        masked = self._answers
+        masked = self._answers, self._tensors
         try:
             self._thin = ThinModel(self.copy, self.genome.groups)
+            settled = self._thin.settled([batch.inputs for batch in self.data])
+            given = [{**tensors, "settled": ends} for tensors, ends in zip(self._tensors, settled)]
+            self._tensors = _pieces(given, max(1, PIECE_BYTES // self._thin.largest))
             self._answers = _compiled_thin(self.copy, self._thin, self._tensors, self._with_loss)
             for genes, answers in zip(trials, wanted):
-                self._weights_now = self._thin.weights(self.genome.keep(genes))
+                self._take(self._thin, genes)
                 found = self._run()[0]
                 if not np.abs(found - answers).max() <= TOLERANCE * np.abs(answers).max():
                     raise UnsupportedError("other answers")
         except Exception:  # whatever a layer says to axes of open size: masks work for all of them
-            self._answers = masked
+            self._answers, self._tensors = masked
             return None
         return self._thin
+
+    def _take(self, thin: ThinModel, genes: Genes) -> None:
+        """Makes the weights that a candidate keeps the ones that are run with."""
+        kept = thin.weights(self.genome.keep(genes))  # type: ignore[attr-defined]
+        self._weights_now = keras.tree.map_structure(keras.ops.convert_to_tensor, kept)
 
     def _qualities(self) -> dict[str, float]:
         if not self._named & {"accuracy", "f1", "loss"}:
@@ -168,11 +179,12 @@ class Fitness:
     def _run(self) -> tuple[Any, float]:
         """The answers to all samples, and the mean loss."""
         found, total, count = [], 0.0, 0
-        for batch, tensors in zip(self.data, self._tensors):
+        for tensors in self._tensors:
             given = (tensors,) if self._thin is None else (tensors, self._weights_now)
             answers, loss = self._answers(*given)
             found.append(answers)
-            total, count = total + float(loss) * batch.size, count + batch.size
+            size = Batch(tensors["inputs"]).size
+            total, count = total + float(loss) * size, count + size
         return joined(found), total / count
 
 
@@ -185,6 +197,25 @@ def _given(batch: Batch) -> dict[str, Any]:
         for name, part in batch._asdict().items()
         if part is not None
     }
+
+
+def _pieces(given: Sequence[dict[str, Any]], size: int) -> list[dict[str, Any]]:
+    """The samples of all batches in batches of another size: the larger they are, the fewer calls.
+
+    Batches whose samples are not all of one shape stay as they are.
+    """
+    import tensorflow as tf
+
+    shapes = {tuple(tuple(array.shape[1:]) for array in keras.tree.flatten(each)) for each in given}
+    if len(shapes) > 1:
+        return list(given)
+    whole = keras.tree.map_structure(lambda *arrays: np.concatenate([np.asarray(each) for each in arrays]), *given)
+    count = len(keras.tree.flatten(whole)[0])
+
+    def piece(start: int) -> dict[str, Any]:
+        return keras.tree.map_structure(lambda array: tf.constant(array[start : start + size]), whole)
+
+    return [piece(start) for start in range(0, count, size)]
 
 
 def _compiled(
@@ -215,7 +246,7 @@ def _compiled_thin(model: keras.Model, thin: ThinModel, data: Sequence[dict[str,
     import tensorflow as tf
 
     def answers(given: dict[str, Any], weights: dict[str, Any]) -> Any:
-        outputs = thin(weights, given["inputs"])
+        outputs = thin(weights, given["inputs"], given["settled"])
         if not with_loss:
             return outputs, 0.0
         loss = model.compute_loss(given["inputs"], given["targets"], outputs, given.get("weights"), training=False)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from tfprune.errors import PruningError
-from tfprune.lite.judge import decision_of
+from tfprune.lite.judge import class_counts, decision_of, macro_f1
 
 
 class Scoring:
@@ -47,20 +47,21 @@ class Scoring:
                 f"of shape {scores.shape}. Write objectives=('loss', 'macs'), or a function of your own."
             )
         self.truth = truth.astype(np.int64)
+        highest = 1 if self.binary else classes - 1
+        if self.truth.size and not 0 <= self.truth.min() <= self.truth.max() <= highest:
+            raise PruningError(
+                f"The labels lie in {self.truth.min()}..{self.truth.max()}, but the model has {highest + 1} classes, "
+                "counted from 0."
+            )
 
     def accuracy(self, answers: Any) -> float:
         """The share of right decisions."""
         return float(np.mean(self._decided(answers) == self.truth))
 
     def f1(self, answers: Any) -> float:
-        """The mean F1 of the classes that occur in the labels (of the positive class for binary labels)."""
-        decided = self._decided(answers)
-        scores = []
-        for label in [1] if self.binary else np.unique(self.truth):
-            right = int(np.count_nonzero((decided == label) & (self.truth == label)))
-            named = int(np.count_nonzero(decided == label)) + int(np.count_nonzero(self.truth == label))
-            scores.append(2 * right / named if named else 1.0)
-        return float(np.mean(scores))
+        """The mean F1 of the classes, as `verify` gives it."""
+        classes = _first(answers).shape[-1]
+        return macro_f1(class_counts(self._decided(answers), self.truth, classes, self.binary))
 
     def _decided(self, answers: Any) -> np.ndarray:
         scores = _first(answers)

@@ -4,7 +4,8 @@ The kept slices of the weights are the inputs of one compiled function, whose ax
 candidate with half of the channels costs about a quarter, and nothing is compiled for it.
 """
 
-import inspect
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,9 +16,11 @@ from tfprune.channels.groups import ChannelGroups
 from tfprune.models import as_array
 from tfprune.nodes import Call, flow
 from tfprune.prunable import every_weight
+from tfprune.search.stem import Stem, called
 
 Keep = Mapping[str, np.ndarray]
 Weights = dict[str, Any]
+LARGEST = 512 * 2**20  # bytes of the stem's results
 TOLERANCE = 1e-4  # of the largest answer: sums are taken in another order
 
 
@@ -32,6 +35,10 @@ class ThinModel:
         model: A functional or Sequential model.
         groups: Its channel groups.
 
+    Attributes:
+        stem: The first layers, whose results are given in place of being computed; None to compute all.
+        largest: Bytes of its largest activation, of one sample.
+
     Raises:
         UnsupportedError: A layer that loses channels is of a kind that is not known here.
     """
@@ -43,7 +50,14 @@ class ThinModel:
         for name, group in groups.free.items():
             for member in group.members:
                 self._members.setdefault(member.key, []).append((name, member.axis, member.positions))
+        self.largest = 1
         self._check()
+        self.stem: Stem | None = Stem(model, self._members)
+
+    @property
+    def _chosen_ends(self) -> list[tuple[int, Stem]]:
+        """The results of the stem of which candidates take channels, by their numbers."""
+        return [(number, self.stem) for number, end in self.stem.ends.items() if end.groups] if self.stem else []
 
     @property
     def specs(self) -> Weights:
@@ -56,6 +70,8 @@ class ThinModel:
             open_axes = {axis % array.ndim for _, axis, _ in places}
             shape = [None if axis in open_axes else size for axis, size in enumerate(array.shape)]
             found[key] = tf.TensorSpec(shape, array.dtype)
+        for number, stem in self._chosen_ends:
+            found[_chosen(number)] = tf.TensorSpec([stem.width(number), None], "float32")
         return found
 
     def weights(self, keep: Keep) -> Weights:
@@ -75,21 +91,52 @@ class ThinModel:
                 if not vector.all():
                     array = np.compress(vector, array, axis=axis)
             found[key] = np.ascontiguousarray(array)
+        for number, stem in self._chosen_ends:
+            found[_chosen(number)] = stem.chosen(number, keep)
         return found
 
-    def __call__(self, weights: Weights, inputs: Any) -> Any:
-        """The model's answers with these weights; to be called inside a compiled function."""
-        flat = keras.tree.flatten(inputs)
-        outputs = flow(self._model, flat, lambda call: self._visit(call, weights))
-        return outputs[0]
+    def __call__(self, weights: Weights, inputs: Any, settled: Mapping[str, Any]) -> Any:
+        """The model's answers with these weights; to be called inside a compiled function.
+
+        Args:
+            weights: What `weights` gave.
+            inputs: Of the model.
+            settled: What `settled` gave for these inputs; empty without a stem.
+        """
+        numbers = itertools.count()
+
+        def visit(call: Call) -> Sequence[Any]:
+            number = next(numbers)
+            if self.stem is None or number not in self.stem:
+                return self._visit(call, weights)
+            if str(number) not in settled:
+                return [None] * len(call.outputs)
+            whole = settled[str(number)]
+            return [_chosen_of(whole, weights[_chosen(number)]) if _chosen(number) in weights else whole]
+
+        return flow(self._model, keras.tree.flatten(inputs), visit)[0]
+
+    def settled(self, data: Sequence[Any]) -> list[dict[str, Any]]:
+        """What the stem gives for batches of inputs; nothing, from then on, where that is too large or not finite."""
+        found: list[dict[str, Any]] = []
+        size = 0
+        for inputs in data:
+            results = (
+                {str(number): np.asarray(result) for number, result in self.stem(inputs).items()} if self.stem else {}
+            )
+            size += sum(result.nbytes for result in results.values())
+            if size > LARGEST or not all(np.isfinite(result).all() for result in results.values()):
+                self.stem = None
+                return [{} for _ in data]
+            found.append(results)
+        return found
 
     def _visit(self, call: Call, weights: Weights) -> Sequence[Any]:
         layer = call.operation
         if isinstance(layer, keras.layers.Flatten):
             return [_flattened(layer, call.args[0])]
         if not any(key.startswith(call.path + "/") for key in self._members):
-            kwargs = {**call.kwargs, "training": False} if _has_training(layer) else call.kwargs
-            return keras.tree.flatten(layer(*call.args, **kwargs))
+            return called(call)
         own = {
             name: weights[key] if (key := f"{call.path}/{name}") in weights else self._dense[key]
             for name in ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
@@ -101,6 +148,9 @@ class ThinModel:
         """Raises for layers that lose channels and are not known here."""
 
         def visit(call: Call) -> list[Any]:
+            for output in call.outputs:
+                entries = math.prod(size or 1 for size in output.shape[1:])
+                self.largest = max(self.largest, 4 * entries)
             loses = any(key.startswith(call.path + "/") for key in self._members)
             if loses and not _is_known(call.operation):
                 raise UnsupportedError(call.path)
@@ -112,13 +162,27 @@ class ThinModel:
 
 
 def _is_known(layer: Any) -> bool:
-    kinds = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.BatchNormalization)
+    kinds = (
+        keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.DepthwiseConv2D,
+        keras.layers.BatchNormalization,
+    )  # fmt: skip
     plain = getattr(layer, "groups", 1) == 1 and getattr(layer, "padding", None) != "causal"
     return type(layer) in kinds and plain and not getattr(layer, "lora_enabled", False)
 
 
-def _has_training(layer: Any) -> bool:
-    return isinstance(layer, keras.Layer) and "training" in inspect.signature(layer.call).parameters
+def _chosen(number: int) -> str:
+    """The name of the matrix that takes channels from a result of the stem."""
+    return f"channels of {number}"
+
+
+def _chosen_of(whole: Any, matrix: Any) -> Any:
+    """The channels that a matrix takes."""
+    import tensorflow as tf
+
+    flat = tf.matmul(tf.reshape(whole, (-1, whole.shape[-1])), tf.cast(matrix, whole.dtype))
+    taken = tf.reshape(flat, tf.concat([tf.shape(whole)[:-1], tf.shape(flat)[-1:]], axis=0))
+    taken.set_shape([*whole.shape[:-1], None])
+    return taken
 
 
 def _computed(layer: Any, x: Any, own: Weights) -> Any:
@@ -130,7 +194,8 @@ def _computed(layer: Any, x: Any, own: Weights) -> Any:
     if isinstance(layer, keras.layers.Dense):
         y = keras.ops.matmul(x, own["kernel"])
     else:
-        y = keras.ops.conv(
+        convolved = keras.ops.depthwise_conv if isinstance(layer, keras.layers.DepthwiseConv2D) else keras.ops.conv
+        y = convolved(
             x,
             own["kernel"],
             strides=layer.strides,
@@ -139,10 +204,17 @@ def _computed(layer: Any, x: Any, own: Weights) -> Any:
             dilation_rate=layer.dilation_rate,
         )
     if "bias" in own:
-        first = getattr(layer, "data_format", None) == "channels_first"
-        bias = keras.ops.reshape(own["bias"], (1, -1, *[1] * (len(x.shape) - 2))) if first else own["bias"]
-        y = y + bias
+        y = _with_bias(layer, y, own["bias"])
     return y if layer.activation is None else layer.activation(y)
+
+
+def _with_bias(layer: Any, y: Any, bias: Any) -> Any:
+    """The sum with a bias, in the form that TensorFlow computes along with the product before it."""
+    import tensorflow as tf
+
+    if getattr(layer, "data_format", None) == "channels_first":
+        return y + keras.ops.reshape(bias, (1, -1, *[1] * (len(y.shape) - 2)))
+    return tf.nn.bias_add(y, tf.cast(bias, y.dtype))
 
 
 def _flattened(layer: Any, x: Any) -> Any:
