@@ -39,6 +39,9 @@ def _define_convert(values: flags.FlagValues) -> None:
     flags.DEFINE_list(
         "float_layers", None, "Names of layers that stay in float in an int8 file, with commas.", flag_values=values
     )
+    flags.DEFINE_enum(
+        "weight_bits", "8", ["4", "8"], "Bits of dense and convolution kernels in an int8 file.", flag_values=values
+    )
     define_data(values, "Typical inputs; a few hundred are enough.")
     define_file(values, "Where to write the .tflite file.")
 
@@ -59,6 +62,7 @@ def _convert(words: list[str], values: flags.FlagValues) -> None:
         io=values["io"].value,
         sparse=values["sparse"].value,
         float_layers=values["float_layers"].value or (),
+        weight_bits=int(values["weight_bits"].value),
     )
     lite.save(output)  # type: ignore[arg-type]  # --output is required
     show(lite.inspect(), values)

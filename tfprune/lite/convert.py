@@ -27,6 +27,7 @@ from tfprune.lite.representative import Calibration, calibration
 from tfprune.lite.signature import Signature, signature_of
 from tfprune.lite.silence import silence
 from tfprune.lite.trace import INPUT, OUTPUT, layer_at, layers_along, loops, prepared, save, trace
+from tfprune.lite.weight_bits import Bits, WeightBits, checked_weight_bits, learned_weight_bits, pack_four_bits
 from tfprune.models import check_model, places
 from tfprune.nodes import is_graph
 
@@ -46,6 +47,7 @@ def convert(
     batch_size: int | None = 1,
     *,
     float_layers: Sequence[str] = (),
+    weight_bits: Bits = 8,
     metadata: Mapping[str, Any] | None = None,
 ) -> LiteModel:
     """Makes a `.tflite` model of a Keras model, which stays as it is.
@@ -73,6 +75,10 @@ def convert(
         float_layers: Names of layers that stay in float inside an `"int8"` file, since they do not stand the rounding;
             a model inside the model, or any layer that holds others, stands for all of them. `layer_errors` tells
             which.
+        weight_bits: For `"int8"`: 4 stores the kernels of Dense layers and convolutions in half the bytes, at some cost
+            in accuracy, which `quantize_aware(model, weight_bits=4)` wins back; `{"name": 4}` those of some layers,
+            depthwise ones too. LiteRT computes them by its plain kernels, which may be slower. A model of
+            `quantize_aware` brings its own. Defaults to 8.
         metadata: More to store in the file beside what tfprune notes there itself (model, zeros of each kernel,
             versions); what JSON can hold. `inspect` reads it back.
 
@@ -96,6 +102,7 @@ def convert(
     integer = quantization in INTEGER
     learned = has_learned_ranges(model)
     keep = _checked_float_layers(model, float_layers, quantization, learned)
+    bits = _weight_bits(model, weight_bits, quantization, learned)
     origin = origin_of(model, quantization, metadata or {})
     source = _for_converter(model, quantization) if learned else model
     signature = signature_of(source)
@@ -105,7 +112,8 @@ def convert(
             raise PruningError(_missing_data(quantization, signature))
         data = calibration(representative_data, signature, source)
     content, names = _converted(source, signature, quantization, io, sparse, batch_size, data.samples, keep)
-    content, notes = _finished(content, signature, names, quantization == "int8", bool(keep) and io == "int8", origin)
+    integer_ends = bool(keep) and io == "int8"
+    content, notes = _finished(content, signature, names, source, quantization == "int8", integer_ends, bits, origin)
     lite = LiteModel(content, [*data.notes, *notes] if integer else notes)
     if quantization == "dynamic" and lite.quantization == "float32":
         lite.notes += ("No kernel has 1,024 entries or more, and the converter leaves smaller ones in float32.",)
@@ -187,6 +195,21 @@ def _checked_float_layers(model: keras.Model, layers: Sequence[str], quantizatio
             f"float_layers does not go with quantization={quantization!r}: it leaves layers out of quantization='int8'."
         )
     return checked_float_layers(model, layers)
+
+
+def _weight_bits(model: keras.Model, weight_bits: Bits, quantization: str, learned: bool) -> WeightBits:
+    bits = checked_weight_bits(model, weight_bits)
+    if bits.has_four and quantization != "int8":
+        raise PruningError(
+            f"weight_bits={weight_bits!r} does not go with quantization={quantization!r}: LiteRT reads 4-bit weights "
+            "beside int8 activations. Use quantization='int8', or leave weight_bits out."
+        )
+    if bits.has_four and learned:
+        raise PruningError(
+            f"'{model.name}' has learned with bits of its own. Say them where it learns, "
+            f"tfprune.quantize_aware(model, weight_bits={weight_bits!r}), and leave weight_bits out here."
+        )
+    return learned_weight_bits(model) if learned else bits
 
 
 def _missing_data(quantization: str, signature: Signature) -> str:
@@ -282,7 +305,14 @@ def _refuse_loops(model: keras.Model, function: Any, quantization: str) -> None:
 
 
 def _finished(
-    content: bytes, signature: Signature, names: list[str], int8: bool, mixed: bool, origin: Mapping[str, Any]
+    content: bytes,
+    signature: Signature,
+    names: list[str],
+    source: keras.Model,
+    int8: bool,
+    mixed: bool,
+    bits: WeightBits,
+    origin: Mapping[str, Any],
 ) -> tuple[bytes, list[str]]:
     """The file with the ends' names and order of the Keras model, its origin, and without float islands."""
     model = flatbuffer.read_model(content)
@@ -291,6 +321,9 @@ def _finished(
     _name_ends(model, "outputs", OUTPUT, names)
     notes = give_integer_ends(model) if mixed else []
     notes += join_islands(model) if int8 else []
+    if bits.has_four:
+        packed = pack_four_bits(model, source, bits)
+        notes.append(f"Kernels in 4 bits: {listing(packed)}." if packed else "No kernel is one that 4 bits suit.")
     write_origin(model, origin)
     return flatbuffer.write_model(model), notes
 

@@ -167,6 +167,13 @@ def _four_bit(stored: np.ndarray, signed: bool) -> np.ndarray:
     return ((pairs ^ 8).astype(np.int8) - 8) if signed else pairs
 
 
+def pack_four_bits(values: np.ndarray) -> np.ndarray:
+    """Integers from -8 to 7 as bytes, two to each, the first in the low half; the counterpart of reading them."""
+    low, high = values[0::2], values[1::2]
+    high = np.concatenate([high, np.zeros(len(low) - len(high), values.dtype)])
+    return ((low & 0x0F) | ((high & 0x0F) << 4)).astype(np.uint8)
+
+
 def zero_points(tensor: Any) -> np.ndarray:
     """The stored value that means zero, shaped to broadcast against the tensor: one for all, or one per channel."""
     points = getattr(tensor.quantization, "zeroPoint", None)

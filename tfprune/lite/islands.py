@@ -5,6 +5,7 @@ and QUANTIZE. LiteRT has int8 kernels that give the same result, so these few ar
 ranges are those that were calibrated: no number is made up here.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -107,6 +108,11 @@ class Graph:
             tensor.quantization.scale = np.array([scale], np.float32)
             tensor.quantization.zeroPoint = np.array([0], np.int64)
         self.tensors.append(tensor)
+        return len(self.tensors) - 1
+
+    def copy(self, index: int) -> int:
+        """A copy of a tensor under the same name, on the same buffer; its index."""
+        self.tensors.append(copy.deepcopy(self.tensors[index]))
         return len(self.tensors) - 1
 
     def replace_readers(self, old: int, new: int) -> None:

@@ -15,10 +15,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfprune.errors import PruningError
+from tfprune.lite.weight_bits import LEVELS
 
 RangeMode = Literal["moving_average", "learned", "fixed"]
 MODES: tuple[str, ...] = ("moving_average", "learned", "fixed")
-LEVELS = 127  # int8 weights use -127..127, so that zero is in the middle and -w is as exact as w
 
 
 @keras.saving.register_keras_serializable(package="tfprune")
@@ -167,24 +167,28 @@ class FakeQuantize(keras.layers.Layer):
         return config
 
 
-def weight_scale(weight: Any, channel_axes: Sequence[int]) -> Any:
-    """The step between neighbouring int8 values, one for each channel: the largest magnitude over 127.
+def weight_scale(weight: Any, channel_axes: Sequence[int], bits: int = 8) -> Any:
+    """The step between neighbouring integers, one for each channel: the largest magnitude over 127, or 7 in 4 bits.
 
     Args:
         weight: Float tensor.
         channel_axes: Axes that count output channels, as non-negative numbers; none of them for one scale.
+        bits: Of the integers, 8 or 4. Defaults to 8.
 
     Returns:
         Tensor that broadcasts against `weight`; 1 for a channel of zeros.
     """
     others = [axis for axis in range(len(weight.shape)) if axis not in channel_axes]
     largest = keras.ops.max(keras.ops.abs(weight), axis=others, keepdims=True)
-    return keras.ops.where(largest > 0, largest / LEVELS, 1.0)
+    return keras.ops.where(largest > 0, largest / LEVELS[bits], 1.0)
 
 
-def fake_quantize_weight(weight: Any, scale: Any) -> Any:
-    """Rounds a weight to the 255 multiples of its scale that symmetric int8 can hold; zero stays exactly zero."""
-    return _rounded(weight, scale, LEVELS)
+def fake_quantize_weight(weight: Any, scale: Any, bits: int = 8) -> Any:
+    """Rounds a weight to the 255 multiples of its scale that symmetric int8 can hold; zero stays exactly zero.
+
+    In 4 bits they are 15.
+    """
+    return _rounded(weight, scale, LEVELS[bits])
 
 
 def fake_quantize_bias(bias: Any, scale: Any) -> Any:

@@ -11,7 +11,7 @@ Rules (see `rules.py`) turn each call of the float model into steps here. A step
 Values tied by `SAME` and `MOVED` steps share one `Scale`; each scale becomes one `FakeQuantize` layer.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ import numpy as np
 from tfprune.lite.quantize.fake_quantize import FakeQuantize, RangeMode
 from tfprune.lite.quantize.kernel import QuantizedKernel
 from tfprune.lite.quantize.operators import Scaled
+from tfprune.lite.weight_bits import WeightBits
 
 
 class Fixed(NamedTuple):
@@ -30,6 +31,8 @@ class Fixed(NamedTuple):
     maximum: float
 
 
+# Layers that LiteRT computes with 4-bit kernels; depthwise ones too, where they are named.
+FOUR_BITS = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D)
 OWN, SAME, MOVED = "own", "same", "moved"
 
 
@@ -97,17 +100,25 @@ class Program:
         momentum: Of the moving average.
         freeze_batch_norm: Training steps until batch-norm statistics freeze; None for never.
         reserved: Names that its layers may not take.
+        weight_bits: The bits of every kernel. Defaults to 8 for all.
     """
 
     def __init__(
-        self, ranges: RangeMode, momentum: float, freeze_batch_norm: int | None, reserved: Iterable[str] = ()
+        self,
+        ranges: RangeMode,
+        momentum: float,
+        freeze_batch_norm: int | None,
+        reserved: Iterable[str] = (),
+        weight_bits: WeightBits | None = None,
     ) -> None:
         self.ranges = ranges
         self.momentum = momentum
         self.freeze_batch_norm = freeze_batch_norm
+        self.weight_bits = weight_bits or WeightBits()
         self.steps: list[Step] = []
         self.kernels: dict[int, QuantizedKernel] = {}
         self.masks: dict[int, np.ndarray] = {}
+        self.in_four_bits: set[str] = set()  # names of layers with such a kernel, and of those that hold them
         self._names = set(reserved)
         self._shared_kernels: set[int] = set()
         self._activations: dict[int, Any] = {}
@@ -174,10 +185,22 @@ class Program:
         value.scale, value.rounded = None, False
         return True
 
-    def kernel(self, layer: keras.Layer, shared: bool = False) -> QuantizedKernel:
-        """The int8 form of a layer; the same one each time, so that a shared layer stays shared."""
+    def kernel(self, layer: keras.Layer, names: Set[str] = frozenset(), shared: bool = False) -> QuantizedKernel:
+        """The int8 form of a layer; the same one each time, so that a shared layer stays shared.
+
+        Args:
+            layer: The layer.
+            names: What the user knows it by: its name in the float model, and those of the layers that hold it.
+            shared: Whether it is called more than once.
+        """
         if id(layer) not in self.kernels:
-            self.kernels[id(layer)] = QuantizedKernel(layer, freeze_batch_norm=self.freeze_batch_norm, name=layer.name)
+            bits = self.weight_bits.of(names, in_default=isinstance(layer, FOUR_BITS))
+            if bits == 4 and not isinstance(layer, (*FOUR_BITS, keras.layers.DepthwiseConv2D)):
+                bits = 8
+            self.in_four_bits |= names if bits == 4 else set()
+            self.kernels[id(layer)] = QuantizedKernel(
+                layer, freeze_batch_norm=self.freeze_batch_norm, weight_bits=bits, name=layer.name
+            )
             self._shared_kernels |= {id(self.kernels[id(layer)])} if shared else set()
         return self.kernels[id(layer)]
 

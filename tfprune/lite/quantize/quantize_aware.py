@@ -19,6 +19,7 @@ from tfprune.lite.quantize.report import quantization_report
 from tfprune.lite.quantize.rules import Use, quantize_call
 from tfprune.lite.representative import calibration
 from tfprune.lite.signature import signature_of
+from tfprune.lite.weight_bits import Bits, checked_weight_bits, refuse_left
 from tfprune.masks import constraint_of, set_mask
 from tfprune.methods import Percentile
 from tfprune.models import Place, as_array, check_model, compile_like, copy_weights, named_weights, places
@@ -37,6 +38,7 @@ def quantize_aware(
     momentum: float = 0.99,
     freeze_batch_norm: int | None = None,
     hold_zeros: bool = True,
+    weight_bits: Bits = 8,
     strict: bool = False,
 ) -> keras.Model:
     """A new model that computes as its int8 `.tflite` will, and can be trained to make up for the rounding.
@@ -62,6 +64,9 @@ def quantize_aware(
             batch's normalisation a high learning rate does harm: freeze for a last part of the training at 1e-4 or
             so, 0 for all of it. Defaults to None: never.
         hold_zeros: Whether pruned weights stay zero. Defaults to True.
+        weight_bits: 4 rounds the kernels of Dense layers and convolutions to the 15 values that 4 bits hold, which
+            halves their bytes; `{"name": 4}` those of some layers, depthwise ones too. Activations stay int8.
+            Defaults to 8.
         strict: Raise when a layer has no int8 kernel, where otherwise it is left in float and listed in
             `quantization_report(quantized)`. Defaults to False.
 
@@ -88,9 +93,11 @@ def quantize_aware(
         raise PruningError("ranges='learned' begins from calibrated ranges: pass data=, a few hundred samples.")
     if is_quantized(model):
         raise PruningError(f"'{model.name}' is quantization-aware already; train it, or convert it to int8.")
-    program = Program(ranges, momentum, freeze_batch_norm, output_names(model))
+    bits = checked_weight_bits(model, weight_bits)
+    program = Program(ranges, momentum, freeze_batch_norm, output_names(model), bits)
     with _float32_by_default():
         quantized = _Rebuild(model, program, hold_zeros).model()
+    refuse_left(bits, program.in_four_bits)
     report = quantization_report(quantized)
     if strict and report.left_in_float:
         reasons = "; ".join(f"'{name}': {reason}" for name, reason in report.left_in_float.items())
@@ -225,6 +232,7 @@ class _Rebuild:
         inputs = values_in(call.args, call.kwargs)
         use = Use(
             name=operation.name,
+            names=frozenset(call.path.split("/")),
             operation=operation,
             args=call.args,
             kwargs=call.kwargs,

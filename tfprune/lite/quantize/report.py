@@ -20,7 +20,7 @@ class QuantizedLayer:
         layer: Its name.
         kind: Its class.
         weights: How its kernel is stored; None without one.
-        zeros: Share of the int8 kernel that is zero; None without a kernel.
+        zeros: Share of the integer kernel that is zero; None without a kernel.
         held: Entries that a mask holds at zero; None without one.
         range: Smallest and largest value of its result; None where it shares another's or is not observed yet.
         reason: Why it computes in float; None when it computes in int8.
@@ -120,7 +120,7 @@ def _row(layer: keras.Layer, limits: tuple[float, float] | None, reason: str | N
     return QuantizedLayer(
         layer.name,
         kind,
-        weights="int8 per channel",
+        weights=f"int{layer.weight_bits} per channel",
         zeros=float(np.mean(integers == 0)),
         held=sum(_dropped(mask) for mask in layer.masks.values()) if layer.masks else None,
         range=limits,
