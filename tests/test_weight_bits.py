@@ -145,6 +145,19 @@ def test_bits_reach_layers_inside_models_and_separable_ones(digits):
         assert sum(c.dtype == "int4" for c in lite.inspect().constants) == len(four)
 
 
+def test_layers_with_numbers_in_their_names_are_told_apart(digits):
+    names = ["conv2d", "conv2d_1", "conv2d_2"]  # TensorFlow numbers the scopes of layers so, too
+    x = image = keras.Input((8, 8, 1))
+    for name, width in zip(names, (2, 4, 3)):
+        x = layers.Conv2D(width, 3, name=name)(x)
+    model = keras.Model(image, layers.Flatten()(x))
+    for name, width in zip(names, (2, 4, 3)):
+        lite = convert(model, "int8", digits[0][:100], weight_bits={name: 4})
+        assert [c.shape[0] for c in lite.inspect().constants if c.dtype == "int4"] == [width]
+        mixed = convert(model, "int8", digits[0][:100], float_layers=[name])
+        assert [c.shape[0] for c in mixed.inspect().weights if c.dtype == "float32"] == [width]
+
+
 def test_a_bias_that_two_kernels_share_is_scaled_for_one_of_them(digits):
     image = keras.Input((8, 8, 1))
     x = layers.Flatten()(image)

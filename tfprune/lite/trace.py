@@ -120,13 +120,15 @@ def layers_at(model: keras.Model, paths: Iterable[str]) -> dict[str, set[str]]:
 def layers_along(model: keras.Model, paths: Iterable[str]) -> dict[str, set[str]]:
     """Like `layers_at`, with the layers that hold those layers too."""
     names = {layer.name for layer in _every_layer(model) if layer is not model}
-    scopes = {path: {scope for part in path.split(";") for scope in part.split("/")[1:-1]} for path in paths}
-    found = {
-        scope: _layer_among(names, model.name, f"/{scope}/")
-        or _layer_among(names, model.name, f"{model.name}_/{scope}/")
-        for scope in set().union(*scopes.values())
-    }
-    return {path: {name for scope in inside if (name := found[scope]) is not None} for path, inside in scopes.items()}
+
+    def layers_of(part: str) -> Iterator[str]:
+        root, *scopes = part.split("/")[:-1] or [""]
+        for scope in scopes:
+            name = _named(names, scope, _numbered(model.name, root))
+            if name is not None:
+                yield name
+
+    return {path: {name for part in path.split(";") for name in layers_of(part)} for path in paths}
 
 
 def layer_names(model: keras.Model) -> set[str]:
@@ -136,13 +138,20 @@ def layer_names(model: keras.Model) -> set[str]:
 
 def _layer_among(names: set[str], root: str, path: str) -> str | None:
     parts = path.split("/")
-    numbered = parts[0] not in (root, "")
-    for part in [*reversed(parts[:-1]), parts[-1]]:  # the last one is an operation, which a layer may be named like
-        bare = part.rsplit("_", 1)[0] if part.rsplit("_", 1)[-1].isdigit() else part
-        for name in (bare, part) if numbered else (part, bare):
-            if name in names:
-                return name
-    return None
+    # The last one is an operation, which a layer may be named like.
+    found = (_named(names, part, _numbered(root, parts[0])) for part in [*reversed(parts[:-1]), parts[-1]])
+    return next((name for name in found if name is not None), None)
+
+
+def _numbered(model: str, root: str) -> bool:
+    """Whether TensorFlow has put numbers behind the scopes of a graph, as the first one, the model's own, tells."""
+    return root not in (model, "")
+
+
+def _named(names: set[str], scope: str, numbered: bool) -> str | None:
+    """The layer that a scope is of: `"conv2d_1"` may be the layer of that name, or `"conv2d"` with a number."""
+    bare = scope.rsplit("_", 1)[0] if scope.rsplit("_", 1)[-1].isdigit() else scope
+    return next((name for name in ((bare, scope) if numbered else (scope, bare)) if name in names), None)
 
 
 def batch_of(inputs: Sequence[Any], batch_size: int | None) -> int | None:
