@@ -12,9 +12,11 @@ from search_models import X, Y, classifier
 import tfprune
 from tfprune import PruningError, SearchResult, genetic_search
 from tfprune.data import batches
+from tfprune.prunable import every_weight
 from tfprune.search import genome as genomes
 from tfprune.search import objectives as goals
 from tfprune.search import thin
+from tfprune.search.fine_tuning import training_batches
 from tfprune.search.fitness import Fitness
 from tfprune.search.scoring import Scoring
 
@@ -386,3 +388,58 @@ def test_f1_is_that_of_scikit_learn_also_for_classes_that_only_the_model_names(c
     decided = (answers[:, 0] > 0.5).astype(int) if classes == 1 else answers.argmax(axis=-1)
     wanted = metrics.f1_score(labels, decided, average="binary" if classes == 1 else "macro")
     assert Scoring(model, labels, answers).f1(answers) == pytest.approx(wanted)
+
+
+@pytest.fixture(scope="module")
+def dropping():
+    """A classifier with batch norm and dropout, as long trained as to be worth pruning."""
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((6, 6, 1))
+    x = L.ReLU()(L.BatchNormalization()(L.Conv2D(8, 3, padding="same", use_bias=False, name="conv")(x)))
+    x = L.Dropout(0.2)(L.Dense(8, activation="relu", name="hidden")(L.Flatten()(x)))
+    network = keras.Model(inputs, L.Dense(2, name="logits")(x))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    network.compile(keras.optimizers.Adam(0.01), loss, metrics=["accuracy"], jit_compile=False)
+    network.fit(X, Y, epochs=4, verbose=0)
+    return network
+
+
+@pytest.mark.parametrize("genome", ["layers", "channels", "weights"])
+def test_candidates_are_trained_for_some_steps_and_measure_as_reported(dropping, genome):
+    arguments = {"genome": genome, "pattern": "2x2" if genome == "weights" else "element"}
+    budget = {"parameters": 0.4}
+    before = dropping.get_weights()
+    plain = genetic_search(dropping, (X, Y), "loss", budget=budget, **QUICK, **arguments)
+    tuned = genetic_search(dropping, (X, Y), "loss", budget=budget, fine_tune=20, train=(X, Y), **QUICK, **arguments)
+    assert tuned.best["loss"] < plain.best["loss"]
+    for candidate in tuned.front:
+        model = tuned.apply(candidate)
+        logs = model.evaluate(X, Y, verbose=0, return_dict=True)
+        assert logs["loss"] == pytest.approx(candidate["loss"], rel=1e-4)
+        assert int(model.optimizer.iterations) == 0
+        for key, mask in tuned.genome.masks(candidate.genes).items():
+            weight = next(w.variable for w in every_weight(model) if w.key == key)
+            assert not np.asarray(weight)[~mask].any()
+    for one, other in zip(dropping.get_weights(), before):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_what_fine_tuning_gives_depends_on_the_candidate_alone(dropping):
+    data, training = list(batches((X, Y), dropping, "test")), training_batches((X, Y), 10, dropping, 0)
+    genome = genomes.make("channels", dropping, None, None, "element", None)
+    one, other = (Fitness(dropping, genome, data, goals.get("loss"), training=training) for _ in range(2))
+    seeds = genome.seeds()[:4]
+    assert [one(genes) for genes in seeds] == [other(genes) for genes in reversed(seeds)][::-1]
+
+
+def test_wrong_use_of_fine_tuning_is_told(dropping):
+    bare = keras.Model.from_config(dropping.get_config())
+    for model, arguments, message in (
+        (dropping, {"fine_tune": 5}, r"fine_tune=5 needs data to train on; write train=\(x, y\)"),
+        (dropping, {"train": (X, Y)}, "train is what fine_tune trains on; write fine_tune=50"),
+        (dropping, {"fine_tune": 0.5, "train": (X, Y)}, "fine_tune=0.5 is no number of training steps"),
+        (dropping, {"fine_tune": 5, "train": X}, "fine_tune needs targets, and train has none"),
+        (bare, {"fine_tune": 5, "train": (X, Y)}, "is not compiled; compile it with optimizer and loss"),
+    ):
+        with pytest.raises(PruningError, match=message):
+            genetic_search(model, (X, Y), **QUICK, **arguments)

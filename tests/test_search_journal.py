@@ -76,6 +76,19 @@ def test_a_killed_search_goes_on_to_the_same_journal_and_front(model, tmp_path):
     assert "17 evaluations taken from the journal" in " ".join(str(resumed).split())
 
 
+def test_a_search_with_fine_tuning_goes_on_to_the_same_end(model, tmp_path):
+    path = tmp_path / "tuned.jsonl"
+    arguments = {"journal": path, "fine_tune": 5, "train": (X, Y), **QUICK}
+    whole = genetic_search(model, (X, Y), ("loss", "macs"), **arguments)
+    content = path.read_bytes()
+    path.write_bytes(b"".join(content.splitlines(keepends=True)[:12]))
+    again = genetic_search(model, (X, Y), ("loss", "macs"), **arguments)
+    assert path.read_bytes() == content and again.front == whole.front
+    for changed in ({"fine_tune": 6}, {"train": (X[::-1], Y[::-1])}, {"fine_tune": None, "train": None}):
+        with pytest.raises(PruningError, match="belongs to another search: its fine_tune is"):
+            genetic_search(model, (X, Y), ("loss", "macs"), **{**arguments, **changed})
+
+
 def test_a_finished_search_can_be_prolonged(model, written):
     path, first = written
     longer = genetic_search(model, (X, Y), journal=path, population=8, generations=5)

@@ -32,7 +32,8 @@ def random_search(
     Args:
         model, data, objectives, genome, seed, journal, workers: See `genetic_search`.
         evaluations: How many candidates besides the unpruned model. Defaults to 500.
-        **arguments: `weights`, `budget`, `criterion`, `layers`, `pattern`, `recalibrate`, `seconds`, as there.
+        **arguments: `weights`, `budget`, `criterion`, `layers`, `pattern`, `recalibrate`, `fine_tune`,
+            `train`, `seconds`, as there.
 
     Raises:
         PruningError: As there.
@@ -70,7 +71,8 @@ def greedy_search(
         model, data, objectives, genome, seed, journal, workers: See `genetic_search`.
         evaluations: Ends after so many candidates. Defaults to None.
         levels: Shares of a group that are tried, rising, in (0, 1). Defaults to steps of an eighth.
-        **arguments: `weights`, `budget`, `criterion`, `layers`, `pattern`, `recalibrate`, `seconds`, as there.
+        **arguments: `weights`, `budget`, `criterion`, `layers`, `pattern`, `recalibrate`, `fine_tune`,
+            `train`, `seconds`, as there.
 
     Raises:
         PruningError: As there; no objective that is measured on data, or levels that are none.
@@ -116,7 +118,8 @@ def netadapt_search(
         model, data, objectives, genome, seed, journal, workers: See `genetic_search`.
         evaluations: Ends after so many candidates. Defaults to None.
         steps: Equal steps from the unpruned model's cost to the budget (or to a tenth, without one). Defaults to 10.
-        **arguments: `weights`, `budget`, `criterion`, `layers`, `pattern`, `recalibrate`, `seconds`, as there.
+        **arguments: `weights`, `budget`, `criterion`, `layers`, `pattern`, `recalibrate`, `fine_tune`,
+            `train`, `seconds`, as there.
 
     Raises:
         PruningError: As there; no cost among the objectives or in the budget.
@@ -160,7 +163,7 @@ def _problem(
     evaluations: int | None,
     arguments: dict[str, Any],
 ) -> Problem:
-    known = ("weights", "budget", "criterion", "layers", "pattern", "recalibrate", "seconds")
+    known = ("weights", "budget", "criterion", "layers", "pattern", "recalibrate", "fine_tune", "train", "seconds")
     unknown = [name for name in arguments if name not in known]
     if unknown:
         raise PruningError(f"{strategy} has no argument {listing(unknown)}; it takes {listing(known)}.")

@@ -14,6 +14,7 @@ from tfprune.errors import PruningError
 from tfprune.models import as_array, clone_with_weights, places
 from tfprune.prunable import every_weight
 from tfprune.reconstruct import recalibrate
+from tfprune.search.fine_tuning import FineTuning
 from tfprune.search.genome import ChannelGenome, Genes, Genome
 from tfprune.search.objectives import COSTS, QUALITIES, Objective
 from tfprune.search.scoring import Scoring
@@ -55,6 +56,7 @@ class Fitness:
         calibration: Batches on which the statistics of batch norm are measured anew for each candidate; none where
             they stay.
         tables: Name of a cost that is not counted but measured -> what gives it for the genes.
+        training: Batches on which each candidate is trained before it is measured, one a step.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Fitness:
         budget: Iterable[str] = (),
         calibration: Sequence[Batch] = (),
         tables: Mapping[str, Any] | None = None,
+        training: Sequence[Batch] = (),
     ):
         self.genome, self.objectives = genome, tuple(objectives)
         self.copy = clone_with_weights(model)
@@ -78,6 +81,8 @@ class Fitness:
         self._weights = {weight.key: weight.variable for weight in every_weight(self.copy)}
         self._dense = {key: as_array(variable) for key, variable in self._weights.items()}
         self._changed: set[str] = set()
+        self.training = list(training)
+        self._tuning = FineTuning(self.copy, training) if training else None
         self._with_loss = "loss" in names
         if self._with_loss and not self.copy.compiled:
             raise PruningError(f"The objective 'loss' needs a loss, but '{model.name}' is not compiled; compile it.")
@@ -105,6 +110,8 @@ class Fitness:
             return _finite({**figures, **self._qualities()})
         masks = self.genome.masks(genes)
         self.load(masks)
+        if self._tuning is not None:
+            self._tuning(masks)
         if self.calibration:
             recalibrate(self.copy, self.calibration, self._forward)
         figures.update(self._qualities())
@@ -125,6 +132,8 @@ class Fitness:
 
     def load(self, masks: Mapping[str, np.ndarray]) -> None:
         """Gives the copy the unpruned weights under masks."""
+        if self._tuning is not None:
+            self._tuning.restore()
         for key in self._changed | set(masks):
             dense = self._dense[key]
             self._weights[key].assign(np.where(masks[key], dense, 0.0) if key in masks else dense)
@@ -133,7 +142,7 @@ class Fitness:
     def _try_thin(self) -> ThinModel | None:
         """A faster way to the same answers, where the genome and the model allow it."""
         own = any(objective.function is not None for objective in self.objectives)
-        if not isinstance(self.genome, ChannelGenome) or own or self.calibration:
+        if not isinstance(self.genome, ChannelGenome) or own or self.calibration or self._tuning:
             return None
         generator = random.Random(0)
         trials = [self.genome.dense, self.genome.guided(generator)]

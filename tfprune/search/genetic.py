@@ -33,6 +33,8 @@ def genetic_search(
     layers: Any = None,
     pattern: Any = "element",
     recalibrate: Any = None,
+    fine_tune: int | None = None,
+    train: Any = None,
     evaluations: int | None = None,
     seconds: float | None = None,
     patience: int | None = None,
@@ -78,6 +80,10 @@ def genetic_search(
         pattern: For `genome="weights"`: `"element"` (default), or blocks such as `"4x1"`.
         recalibrate: Measures the statistics of batch norm anew for every candidate, so that untrained candidates rank
             truly: True for the inputs in `data`, or other inputs. Defaults to None: no.
+        fine_tune: Optimizer steps that each candidate is trained for before it is measured, from the unpruned weights
+            and on the same batches as every other, with the optimizer and loss that the model was compiled with.
+            `.apply()` then gives the trained model. Defaults to None: none.
+        train: What `fine_tune` trains on: `(x, y)`, in batches of 64, or batches; other data than `data`.
         evaluations: Ends after so many candidates besides the unpruned model. Defaults to None.
         seconds: Ends after so many seconds. Defaults to None.
         patience: Ends after so many generations in a row without gain: no better value of any objective, nor of the
@@ -126,6 +132,8 @@ def genetic_search(
         layers=layers,
         pattern=pattern,
         recalibrate=recalibrate,
+        fine_tune=fine_tune,
+        train=train,
         evaluations=evaluations,
         seconds=seconds,
     )

@@ -17,6 +17,7 @@ from tfprune.models import check_model
 from tfprune.nodes import require_graph
 from tfprune.search import genome as genomes
 from tfprune.search import objectives as goals
+from tfprune.search.fine_tuning import training_batches
 from tfprune.search.fitness import Fitness, FitnessError
 from tfprune.search.genome import Genes
 from tfprune.search.journal import Journal, data_fingerprint, model_fingerprint
@@ -49,7 +50,8 @@ class Problem:
         journal: Path of the journal, None for none.
         workers: Processes that evaluate at once.
         settings: What else decides which candidates are asked for, for the journal.
-        weights, budget, criterion, layers, pattern, recalibrate, evaluations, seconds: See `genetic_search`.
+        weights, budget, criterion, layers, pattern, recalibrate, fine_tune, train, evaluations, seconds: See
+            `genetic_search`.
     """
 
     def __init__(
@@ -70,6 +72,8 @@ class Problem:
         layers: Any = None,
         pattern: Any = "element",
         recalibrate: Any = None,
+        fine_tune: int | None = None,
+        train: Any = None,
         evaluations: int | None = None,
         seconds: float | None = None,
     ):
@@ -85,6 +89,7 @@ class Problem:
         self.data = list(batches(data, model, strategy, BATCH_SIZE))
         self.genome = genomes.make(genome, model, criterion, layers, pattern, data)
         calibration = self._calibration(recalibrate)
+        training = training_batches(train, fine_tune, model, seed)
         measured = {each.name for each in chosen if each.function is None} | set(budget)
         self.evaluated: list[Candidate] = []
         self.cached = 0
@@ -97,17 +102,19 @@ class Problem:
             "objectives": [[each.name, each.sign, each.weight] for each in chosen],
             "budget": budget,
             "genome": [genome, self.genome.size, repr(criterion), repr(pattern), len(calibration)],
+            "fine_tune": [len(training), data_fingerprint(training)] if training else None,
             "settings": {"strategy": strategy, **(settings or {})},
         }
         self.journal = None if journal is None else Journal(journal, header)
         tables = self._tables(measured)
-        self.fitness = Fitness(model, self.genome, self.data, chosen, budget, calibration, tables=tables)
+        self.fitness = Fitness(model, self.genome, self.data, chosen, budget, calibration, tables, training)
         self._number = workers
         self._workers: Workers | None = None
         if workers > 1:
             arguments = {
                 "model": model, "genome": genome, "criterion": criterion, "layers": layers, "pattern": pattern,
                 "data": self.data, "objectives": chosen, "budget": budget, "calibration": calibration,
+                "training": training,
                 "latency": tables["latency"].to_dict() if "latency" in tables else None,
             }  # fmt: skip
             self._workers = Workers(workers, remote_fitness, arguments)
@@ -173,6 +180,7 @@ class Problem:
             genome=self.genome,
             judgement=self.judgement,
             calibration=self.fitness.calibration,
+            training=self.fitness.training,
             notices=self.journal.notes if self.journal else [],
             checks=self._checks(front),
         )
@@ -282,6 +290,7 @@ def remote_fitness(
     objectives: Sequence[goals.Objective],
     budget: Mapping[str, float],
     calibration: Sequence[Batch],
+    training: Sequence[Batch],
     latency: Mapping[str, Any] | None,
 ) -> Fitness:
     """The fitness of a search, made anew in a worker from what can be sent there."""
@@ -291,7 +300,7 @@ def remote_fitness(
         tables["memory"] = MemoryTable(model, made)
     if latency is not None:
         tables["latency"] = LatencyTable.from_dict(latency, model, made)
-    return Fitness(model, made, data, objectives, budget, calibration, tables=tables)
+    return Fitness(model, made, data, objectives, budget, calibration, tables, training)
 
 
 def check_count(name: str, value: Any, least: int) -> int:

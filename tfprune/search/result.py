@@ -12,9 +12,10 @@ from tfprune.channels.plan import ShrinkPlan, plan_shrink
 from tfprune.data import Batch
 from tfprune.errors import PruningError
 from tfprune.masks import apply_masks
-from tfprune.models import clone_with_weights
+from tfprune.models import clone_with_weights, copy_weights
 from tfprune.reconstruct import recalibrate
 from tfprune.report import Column, Report, require_matplotlib
+from tfprune.search.fine_tuning import FineTuning
 from tfprune.search.genome import ChannelGenome, Genes, Genome
 from tfprune.search.objectives import Judgement
 
@@ -76,6 +77,7 @@ class SearchResult(Report):
     genome: Genome
     judgement: Judgement
     calibration: Sequence[Batch] = ()
+    training: Sequence[Batch] = ()
     notices: Sequence[str] = ()
     checks: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
 
@@ -137,6 +139,10 @@ class SearchResult(Report):
         """
         masks = self.genome.masks(self._candidate(candidate).genes)
         model = apply_masks(clone_with_weights(self.model), masks)
+        if self.training:
+            trained = clone_with_weights(model)  # the optimizer of the result stays as new
+            FineTuning(trained, self.training)(masks)
+            copy_weights(trained, model)
         if self.calibration:
             recalibrate(model, self.calibration)
         return model
