@@ -9,9 +9,11 @@ images, and after fine-tuning.
 """
 
 import argparse
+import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import keras
@@ -57,7 +59,7 @@ CHANNEL_CRITERIA = {
     "batch norm's scale": "batch_norm",
     "gradient norm": "gradient_norm",
     "normalised sensitivity": "normalized_sensitivity",
-    "Taylor, SNIP": "taylor",
+    "Taylor": "taylor",
     "Fisher": "fisher",
     "Hessian (OBD)": "hessian",
     "GraSP": "grasp",
@@ -161,10 +163,13 @@ def judged(
     return found
 
 
-def by_criterion(dense: keras.Model, part: str, judge: Judge, seed: int) -> Figures:
-    figures: Figures = {}
+def by_criterion(dense: keras.Model, part: str, judge: Judge, seed: int, measured: Figures) -> Figures:
+    """The figures of one seed; those that were measured before stay."""
+    figures = dict(measured)
     kind, known, amounts = PARTS[part]
     for name, criterion in known.items():
+        if any(name == other for _, other in measured):
+            continue
         chosen = tfprune.criteria.get(tfprune.criteria.Random(seed) if criterion == "random" else criterion)
         # Scores by gradients of one loss are on one scale in all layers.
         by_gradient = part == "channels" or getattr(chosen, "uses_loss", False)
@@ -173,7 +178,16 @@ def by_criterion(dense: keras.Model, part: str, judge: Judge, seed: int) -> Figu
             figures[removed, name] = row
             say(seed, removed, name, row)
     order = [removed for removed, name in figures if name == "random"]
-    return {key: figures[key] for removed in order for key in figures if key[0] == removed}
+    return {(removed, name): figures[removed, name] for removed in order for name in known}
+
+
+def written(output: Path, seed: int) -> Figures:
+    """What an earlier run wrote of a seed."""
+    (report,) = json.loads(Path(f"{output}.json").read_text(encoding="utf-8"))
+    return {
+        (row["removed"], row["criterion"]): {way: row[f"{way}_by_seed"][seed] for way in REPAIRS}
+        for row in report["rows"]
+    }
 
 
 def say(seed: int, removed: str, name: str, row: dict[str, float]) -> None:
@@ -185,18 +199,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--missing", action="store_true", help="keep what OUTPUT has of these seeds")
     add_output(parser)
     arguments = parser.parse_args()
+    measured: list[Figures] = [{} for _ in arguments.seeds]
+    if arguments.missing:
+        measured = [written(arguments.output, number) for number, _ in enumerate(arguments.seeds)]
     data = fashion_mnist()
     data = data._replace(x_train=data.x_train[:TRAINING], y_train=data.y_train[:TRAINING])
     data = data._replace(x_test=data.x_test[:TEST], y_test=data.y_test[:TEST])
     judge = Judge(small_cnn_with_norms, data)
     runs: list[Figures] = []
     whole = []
-    for seed in arguments.seeds:
+    for number, seed in enumerate(arguments.seeds):
         dense = trained(small_cnn_with_norms, data, seed, DENSE_EPOCHS)
         whole.append(judge.accuracy(dense))
-        runs.append(by_criterion(dense, arguments.part, judge, seed))
+        runs.append(by_criterion(dense, arguments.part, judge, seed, measured[number]))
         # After every seed, for it takes long.
         write([Table(arguments.part, runs, _about(whole, arguments.seeds[: len(runs)]))], arguments.output)
 
