@@ -42,6 +42,9 @@ def _define_convert(values: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "weight_bits", "8", ["4", "8"], "Bits of dense and convolution kernels in an int8 file.", flag_values=values
     )
+    flags.DEFINE_bool(
+        "bias_correction", False, "Take off by biases what int8 adds on average over --data.", flag_values=values
+    )
     define_data(values, "Typical inputs; a few hundred are enough.")
     define_file(values, "Where to write the .tflite file.")
 
@@ -63,6 +66,7 @@ def _convert(words: list[str], values: flags.FlagValues) -> None:
         sparse=values["sparse"].value,
         float_layers=values["float_layers"].value or (),
         weight_bits=int(values["weight_bits"].value),
+        bias_correction=values["bias_correction"].value,
     )
     lite.save(output)  # type: ignore[arg-type]  # --output is required
     show(lite.inspect(), values)

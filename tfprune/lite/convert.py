@@ -16,6 +16,7 @@ import numpy as np
 
 from tfprune.errors import ConversionError, PruningError, listing, nearest
 from tfprune.lite import flatbuffer
+from tfprune.lite.bias_correction import correct_biases
 from tfprune.lite.float_layers import checked_float_layers, converted_with_float_layers, give_integer_ends
 from tfprune.lite.inspect import operators_of, results_of
 from tfprune.lite.islands import join_islands
@@ -29,7 +30,7 @@ from tfprune.lite.silence import silence
 from tfprune.lite.trace import INPUT, OUTPUT, layer_at, layers_along, loops, prepared, save, trace
 from tfprune.lite.weight_bits import Bits, WeightBits, checked_weight_bits, learned_weight_bits, pack_four_bits
 from tfprune.models import check_model, places
-from tfprune.nodes import is_graph
+from tfprune.nodes import is_graph, require_graph
 
 QUANTIZATIONS = ("float32", "float16", "dynamic", "int8", "int16x8")
 INTEGER = ("int8", "int16x8")
@@ -48,6 +49,7 @@ def convert(
     *,
     float_layers: Sequence[str] = (),
     weight_bits: Bits = 8,
+    bias_correction: bool = False,
     metadata: Mapping[str, Any] | None = None,
 ) -> LiteModel:
     """Makes a `.tflite` model of a Keras model, which stays as it is.
@@ -79,6 +81,9 @@ def convert(
             in accuracy, which `quantize_aware(model, weight_bits=4)` wins back; `{"name": 4}` those of some layers,
             depthwise ones too. LiteRT computes them by its plain kernels, which may be slower. A model of
             `quantize_aware` brings its own. Defaults to 8.
+        bias_correction: For `"int8"`: whether to take off by its bias what the rounding adds to each layer's results on
+            average over `representative_data`. Conversion takes longer, the file is no larger and no slower; it pays
+            most with depthwise convolutions and in 4 bits. For functional and Sequential models. Defaults to False.
         metadata: More to store in the file beside what tfprune notes there itself (model, zeros of each kernel,
             versions); what JSON can hold. `inspect` reads it back.
 
@@ -103,6 +108,8 @@ def convert(
     learned = has_learned_ranges(model)
     keep = _checked_float_layers(model, float_layers, quantization, learned)
     bits = _weight_bits(model, weight_bits, quantization, learned)
+    if bias_correction:
+        _check_bias_correction(model, quantization, learned, batch_size)
     origin = origin_of(model, quantization, metadata or {})
     source = _for_converter(model, quantization) if learned else model
     signature = signature_of(source)
@@ -114,6 +121,9 @@ def convert(
     content, names = _converted(source, signature, quantization, io, sparse, batch_size, data.samples, keep)
     integer_ends = bool(keep) and io == "int8"
     content, notes = _finished(content, signature, names, source, quantization == "int8", integer_ends, bits, origin)
+    if bias_correction:
+        content, said = correct_biases(model, signature, content, data.samples)
+        notes.append(said)
     lite = LiteModel(content, [*data.notes, *notes] if integer else notes)
     if quantization == "dynamic" and lite.quantization == "float32":
         lite.notes += ("No kernel has 1,024 entries or more, and the converter leaves smaller ones in float32.",)
@@ -210,6 +220,22 @@ def _weight_bits(model: keras.Model, weight_bits: Bits, quantization: str, learn
             f"tfprune.quantize_aware(model, weight_bits={weight_bits!r}), and leave weight_bits out here."
         )
     return learned_weight_bits(model) if learned else bits
+
+
+def _check_bias_correction(model: keras.Model, quantization: str, learned: bool, batch_size: int | None) -> None:
+    if quantization != "int8":
+        raise PruningError(
+            f"bias_correction does not go with quantization={quantization!r}: it makes up for the rounding of int8. "
+            "Use quantization='int8', or leave bias_correction out."
+        )
+    if learned:
+        raise PruningError(
+            f"'{model.name}' has learned its biases with the rounding, so there is nothing to correct. Leave "
+            "bias_correction out."
+        )
+    if batch_size not in (1, None):
+        raise PruningError(f"bias_correction runs the file sample by sample; batch_size={batch_size!r} must be 1.")
+    require_graph(model, "Bias correction")
 
 
 def _missing_data(quantization: str, signature: Signature) -> str:

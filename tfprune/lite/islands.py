@@ -110,10 +110,23 @@ class Graph:
         self.tensors.append(tensor)
         return len(self.tensors) - 1
 
-    def copy(self, index: int) -> int:
-        """A copy of a tensor under the same name, on the same buffer; its index."""
-        self.tensors.append(copy.deepcopy(self.tensors[index]))
-        return len(self.tensors) - 1
+    def own_constant(self, operator: Any, place: int) -> Any:
+        """A constant among an operator's inputs that no other operator reads; a copy where another does."""
+        index = int(operator.inputs[place])
+        if len(self.users(index)) > 1:
+            self.tensors.append(copy.deepcopy(self.tensors[index]))
+            new = len(self.tensors) - 1
+            operator.inputs = [new if at == place else given for at, given in enumerate(operator.inputs)]
+            index = new
+        return self.tensors[index]
+
+    def rewrite(self, tensor: Any, values: np.ndarray) -> None:
+        """Gives a constant other values; constants of the same buffer keep theirs."""
+        everyone = [other for subgraph in self.model.subgraphs for other in subgraph.tensors]
+        if sum(other.buffer == tensor.buffer for other in everyone) > 1:
+            self.model.buffers.append(schema().BufferT())
+            tensor.buffer = len(self.model.buffers) - 1
+        self.model.buffers[tensor.buffer].data = np.frombuffer(values.tobytes(), np.uint8)
 
     def replace_readers(self, old: int, new: int) -> None:
         """Lets all who read one tensor read another."""

@@ -116,9 +116,9 @@ def layer_errors(model: keras.Model, lite: Any, data: Any, samples: int = SAMPLE
     lite = lite if isinstance(lite, LiteModel) else LiteModel(flatbuffer.read_content(lite))
     signature = signature_of(model)
     order = matched_inputs([end.name for end in lite.inputs], signature, model)
-    results = _results(model, lite)
+    results = named_results(model, lite)
     runner = lite.interpreter(xnnpack=False, keep_all=True)
-    layers: dict[str, _Layer] = {}
+    layers: dict[str, MatchedLayer] = {}
     count = 0
     for sample in _single(data, signature, samples):
         given = [sample[index] for index in order]
@@ -127,16 +127,16 @@ def layer_errors(model: keras.Model, lite: Any, data: Any, samples: int = SAMPLE
         for array, end in zip(given, lite.inputs):
             runner.set_tensor(end.tensor, quantized(array, end))
         runner.invoke()
-        calls = _calls(model, sample)
+        calls = run_calls(model, sample)
         if not count:
-            layers = _matched(calls, results)
+            layers = matched(calls, results)
         for call in calls:
             layers[call.path].compare(call.value, runner)
         count += 1
     return _report(layers, count)
 
 
-class _Called(NamedTuple):
+class Called(NamedTuple):
     """One call of a layer: its path, the layer's name and class, the paths that it takes from, and what it gave."""
 
     path: str
@@ -146,9 +146,9 @@ class _Called(NamedTuple):
     value: np.ndarray
 
 
-def _calls(model: keras.Model, sample: Sequence[np.ndarray]) -> list[_Called]:
+def run_calls(model: keras.Model, sample: Sequence[np.ndarray]) -> list[Called]:
     """Runs a model call by call; a layer that is called again gets a number behind its path."""
-    calls: list[_Called] = []
+    calls: list[Called] = []
     made_by: dict[int, str] = {}
     alive: list[Any] = []  # so that no other tensor gets the same id
     counts: Counter[str] = Counter()
@@ -165,7 +165,7 @@ def _calls(model: keras.Model, sample: Sequence[np.ndarray]) -> list[_Called]:
         alive.extend(flat)
         kind = type(call.operation).__name__
         if keras.backend.is_float_dtype(keras.backend.standardize_dtype(flat[0].dtype)):
-            calls.append(_Called(path, call.operation.name, kind, sources, as_array(flat[0])))
+            calls.append(Called(path, call.operation.name, kind, sources, as_array(flat[0])))
         return flat
 
     flow(model, [keras.ops.convert_to_tensor(array) for array in sample], visit)
@@ -182,7 +182,7 @@ def _single(data: Any, signature: Signature, count: int) -> Iterator[list[np.nda
     return itertools.islice(rows, count)
 
 
-def _results(model: keras.Model, lite: LiteModel) -> list[tuple[End, set[str]]]:
+def named_results(model: keras.Model, lite: LiteModel) -> list[tuple[End, set[str]]]:
     """The computed tensors of a file, each with the names of the layers that the converter has joined in it."""
     computed = results_of(flatbuffer.read_model(lite.content))
     joined = layers_at(model, [end.name for end in computed])
@@ -190,9 +190,9 @@ def _results(model: keras.Model, lite: LiteModel) -> list[tuple[End, set[str]]]:
     return [(end, {ends[end.tensor]} if end.tensor in ends else joined[end.name]) for end in computed]
 
 
-def _matched(calls: Sequence[_Called], results: Sequence[tuple[End, set[str]]]) -> dict[str, "_Layer"]:
+def matched(calls: Sequence[Called], results: Sequence[tuple[End, set[str]]]) -> dict[str, "MatchedLayer"]:
     """The calls by path with the tensors that may be their results: of layers joined in one, it is the last one's."""
-    layers = {call.path: _Layer(call) for call in calls}
+    layers = {call.path: MatchedLayer(call) for call in calls}
     for end, names in results:
         fitting = [call for call in calls if call.name in names and call.value.shape[1:] == end.shape[1:]]
         for call in fitting:
@@ -201,10 +201,10 @@ def _matched(calls: Sequence[_Called], results: Sequence[tuple[End, set[str]]]) 
     return layers
 
 
-class _Layer:
+class MatchedLayer:
     """Adds up the differences between a layer and each of the file's tensors that may be its result."""
 
-    def __init__(self, call: _Called):
+    def __init__(self, call: Called):
         self.call = call
         self.results: list[End] = []
         self.squares: list[float] = []
@@ -212,11 +212,13 @@ class _Layer:
         self.power = 0.0
 
     def add(self, end: End) -> None:
+        """Takes a tensor of the file as one that may be the result."""
         self.results.append(end)
         self.squares.append(0.0)
         self.largest.append(0.0)
 
     def compare(self, value: np.ndarray, runner: Any) -> None:
+        """Adds the differences of one sample, which the interpreter has run, from Keras' value."""
         self.power += float(np.sum(np.square(value, dtype=np.float64)))
         for index, end in enumerate(self.results):
             difference = dequantized(runner.get_tensor(end.tensor), end).astype(np.float64) - value
@@ -224,13 +226,15 @@ class _Layer:
             self.largest[index] = max(self.largest[index], float(np.abs(difference).max(initial=0.0)))
 
     def best(self) -> int:
+        """Which of the tensors is nearest."""
         return int(np.argmin(self.squares))
 
     def error(self) -> float:
+        """Root mean square of the nearest one's differences over that of Keras' values."""
         return float(np.sqrt(min(self.squares) / self.power)) if self.power else 0.0
 
 
-def _report(layers: dict[str, _Layer], count: int) -> LayerErrors:
+def _report(layers: dict[str, MatchedLayer], count: int) -> LayerErrors:
     behind: dict[str, float] = {}  # the error at the end of each path; what is fused hands on that of its inputs
     rows, fused = [], []
     for path, layer in layers.items():

@@ -152,41 +152,27 @@ def _reads_kernel(graph: Graph, operator: Any) -> bool:
 def _pack(graph: Graph, index: int) -> None:
     kernel = graph.tensors[index]
     ratio = LEVELS[4] / LEVELS[8]
-    steps = np.round(_values(graph, kernel).astype(np.float64) * ratio).astype(np.int8)
-    _store(graph, kernel, flatbuffer.pack_four_bits(steps), ratio)
+    steps = _stored(graph, kernel).astype(np.float64) * ratio
+    graph.rewrite(kernel, flatbuffer.pack_four_bits(np.round(steps).astype(np.int8)))
     kernel.type = flatbuffer.schema().TensorType.INT4
-    biases: dict[int, int] = {}  # each bias and the one that takes its place
+    _widen(kernel, ratio)
     for operator in graph.users(index):
         name = graph.name(operator)
         operator.opcodeIndex = graph.code(name, OPERATORS[name])
-        if len(operator.inputs) < 3 or operator.inputs[2] < 0:
-            continue
-        old = int(operator.inputs[2])
-        if old not in biases:
-            # Another kernel may use a bias of the same numbers, on another scale.
-            biases[old] = old if _only(graph, old, index) else graph.copy(old)
-            bias = graph.tensors[biases[old]]
-            values = np.round(_values(graph, bias).astype(np.float64) * ratio)
-            _store(graph, bias, values.astype(_values(graph, bias).dtype), ratio)
-        operator.inputs = [biases[old] if place == 2 else given for place, given in enumerate(operator.inputs)]
+        if len(operator.inputs) > 2 and operator.inputs[2] >= 0:
+            # Its scale is that of the kernel times that of the input.
+            bias = graph.own_constant(operator, 2)
+            stored = _stored(graph, bias)
+            graph.rewrite(bias, np.round(stored.astype(np.float64) * ratio).astype(stored.dtype))
+            _widen(bias, ratio)
 
 
-def _only(graph: Graph, bias: int, kernel: int) -> bool:
-    return all(int(user.inputs[1]) == kernel for user in graph.users(bias))
-
-
-def _values(graph: Graph, tensor: Any) -> np.ndarray:
+def _stored(graph: Graph, tensor: Any) -> np.ndarray:
     values = flatbuffer.stored_values(graph.model, tensor, b"")
     if values is None:
         raise PruningError(f"The constant '{flatbuffer.tensor_name(tensor)}' cannot be read.")
     return values
 
 
-def _store(graph: Graph, tensor: Any, values: np.ndarray, ratio: float) -> None:
-    """Gives a constant other integers on a scale that is wider by `1 / ratio`."""
-    everyone = [other for subgraph in graph.model.subgraphs for other in subgraph.tensors]
-    if sum(other.buffer == tensor.buffer for other in everyone) > 1:
-        graph.model.buffers.append(flatbuffer.schema().BufferT())
-        tensor.buffer = len(graph.model.buffers) - 1
-    graph.model.buffers[tensor.buffer].data = np.frombuffer(values.tobytes(), np.uint8)
+def _widen(tensor: Any, ratio: float) -> None:
     tensor.quantization.scale = (np.asarray(tensor.quantization.scale, np.float64) / ratio).astype(np.float32)
