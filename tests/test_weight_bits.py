@@ -124,6 +124,12 @@ def test_training_in_four_bits_wins_back_what_the_rounding_loses(model, digits):
     assert accuracy(before.predict(images, verbose=0), labels) > start
 
 
+def test_a_large_error_is_said_with_what_may_help(model, digits):
+    everything = dict.fromkeys(("conv", "depthwise", "grouped", "hidden", "logits"), 4)
+    with pytest.warns(UserWarning, match=r"is off by \d+%.*; weight_bits=8, bias_correction=True, or quantize_aware"):
+        convert(model, "int8", digits[0][:100], weight_bits=everything)
+
+
 def test_bits_are_reported_saved_and_loaded(quantized, tmp_path):
     rows = {row["layer"]: row["weights"] for row in quantization_report(quantized).rows()}
     assert (rows["hidden"], rows["depthwise"]) == ("int4 per channel", "int8 per channel")

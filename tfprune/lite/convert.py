@@ -78,9 +78,8 @@ def convert(
             a model inside the model, or any layer that holds others, stands for all of them. `layer_errors` tells
             which.
         weight_bits: For `"int8"`: 4 stores the kernels of Dense layers and convolutions in half the bytes, at some cost
-            in accuracy, which `quantize_aware(model, weight_bits=4)` wins back; `{"name": 4}` those of some layers,
-            depthwise ones too. LiteRT computes them by its plain kernels, which may be slower. A model of
-            `quantize_aware` brings its own. Defaults to 8.
+            in accuracy; `{"name": 4}` those of some layers, depthwise ones too. LiteRT computes them outside XNNPACK,
+            which may be slower. A model of `quantize_aware(model, weight_bits=4)` brings its own. Defaults to 8.
         bias_correction: For `"int8"`: whether to take off by its bias what the rounding adds to each layer's results on
             average over `representative_data`. Conversion takes longer, the file is no larger and no slower; it pays
             most with depthwise convolutions and in 4 bits. For functional and Sequential models. Defaults to False.
@@ -133,7 +132,7 @@ def convert(
     if untouched:
         _refuse_untouched(untouched, lite)
     _require_runnable(lite)
-    _compare_answers(lite, model, data)
+    _compare_answers(lite, model, data, bits)
     return lite
 
 
@@ -411,7 +410,7 @@ def _require_runnable(lite: LiteModel) -> None:
         allocate(lite.interpreter(), lite.inputs, [end.shape for end in lite.inputs])
 
 
-def _compare_answers(lite: LiteModel, model: keras.Model, data: Calibration) -> None:
+def _compare_answers(lite: LiteModel, model: keras.Model, data: Calibration, bits: WeightBits) -> None:
     """Warns where the file's answers to the data it was calibrated on are far from those of Keras."""
     if not data.answers:
         return
@@ -423,11 +422,12 @@ def _compare_answers(lite: LiteModel, model: keras.Model, data: Calibration) -> 
         error, size = (float(np.sqrt(np.mean(np.square(values)))) for values in (wanted - answer, wanted))
         if error > FAR * size:
             layers = _losing_layers(model, lite, data)
+            finer = "weight_bits=8" if bits.has_four else "quantization='int16x8' or 'dynamic'"
             culprit = f"most comes in at {listing(layers)}" if layers else "some layer does not stand the rounding"
             warnings.warn(
                 f"Output '{end.name}' of the {lite.quantization} file is off by {error / size:.0%} of what "
                 f"'{model.name}' gives on the representative data: {culprit}. tfprune.layer_errors shows every layer, "
-                "and float_layers=[...] keeps some in float; quantization='int16x8' or 'dynamic', or quantize_aware "
+                f"and float_layers=[...] keeps some in float; {finer}, bias_correction=True, or quantize_aware "
                 "training, may do better.",
                 UserWarning,
                 stacklevel=3,
