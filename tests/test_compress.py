@@ -1,17 +1,22 @@
 """compress: within the bound or saying so, resumable, with a teacher where Keras has one."""
 
 import json
+import resource
+import signal
+from io import StringIO
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from rich.console import Console
 from search_models import X, Y, classifier
 
 import tfprune
-from tfprune import PruningError, compress
+from tfprune import PruningError, compress, datasets
 from tfprune.lite.quantize import is_quantized
 from tfprune.search.distillation import Tuning
+from tfprune.search.folder import StepFolder
 
 L = keras.layers
 RANDOM = np.random.default_rng(1)
@@ -44,11 +49,18 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def whole(model, tmp_path_factory):
+def shown():
+    """What a terminal has been shown."""
+    return StringIO()
+
+
+@pytest.fixture(scope="module")
+def whole(model, shown, tmp_path_factory):
     """A compression to half the parameters, and its folder."""
     folder = tmp_path_factory.mktemp("compression") / "kept"
     before = model.get_weights()
-    result = compress(model, (X, Y), (X_VAL, Y_VAL), 0.1, {"parameters": 0.5}, folder=folder, **QUICK)
+    console = Console(file=shown, force_terminal=True, width=120)
+    result = compress(model, (X, Y), (X_VAL, Y_VAL), 0.1, {"parameters": 0.5}, folder=folder, console=console, **QUICK)
     for one, other in zip(model.get_weights(), before):
         np.testing.assert_array_equal(one, other)
     return result, folder
@@ -174,3 +186,58 @@ def test_a_model_that_is_not_compiled_is_told(model):
     bare = keras.Sequential.from_config(model.get_config())
     with pytest.raises(PruningError, match="'small' is not compiled, and compress trains"):
         compress(bare, (X, Y), (X_VAL, Y_VAL))
+
+
+def test_the_bars_tell_the_time_left(whole, shown):
+    lines = shown.getvalue().replace("\r", "\n").splitlines()
+    training = [line for line in lines if "all training, at most" in line]
+    assert any("-:--:--" in line for line in training)  # before anything has been trained
+    assert any("0:00:0" in line for line in training)
+    assert any("search channels to 50%" in line and "80/80" in line for line in lines)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """A small CNN trained on 8x8 digits, its training and its validation data."""
+    data = datasets.load("digits")
+    keras.utils.set_random_seed(0)
+    layers = [L.Conv2D(16, 3, activation="relu"), L.Conv2D(32, 3, activation="relu"), L.Flatten()]
+    network = keras.Sequential([keras.Input((8, 8, 1)), *layers, L.Dense(32, activation="relu"), L.Dense(10)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    network.compile(keras.optimizers.Adam(3e-3), loss, metrics=["accuracy"], jit_compile=False)
+    network.fit(data.x_train, data.y_train, epochs=6, verbose=0)
+    return network, (data.x_train, data.y_train), (data.x_test, data.y_test)
+
+
+@pytest.mark.parametrize(("name", "share"), [("bytes", 0.2), ("latency", 0.8)])
+def test_a_target_in_bytes_or_milliseconds_is_reached_as_measured(digits, name, share):
+    network, train, val = digits
+    result = compress(network, train, val, 0.05, {name: share}, epochs=2, sparsities=())
+    reached = result.ratios["bytes" if name == "bytes" else "float_latency"]
+    assert result.meets_target == (reached <= share)
+    assert ("IS NOT MET" in " ".join(str(result).split())) is not result.meets_target
+    assert result.within_bound and result.accuracy > 0.9 and result.parameters < 1.0
+    if name == "bytes":  # the sizes of files are the same on every machine
+        assert result.meets_target and len(result.lite.content) <= share * len(tfprune.convert(network).content)
+
+
+def test_a_target_that_nothing_meets_is_said_to_be_missed(model):
+    result = compress(model, (X, Y), (X_VAL, Y_VAL), 0.9, {"bytes": 0.01}, epochs=1, sparsities=())
+    assert not result.meets_target and result.ratios["bytes"] > 0.01 and result.parameters < 0.5
+    assert "THE TARGET {'bytes': 0.01} IS NOT MET" in " ".join(str(result).split())
+
+
+def test_a_full_disk_is_told_and_what_was_kept_is_whole(model, tmp_path):
+    kept = StepFolder(tmp_path / "kept", {"seed": 0})
+    kept.keep("unpruned", {"accuracy": 0.9})
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write then fails, as it does on a full disk
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limit[1]))
+        with pytest.raises(PruningError, match="Cannot write '.*channels.keras': .*The old file, if any, is whole"):
+            kept.keep("channels", {"accuracy": 0.8}, model)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, before)
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["steps.json"]
+    assert StepFolder(tmp_path / "kept", {"seed": 0}).found == ["unpruned"]

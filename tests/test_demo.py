@@ -138,4 +138,5 @@ def test_progress_is_a_bar_in_a_terminal_and_elsewhere_a_line_when_a_stage_is_do
     text = shown.getvalue()
     assert "accuracy 50.0% zeros 25.0%" in text
     assert ("4/4" in text) is terminal
+    assert ("0:00:0" in text) is terminal  # the time left while it runs
     assert text.startswith("train: ") is not terminal

@@ -8,7 +8,7 @@ from search_models import X, Y, classifier
 import tfprune
 from tfprune import PruningError, genetic_search
 from tfprune.search import genome as genomes
-from tfprune.search.latency import LatencyTable, MemoryTable, parts_of
+from tfprune.search.latency import LatencyTable, MemoryTable, narrower_is_no_slower, parts_of
 
 L = keras.layers
 
@@ -62,6 +62,11 @@ def test_a_table_is_read_between_its_widths_and_brought_to_the_whole_file(model)
     assert LatencyTable.from_dict(table.to_dict(), model, genome)(half) == table(half)
     scaled = LatencyTable(parts, times, 5.0, genome)  # files by themselves take longer than together
     assert scaled(genome.dense) == pytest.approx(5.0) and scaled(half) < 5.0
+
+
+def test_noise_does_not_make_a_narrower_layer_slower():
+    timed = {(1, 2): 1.2, (1, 8): 1.1, (4, 2): 1.0, (4, 8): 2.0}
+    assert narrower_is_no_slower(timed) == {(1, 2): 1.0, (1, 8): 1.1, (4, 2): 1.0, (4, 8): 2.0}
 
 
 def test_memory_is_the_largest_input_and_output_of_a_layer(model):

@@ -27,6 +27,7 @@ from tfprune.search.folder import StepFolder
 from tfprune.search.genetic import genetic_search
 from tfprune.search.journal import data_fingerprint, model_fingerprint
 from tfprune.search.problem import check_count
+from tfprune.search.progress import shown_in
 from tfprune.search.scoring import Scoring
 from tfprune.strip import strip_masks
 from tfprune.summary import summary
@@ -214,7 +215,7 @@ def compress(
             without it in this version of Keras, the report says so.
         batch_size: Of training on arrays. Defaults to 128.
         seed: Of everything random. Defaults to 0.
-        console: A `rich.console.Console` to show progress on. Defaults to None: standard error.
+        console: A `rich.console.Console` to show progress on, with the time left. Defaults to None: standard error.
 
     Returns:
         A `Compression`: `.model`, `.lite`, `.within_bound`, `.meets_target`; prints as a table of the steps. It never
@@ -236,9 +237,9 @@ def compress(
     settings = [max_drop, target, epochs, list(sparsities), distill, batch_size, seed]
     header = {"model": model_fingerprint(model), "data": data_fingerprint(road.val), "settings": settings}
     road.folder = StepFolder(folder, header)
-    with road.stages:
+    with road.stages, road.stages.stage("all training, at most") as road.whole:
         road.dense()
-        thin = road.thin(goal)
+        thin = road.thin(goal, epochs * len(sparsities) + 1)
         sparse = road.zero(thin, sparsities)
         road.quantize(sparse)
         result = road.finish(target, goal)
@@ -312,21 +313,24 @@ class _Road:
         self._total = summary(model)
         self._stops: list[_Stop] = []
         self._start = 0.0
+        self.whole: Any = None  # the bar of all training
 
     def dense(self) -> None:
         """Measures the unpruned model."""
         self._stops.append(self._step("unpruned", lambda: self.model, "the model as given", keep=False))
         self._start = self._stops[0].accuracy
 
-    def thin(self, goal: Mapping[str, float]) -> _Stop:
-        """Removes channels, as many as the target takes or as the bound allows."""
+    def thin(self, goal: Mapping[str, float], later: int) -> _Stop:
+        """Removes channels, as many as the target takes or as the bound allows; `later` epochs may follow."""
         if goal:
-            return self._thinned_to(goal)
+            return self._thinned_to(goal, later)
         place = LEVELS.index(FIRST_LEVEL)
+        self._expect(self.epochs * (len(LEVELS) - place) + later)
         best = self._thinned(_budget(LEVELS[place]))
         direction = -1 if self._holds(best) else 1
         while 0 <= place + direction < len(LEVELS):
             place += direction
+            self._expect(self.epochs * (place + 1 if direction < 0 else len(LEVELS) - place) + later)
             stop = self._thinned(_budget(LEVELS[place]))
             if direction == 1 and self._holds(stop):
                 return stop
@@ -337,7 +341,8 @@ class _Road:
 
     def zero(self, thin: _Stop, sparsities: Sequence[float]) -> _Stop:
         """Prunes weights, as many as the bound allows."""
-        for sparsity in sparsities:
+        for number, sparsity in enumerate(sparsities):
+            self._expect(self.epochs * (len(sparsities) - number) + 1)
             stop = self._step(f"weights {sparsity:.0%}", lambda: self._sparse(thin.model, sparsity), epochs=self.epochs)  # noqa: B023
             if self._holds(stop):
                 return stop
@@ -345,6 +350,7 @@ class _Road:
 
     def quantize(self, stop: _Stop) -> None:
         """Trains with the rounding of int8."""
+        self._expect(1)
         self._step("int8 training", lambda: self._rounded(stop.model), epochs=1)
 
     def finish(self, target: Any, goal: Mapping[str, float]) -> Compression:
@@ -382,18 +388,23 @@ class _Road:
         missed = [name for name, share in goal.items() if (reached[name] or 0.0) > share * (1 + 1e-9)]
         return Compression(**{**vars(result), "meets_target": not missed})
 
-    def _thinned_to(self, goal: Mapping[str, float]) -> _Stop:
+    def _expect(self, epochs: int) -> None:
+        """Says how many epochs are still to come at most, from which the time left follows."""
+        done = self.whole.completed
+        self.whole.move(done, done + epochs * self.tuning.steps)
+
+    def _thinned_to(self, goal: Mapping[str, float], later: int) -> _Stop:
         """The mildest removal of channels that reaches the target; a milder one where that breaks the bound."""
         name, share = next(iter(goal.items()))
         if name == "latency":
             levels = [level for level in reversed(LEVELS) if self._latency(level) <= share] or [LEVELS[0]]
             budgets = [_budget(level) for level in LEVELS if level >= levels[0]]
         else:
-            # An int8 file holds a byte for a weight of four, besides what is not weights.
-            exact = min(1.0, 4 * share * 0.9) if name == "bytes" else share
+            exact = self._weights_for(share) if name == "bytes" else share
             counted = "parameters" if name == "bytes" else name
             budgets = [{counted: exact}, *({counted: level} for level in LEVELS if level > exact)]
-        for budget in budgets:
+        for number, budget in enumerate(budgets):
+            self._expect(self.epochs * (len(budgets) - number) + later)
             stop = self._thinned(budget)
             if self._holds(stop):
                 return stop
@@ -405,11 +416,20 @@ class _Road:
 
     def _searched(self, budget: Mapping[str, float]) -> keras.Model:
         """The unpruned model without the channels that cost least, untrained."""
-        found = genetic_search(
-            self.model, _first(self.val, SEARCHED), "accuracy", "layers", population=16, generations=20,
-            evaluations=SEARCH_EVALUATIONS, budget=budget, seed=self.seed, recalibrate=True,
-        )  # fmt: skip
+        name = f"search channels to {max(budget.values()):.0%}"
+        with self.stages.stage(name, total=SEARCH_EVALUATIONS) as stage, shown_in(stage):
+            found = genetic_search(
+                self.model, _first(self.val, SEARCHED), "accuracy", "layers", population=16, generations=20,
+                evaluations=SEARCH_EVALUATIONS, budget=budget, seed=self.seed, recalibrate=True,
+            )  # fmt: skip
         return shrink(self.model, found.plan())
+
+    def _weights_for(self, share: float) -> float:
+        """The share of the weights with which the int8 file takes this share of the bytes of the float file."""
+        whole = convert(self.model, "int8", representative_data=self.samples).size
+        rest = whole - self._total.parameters  # a weight takes a byte; the operators and scales are there in any case
+        allowed = share * convert(self.model).size - rest
+        return min(1.0, max(LEVELS[0], 0.98 * allowed / self._total.parameters))
 
     def _latency(self, level: float) -> float:
         files = {"unpruned": convert(self.model), "thin": convert(self._searched(_budget(level)))}
@@ -472,7 +492,7 @@ class _Road:
             return self._stops[-1]
         keras.utils.set_random_seed(self.seed)
         with self.stages.stage(name, total=max(1, epochs * self.tuning.steps)) as stage:
-            self._progress = [self._progress_of(stage)] if epochs else []
+            self._progress = [self._progress_of(stage, self.whole)] if epochs else []
             began = time.monotonic()
             model = make()
             accuracy = self._scoring.accuracy(self._answers(model))
