@@ -57,6 +57,25 @@ def depthwise_cnn(keras: Any) -> Any:
     return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
 
 
+def deep_depthwise_cnn(keras: Any) -> Any:
+    """A narrow MobileNet: eight pairs of depthwise and pointwise convolutions, 16 to 64 channels, plain ReLU.
+
+    Args:
+        keras: The package to build with, `keras` or `tf_keras`.
+    """
+    layers = keras.layers
+    inputs = keras.Input((28, 28, 1))
+
+    def normed(x: Any) -> Any:
+        return layers.ReLU()(layers.BatchNormalization()(x))
+
+    x = normed(layers.Conv2D(16, 3, strides=2, padding="same", use_bias=False)(inputs))
+    for width, stride in ((24, 1), (24, 1), (32, 2), (32, 1), (48, 1), (48, 1), (64, 1), (64, 1)):
+        x = normed(layers.DepthwiseConv2D(3, strides=stride, padding="same", use_bias=False)(x))
+        x = normed(layers.Conv2D(width, 1, use_bias=False)(x))
+    return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
+
+
 def perceptron(keras: Any) -> Any:
     """Three wide dense layers, 2.9 million parameters: much to mask and little else to do in a step."""
     layers = keras.layers
