@@ -219,15 +219,16 @@ def latency(
                 small = tfprune.shrink(model, result.plan(candidate))
                 files[name] = tfprune.convert(small, "int8", representative_data=search[0][:300])
                 figures[name] = (goal, candidate["accuracy"], candidate[goal])
-        measured = {timing.name: timing for timing in tfprune.benchmark(files, runs=RUNS).timings}
-        dense = measured["dense"].median
+        # The fastest of many runs: other work on the machine lengthens some of them, and never shortens one.
+        measured = {timing.name: min(timing.milliseconds) for timing in tfprune.benchmark(files, runs=RUNS).timings}
+        dense = measured["dense"]
         for goal, others in ranks.items():
             own = [name for name, entry in figures.items() if entry[0] == goal]
-            others.append(rank_correlation([figures[n][2] for n in own], [measured[n].median for n in own]))
+            others.append(rank_correlation([figures[n][2] for n in own], [measured[n] for n in own]))
         for limit in limits:
             for goal, accuracies in found[limit].items():
                 # The one that a user would take: the best on the validation images among those that are fast enough.
-                fast = [n for n, e in figures.items() if e[0] == goal and measured[n].median <= limit * dense]
+                fast = [n for n, e in figures.items() if e[0] == goal and measured[n] <= limit * dense]
                 chosen = max(fast, key=lambda name: figures[name][1], default=None)
                 accuracy = None if chosen is None else np.mean(files[chosen](data.x_test).argmax(-1) == data.y_test)
                 accuracies.append(float("nan") if accuracy is None else 100 * float(accuracy))
@@ -265,8 +266,8 @@ def latency(
         f"{epochs} epochs. Accuracy of the int8 files in per cent of the 10,000 test images, right after removing "
         f"channels, without any training. Both searches had {evaluations} evaluations on {SAMPLES:,} validation "
         f"images, genome 'layers', population 24. Up to {points} files of each front were timed in turns with the "
-        "dense int8 file, one thread; of those that are fast enough the one best on the validation images is taken. "
-        "Times are shares of the dense int8 file's.",
+        f"dense int8 file, one thread, and the fastest of {RUNS} runs counts; of those that are fast enough the one "
+        "best on the validation images is taken. Times are shares of the dense int8 file's.",
         "How far the objective tells the order of the measured times on its own front (rank correlation): "
         f"latency by table {statistics.mean(ranks['latency']):.2f}, MACs {statistics.mean(ranks['macs']):.2f}. "
         f"MACs and int8 time by layer: {layers}.",
@@ -368,7 +369,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=DENSE_EPOCHS, help="epochs of the dense network")
     parser.add_argument("--evaluations", type=int, default=400)
     parser.add_argument("--shares", type=float, nargs="+", default=[0.5, 0.3])
-    parser.add_argument("--limits", type=float, nargs="+", default=[0.95, 0.9, 0.85, 0.8], help="for latency")
+    parser.add_argument("--limits", type=float, nargs="+", default=[0.95, 0.9, 0.85, 0.8, 0.75], help="for latency")
     parser.add_argument("--points", type=int, default=24, help="files of each front, for latency")
     parser.add_argument("--rounds", type=int, default=10)
     add_output(parser)
