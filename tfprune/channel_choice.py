@@ -39,7 +39,7 @@ class Listener:
         rows: How many rows the means were taken over.
 
     >>> listener = Listener(np.array([0, 1, 2]), np.eye(3), np.array([[3.0], [1.0], [2.0]]), rows=100)
-    >>> listener.losses(np.ones(3, bool)).round(1)
+    >>> listener.losses(np.ones(3, bool)).round()
     array([9., 1., 4.])
     """
 
