@@ -347,7 +347,7 @@ def _finished(
     notes = give_integer_ends(model) if mixed else []
     notes += join_islands(model) if int8 else []
     if bits.has_four:
-        packed = pack_four_bits(model, source, bits)
+        packed = pack_four_bits(model, source, names, bits)
         notes.append(f"Kernels in 4 bits: {listing(packed)}." if packed else "No kernel is one that 4 bits suit.")
     write_origin(model, origin)
     return flatbuffer.write_model(model), notes

@@ -8,6 +8,7 @@ import keras
 
 from tfprune.lite.signature import HALF_PRECISION, Signature, flat_outputs, output_names
 from tfprune.models import children
+from tfprune.nodes import Call, flow, is_graph
 
 # The converter reorders and renames the ends of a model, so they are numbered here and named afterwards.
 INPUT, OUTPUT = "input_", "output_"
@@ -129,6 +130,23 @@ def layers_along(model: keras.Model, paths: Iterable[str]) -> dict[str, set[str]
                 yield name
 
     return {path: {name for part in path.split(";") for name in layers_of(part)} for path in paths}
+
+
+def kernels_before_ends(model: keras.Model, names: Sequence[str]) -> dict[str, set[str]]:
+    """The last layer with a kernel on the way to each output, with those that hold it, by the output's name.
+
+    In a file the operator that makes an output bears the output's name instead of its layer's.
+    """
+    if not is_graph(model):
+        return {}
+
+    def follow(call: Call) -> list[frozenset[str]]:
+        given = call.args[0] if call.args and isinstance(call.args[0], frozenset) else frozenset()
+        has_kernel = any(weight.name == "kernel" for weight in getattr(call.operation, "weights", ()))
+        return [frozenset(call.path.split("/")) if has_kernel else given] * len(call.outputs)
+
+    found = flow(model, [frozenset[str]()] * len(model.inputs), follow)
+    return {name: set(layers) for name, layers in zip(names, found)}
 
 
 def layer_names(model: keras.Model) -> set[str]:

@@ -1,6 +1,6 @@
 """How many bits each kernel is stored in: eight, or four where LiteRT has a kernel that reads them."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from tfprune.errors import PruningError, nearest
 from tfprune.lite import flatbuffer
 from tfprune.lite.islands import Graph
-from tfprune.lite.trace import layer_at, layers_along
+from tfprune.lite.trace import kernels_before_ends, layer_at, layers_along
 from tfprune.models import places
 
 WEIGHT_BITS = (4, 8)
@@ -85,7 +85,7 @@ def learned_weight_bits(model: keras.Model) -> WeightBits:
     return WeightBits(layers={name: bits for name, bits in learned.items() if bits != 8})
 
 
-def pack_four_bits(file: Any, model: keras.Model, bits: WeightBits) -> list[str]:
+def pack_four_bits(file: Any, model: keras.Model, ends: Sequence[str], bits: WeightBits) -> list[str]:
     """Stores kernels of an int8 file in four bits, in place, two entries to a byte.
 
     A kernel's largest entry in each channel becomes 7 steps in place of 127, so zeros stay zeros, and a kernel that was
@@ -94,6 +94,7 @@ def pack_four_bits(file: Any, model: keras.Model, bits: WeightBits) -> list[str]
     Args:
         file: The model as objects of the schema.
         model: The Keras model it was made of.
+        ends: The names of its outputs.
         bits: The bits of every kernel.
 
     Returns:
@@ -104,6 +105,7 @@ def pack_four_bits(file: Any, model: keras.Model, bits: WeightBits) -> list[str]
     """
     packed: list[str] = []
     served: set[str] = set()
+    before_ends = kernels_before_ends(model, ends)
     for subgraph in file.subgraphs:
         graph = Graph(file, subgraph)
         kernels = {
@@ -112,7 +114,8 @@ def pack_four_bits(file: Any, model: keras.Model, bits: WeightBits) -> list[str]
         for index, operator in kernels.items():
             kernel, result = (flatbuffer.tensor_name(graph.tensors[int(i)]) for i in (index, operator.outputs[0]))
             along = layers_along(model, [kernel, result])
-            layers = along[kernel] or along[result]  # the kernel of a grouped convolution has no name of its own
+            # The kernel of a grouped convolution has no name of its own, and with TensorFlow 2.19 none has.
+            layers = along[kernel] or along[result] or before_ends.get(result, set())
             if bits.of(layers, graph.name(operator) in BY_DEFAULT) == 4:
                 _pack(graph, index)
                 served |= layers
