@@ -177,6 +177,9 @@ def quality(data: Dataset, epochs: int, seeds: Sequence[int], evaluations: int, 
                 "wins": f"{sum(gap > 0 for gap in ahead)} of {len(ahead)}" if name != "genetic, channels" else None,
             }
         )
+    behind = "; ".join(
+        f"{r['search']}, {r['share']:g} MACs" for r in rows if r["ahead"] is not None and r["ahead"] <= 0
+    )
     columns = [
         Column("search", "search"),
         Column("share", "MACs", ".2f"),
@@ -191,6 +194,7 @@ def quality(data: Dataset, epochs: int, seeds: Sequence[int], evaluations: int, 
         f"right after removing channels, without any training. Each search has at most {evaluations} evaluations on "
         f"{SAMPLES:,} validation images "
         "(uniform none, greedy and NetAdapt stop by themselves), and at most that share of the multiply-accumulates.",
+        *([f"The genetic search of channels is NOT ahead of: {behind}."] if behind else []),
         versions(),
     ]
     return Table("Searching: accuracy at equal multiply-accumulates", columns, rows, about)
