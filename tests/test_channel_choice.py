@@ -100,6 +100,15 @@ def test_the_same_data_choose_the_same_and_the_result_shrinks():
     )
 
 
+def test_batches_that_can_be_read_once_choose_the_same():
+    keras.utils.set_random_seed(2)
+    model = with_copies()
+    once = prune(model, Structured(0.4), iter([IMAGES[:32], IMAGES[32:]]), reconstruct=True)
+    often = prune(model, Structured(0.4), IMAGES, reconstruct=True)
+    for key, mask in tfprune.get_masks(often).items():
+        np.testing.assert_array_equal(tfprune.get_masks(once)[key], mask)
+
+
 def test_what_is_removed_already_stays_removed():
     keras.utils.set_random_seed(3)
     model = with_copies()

@@ -17,7 +17,7 @@ from tfprune.activations import observed
 from tfprune.channels.graph import Role
 from tfprune.channels.groups import ChannelGroup
 from tfprune.compensation import ENOUGH_ROWS, RIDGE
-from tfprune.data import Batch, batches, signature
+from tfprune.data import Batch, signature
 from tfprune.methods import Masks
 from tfprune.models import as_array, clone_with_weights
 from tfprune.prunable import PrunableWeight, every_weight
@@ -80,30 +80,33 @@ class Listener:
 
 
 def choose_channels(
-    bound: BoundStructured, amount: float, model: keras.Model, data: Any, kept: Mapping[str, np.ndarray] | None = None
+    bound: BoundStructured,
+    amount: float,
+    model: keras.Model,
+    data: Sequence[Batch],
+    kept: Mapping[str, np.ndarray] | None = None,
 ) -> Masks:
     """Masks that remove as many channels of each group as the method does: those that are missed least.
 
-    Memory: the data, a copy of the model, and for one group at a time a matrix of (features x features) floats for
+    Memory: a copy of the model, and for one group at a time a matrix of (features x features) floats for
     each layer that listens to it; layers of more than 4096 features are looked at in parts.
 
     Args:
         bound: A structured method bound to the model, or to a copy of it.
         amount: How much of it, as the method counts.
         model: The model before pruning; it is left as it is.
-        data: A few hundred inputs; anything that `fit` takes.
+        data: Batches of a few hundred inputs.
         kept: Earlier masks. Channels that they remove stay removed.
 
     Returns:
         Masks by the key of the weight. A group to which no layer with a plain product listens loses the channels that
         the method's criterion names.
     """
-    collected = list(batches(data, model, "reconstruct='obs'"))
     copy = clone_with_weights(model, keep_compiled=False)
     weights = {weight.key: weight for weight in every_weight(copy)}
     chosen = dict(bound.keep(amount, kept))
     for name, stays in chosen.items():
-        listeners = [] if stays.all() else _listeners(copy, weights, bound.chosen[name], collected)
+        listeners = [] if stays.all() else _listeners(copy, weights, bound.chosen[name], data)
         if listeners:
             present = ~removed(bound.chosen[name], kept or {})
             chosen[name] = _chosen(listeners, present, int(np.count_nonzero(stays)))
@@ -181,32 +184,24 @@ def _measured(
         sums = []
         for form, parts in found:
             rows = tf.cast(tf.concat([form.rows(given) for given in heard[id(form.layer)]], axis=1), tf.float32)
-            for part in parts:
-                features = tf.gather(rows[part.group], part.features, axis=1)
-                sums.append((tf.matmul(features, features, transpose_a=True), tf.reduce_sum(features, axis=0)))
-            sums.append((tf.shape(rows)[1], 0))
+            features = [tf.gather(rows[part.group], part.features, axis=1) for part in parts]
+            products = [(tf.matmul(each, each, transpose_a=True), tf.reduce_sum(each, axis=0)) for each in features]
+            sums.append((products, tf.shape(rows)[1]))
         return sums
 
-    totals: list[list[Any]] = []
+    totals: Any = None
     for batch in data:
-        new = [[np.asarray(value, np.float64) for value in pair] for pair in step(batch.inputs)]
-        totals = [[old + one for old, one in zip(*pairs)] for pairs in zip(totals, new)] if totals else new
-    sums = iter(totals)
+        new = keras.tree.map_structure(lambda value: np.asarray(value, np.float64), step(batch.inputs))
+        totals = new if totals is None else keras.tree.map_structure(np.add, totals, new)
+    return [_with_moments(form, parts, *sums) for (form, parts), sums in zip(found, totals)]
+
+
+def _with_moments(form: LinearForm, parts: Sequence[Part], sums: Sequence[Any], rows: Any) -> list[Listener]:
+    matrix = form.to_matrix(as_array(form.layer.kernel)).astype(np.float64)
     listeners = []
-    for form, parts in found:
-        own = [next(sums) for _ in parts]
-        rows = float(next(sums)[0])
-        matrix = form.to_matrix(as_array(form.layer.kernel)).astype(np.float64)
-        listeners.append(
-            [
-                Listener(
-                    part.channels,
-                    # A bias takes up every change of the mean.
-                    products / rows - (np.outer(total, total) / rows**2 if form.has_bias else 0.0),
-                    matrix[part.group, part.features],
-                    int(rows),
-                )
-                for part, (products, total) in zip(parts, own)
-            ]
-        )
+    for part, (products, total) in zip(parts, sums):
+        moment = products / rows
+        if form.has_bias:  # which takes up every change of the mean
+            moment = moment - np.outer(total, total) / rows**2
+        listeners.append(Listener(part.channels, moment, matrix[part.group, part.features], int(rows)))
     return listeners

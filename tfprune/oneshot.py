@@ -9,6 +9,7 @@ import numpy as np
 
 from tfprune import methods
 from tfprune.channel_choice import choose_channels
+from tfprune.data import batches
 from tfprune.errors import PruningError
 from tfprune.masks import apply_masks, get_masks
 from tfprune.models import as_array, check_model, clone_with_weights
@@ -110,6 +111,7 @@ def prune(
     before = get_masks(model)
     kept = {weight.key: before.get(weight.key, as_array(weight.variable) != 0) for weight in bound.weights}
     if way == "obs" and isinstance(bound, BoundStructured):
+        data = list(batches(data, model, "reconstruct='obs'"))  # once: the repair below reads them too
         decided, way = choose_channels(bound, method.final, model, data, kept), "least_squares"
     else:
         decided = bound.decide(method.final, kept)
@@ -129,11 +131,12 @@ def _way(reconstruct: Any, method: methods.Method, data: Any) -> str | None:
     """The name of the repair, once it is known to be possible."""
     if reconstruct is None or reconstruct is False:
         return None
-    channels = isinstance(method, Structured)
-    by_share = isinstance(method, methods.Percentile) or getattr(method, "budget", "threshold") != "threshold"
+    by_share = isinstance(method, methods.Percentile) or (
+        isinstance(method, Structured) and method.budget != "threshold"
+    )
     way = "least_squares" if reconstruct is True and not by_share else check_way(reconstruct)
     if way == "obs" and not by_share:
-        units = "channels" if channels else "entries"
+        units = "channels" if isinstance(method, Structured) else "entries"
         raise PruningError(
             f"reconstruct='obs' chooses which {units} stay, which a threshold has decided; "
             "write reconstruct='least_squares' or True."
