@@ -90,9 +90,9 @@ class Table(BySeed):
         Column("tuned", "fine-tuned"),
     )
 
-    def __init__(self, part: str, runs: list[Figures], about: list[str]):
+    def __init__(self, title: str, runs: list[Figures], about: list[str]):
         super().__init__(runs, about)
-        self.title = f"Criteria for {part}, and repairs, on Fashion-MNIST"  # type: ignore[misc]
+        self.title = title  # type: ignore[misc]
 
     def _row(self, key: tuple[str, str], found: list[dict[str, float]]) -> dict[str, Any]:
         row: dict[str, Any] = {"removed": key[0], "criterion": key[1]}
@@ -205,8 +205,7 @@ def main() -> None:
     measured: list[Figures] = [{} for _ in arguments.seeds]
     if arguments.missing:
         measured = [written(arguments.output, number) for number, _ in enumerate(arguments.seeds)]
-    data = fashion_mnist()
-    data = data._replace(x_train=data.x_train[:TRAINING], y_train=data.y_train[:TRAINING])
+    data = fashion_mnist(TRAINING)
     data = data._replace(x_test=data.x_test[:TEST], y_test=data.y_test[:TEST])
     judge = Judge(small_cnn_with_norms, data)
     runs: list[Figures] = []
@@ -216,7 +215,8 @@ def main() -> None:
         whole.append(judge.accuracy(dense))
         runs.append(by_criterion(dense, arguments.part, judge, seed, measured[number]))
         # After every seed, for it takes long.
-        write([Table(arguments.part, runs, _about(whole, arguments.seeds[: len(runs)]))], arguments.output)
+        title = f"Criteria for {arguments.part}, and repairs, on Fashion-MNIST"
+        write([Table(title, runs, _about(whole, arguments.seeds[: len(runs)]))], arguments.output)
 
 
 def _about(whole: list[float], seeds: list[int]) -> list[str]:

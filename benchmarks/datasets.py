@@ -11,9 +11,14 @@ from tfprune.datasets import Dataset
 PACKAGED = Path("/usr/share/datasets/fashion-mnist")
 
 
-def fashion_mnist() -> Dataset:
-    """Fashion-MNIST from the cache of Keras, from Debian's package, or downloaded by Keras; in that order."""
+def fashion_mnist(samples: int | None = None) -> Dataset:
+    """Fashion-MNIST from the cache of Keras, from Debian's package, or downloaded by Keras; in that order.
+
+    Args:
+        samples: How many of the training images, from the first on. Defaults to None: all.
+    """
     cached = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "datasets" / "fashion-mnist"
     if not cached.exists() and PACKAGED.exists():
         shutil.copytree(PACKAGED, cached)
-    return datasets.load("fashion_mnist")
+    data = datasets.load("fashion_mnist")
+    return data._replace(x_train=data.x_train[:samples], y_train=data.y_train[:samples])

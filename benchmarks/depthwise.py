@@ -139,9 +139,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=20000, help="training images to use")
     add_output(parser)
     arguments = parser.parse_args()
-    data = fashion_mnist()
-    part = slice(arguments.samples)
-    data = data._replace(x_train=data.x_train[part], y_train=data.y_train[part])
+    data = fashion_mnist(arguments.samples)
     write([compare(arguments.seeds, arguments.epochs, arguments.rate, data)], arguments.output)
 
 

@@ -39,22 +39,12 @@ def small_cnn_with_norms(keras: Any) -> Any:
 
 
 def depthwise_cnn(keras: Any) -> Any:
-    """A small MobileNet for 28x28 images: depthwise and pointwise convolutions, each normalised.
+    """A small MobileNet for 28x28 images: four pairs of depthwise and pointwise convolutions, ReLU6.
 
     Args:
         keras: The package to build with, `keras` or `tf_keras`.
     """
-    layers = keras.layers
-    inputs = keras.Input((28, 28, 1))
-
-    def normed(x: Any) -> Any:
-        return layers.ReLU(6.0)(layers.BatchNormalization()(x))
-
-    x = normed(layers.Conv2D(16, 3, strides=2, padding="same", use_bias=False)(inputs))
-    for width, stride in ((32, 1), (64, 2), (64, 1), (128, 1)):
-        x = normed(layers.DepthwiseConv2D(3, strides=stride, padding="same", use_bias=False)(x))
-        x = normed(layers.Conv2D(width, 1, use_bias=False)(x))
-    return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
+    return _mobile(keras, ((32, 1), (64, 2), (64, 1), (128, 1)), ceiling=6.0)
 
 
 def deep_depthwise_cnn(keras: Any) -> Any:
@@ -63,14 +53,19 @@ def deep_depthwise_cnn(keras: Any) -> Any:
     Args:
         keras: The package to build with, `keras` or `tf_keras`.
     """
+    return _mobile(keras, ((24, 1), (24, 1), (32, 2), (32, 1), (48, 1), (48, 1), (64, 1), (64, 1)), ceiling=None)
+
+
+def _mobile(keras: Any, pairs: Sequence[tuple[int, int]], ceiling: float | None) -> Any:
+    """Pairs of depthwise and pointwise convolutions, of so many channels and strides, each normalised."""
     layers = keras.layers
     inputs = keras.Input((28, 28, 1))
 
     def normed(x: Any) -> Any:
-        return layers.ReLU()(layers.BatchNormalization()(x))
+        return layers.ReLU(ceiling)(layers.BatchNormalization()(x))
 
     x = normed(layers.Conv2D(16, 3, strides=2, padding="same", use_bias=False)(inputs))
-    for width, stride in ((24, 1), (24, 1), (32, 2), (32, 1), (48, 1), (48, 1), (64, 1), (64, 1)):
+    for width, stride in pairs:
         x = normed(layers.DepthwiseConv2D(3, strides=stride, padding="same", use_bias=False)(x))
         x = normed(layers.Conv2D(width, 1, use_bias=False)(x))
     return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))

@@ -24,10 +24,6 @@ EPOCHS = 3
 class OneShot(Table):
     """Accuracy by what was removed and how, and how far it is below the dense network."""
 
-    def __init__(self, runs: list[Figures], about: list[str]):
-        super().__init__("", runs, about)
-        self.title = "Pruned at once, without training"  # type: ignore[misc]
-
     columns: ClassVar[Sequence[Column]] = (
         Column("removed", "removed"),
         Column("criterion", "how"),
@@ -90,7 +86,7 @@ def main() -> None:
             "images, never trained again. Allowed: points below dense that the project allows itself.",
             versions(),
         ]
-        write([OneShot(runs, about)], arguments.output)
+        write([OneShot("Pruned at once, without training", runs, about)], arguments.output)
 
 
 if __name__ == "__main__":
