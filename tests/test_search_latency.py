@@ -8,7 +8,7 @@ from search_models import X, Y, classifier
 import tfprune
 from tfprune import PruningError, genetic_search
 from tfprune.search import genome as genomes
-from tfprune.search.latency import LatencyTable, MemoryTable, narrower_is_no_slower, parts_of
+from tfprune.search.latency import LatencyTable, MemoryTable, measured_latency, narrower_is_no_slower, parts_of
 
 L = keras.layers
 
@@ -88,8 +88,23 @@ def test_depthwise_layers_follow_the_channels_they_are_given():
     )
     genome = genomes.make("layers", network, None, None, "element", None)
     table = LatencyTable.measured(network, genome, X[:20])
-    assert {tuple(entry[:2]) for entry in table.to_dict()["times"]["deep"]} == {(2, 2), (4, 4), (8, 8)}
+    # Widths of one side alone are timed in steps of an eighth.
+    assert {tuple(entry[:2]) for entry in table.to_dict()["times"]["deep"]} == {(n, n) for n in range(1, 9)}
+    assert {tuple(entry[:2]) for entry in table.to_dict()["times"]["conv"]} == {(1, n) for n in range(1, 9)}
     assert table(genome.repaired([0.5])) > 0
+
+
+def test_a_network_that_makes_no_file_has_no_time(model, recwarn):
+    image = keras.Input((6, 6, 1))
+    dead = L.Conv2D(2, 3, activation="relu", bias_initializer=keras.initializers.Constant(-100.0))(image)
+    joined = L.Concatenate()([L.Conv2D(2, 3)(image), L.Conv2D(2, 1)(dead)])
+    ruined = keras.Model(image, L.Dense(2)(L.Flatten()(joined)))
+    with pytest.raises(PruningError, match="representative data never touch"):
+        tfprune.convert(ruined, "int8", representative_data=X[:20])
+    found = measured_latency({3: model, 7: ruined}, X[:20])
+    assert list(found) == [3] and found[3] > 0
+    assert measured_latency({7: ruined}, X[:20]) == {}
+    assert not [warning for warning in recwarn if "tfprune" in str(warning.message)]
 
 
 def test_what_cannot_be_timed_is_told(model):

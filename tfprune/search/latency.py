@@ -4,8 +4,10 @@ Each layer that loses channels is converted to int8 and timed here at some width
 the next such layer; a candidate is the sum over its layers, brought to the scale of the whole unpruned file.
 """
 
+import contextlib
 import itertools
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.errors import PruningError
+from tfprune.errors import ConversionError, PruningError
 from tfprune.lite.benchmark import benchmark
 from tfprune.lite.convert import convert
 from tfprune.models import as_array, fresh_layer
@@ -21,6 +23,9 @@ from tfprune.nodes import Call, flow
 from tfprune.search.genome import ChannelGenome, Genes, Genome
 
 LEVELS = (0.25, 0.5, 1.0)  # shares of the channels on each side of a layer that are timed
+# Where one side alone loses channels, or each is convolved by itself, there are few combinations, and depthwise kernels
+# take their time in steps of some channels.
+FINE_LEVELS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 RUNS = 200
 KINDS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
 # What has no weights and takes one input is timed with the layer before it.
@@ -205,8 +210,13 @@ class MemoryTable:
 
 
 def measured_latency(models: Mapping[int, keras.Model], samples: Any) -> dict[int, float]:
-    """Milliseconds of the int8 files of whole models, by their numbers."""
-    files = {str(number): convert(model, "int8", representative_data=samples) for number, model in models.items()}
+    """Milliseconds of the int8 files of whole models, by their numbers; of those that make a file that runs."""
+    files = {}
+    for number, model in models.items():
+        # A candidate may be ruined so far that some layer gives nothing but zeros.
+        with contextlib.suppress(PruningError, ConversionError), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of poor answers: the file is timed and not used
+            files[str(number)] = convert(model, "int8", representative_data=samples)
     return {int(timing.name): timing.median for timing in benchmark(files, runs=RUNS).timings} if files else {}
 
 
@@ -214,10 +224,11 @@ def _grid(part: Part, genome: Genome) -> list[tuple[int, int]]:
     """The widths at which a layer is timed."""
     sizes = as_array(part.layer.kernel).shape
     dense = genome.shares(genome.dense)
+    losing = {axis for axis in part.axes if (f"{part.path}/kernel", axis) in dense}
+    levels = FINE_LEVELS if len(losing) == 1 else LEVELS
     sides = []
     for axis in part.axes:
-        loses = (f"{part.path}/kernel", axis) in dense
-        sides.append(sorted({max(1, round(level * sizes[axis])) for level in (LEVELS if loses else (1.0,))}))
+        sides.append(sorted({max(1, round(level * sizes[axis])) for level in (levels if axis in losing else (1.0,))}))
     if part.is_depthwise:
         return [(width, width) for width in sides[0]]
     return list(itertools.product(*sides))
