@@ -23,6 +23,16 @@ def test_two_workers_find_what_one_process_finds(model, tmp_path):
     assert (tmp_path / "alone").read_bytes() == (tmp_path / "shared").read_bytes()
 
 
+def test_two_workers_train_their_candidates_like_one_process(model):
+    arguments = {"budget": {"macs": 0.6}, "fine_tune": 5, "train": (X, Y), **QUICK}
+    alone = genetic_search(model, (X, Y), "loss", **arguments)
+    shared = genetic_search(model, (X, Y), "loss", workers=2, **arguments)
+    assert [c.genes for c in shared.evaluated] == [c.genes for c in alone.evaluated]
+    assert [c["loss"] for c in shared.evaluated] == pytest.approx([c["loss"] for c in alone.evaluated], rel=1e-5)
+    untrained = genetic_search(model, (X, Y), "loss", budget={"macs": 0.6}, **QUICK)
+    assert shared.best["loss"] < untrained.best["loss"]
+
+
 def test_a_worker_that_dies_costs_its_candidate_alone(model):
     found = genetic_search(model, (X, Y), ("macs", deadly), workers=2, population=4, generations=0)
     failed = [candidate for candidate in found.evaluated if candidate.failure]

@@ -1,6 +1,7 @@
 """The whole road in one call: channels, fine-tuning, weights, quantization, conversion, within a drop of accuracy."""
 
 import contextlib
+import functools
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any, ClassVar
 import keras
 
 from tfprune.callbacks import PercentilePruning
-from tfprune.channels.plan import plan_shrink
+from tfprune.channels.plan import ShrinkPlan, plan_shrink
 from tfprune.channels.rebuild import shrink
 from tfprune.data import Batch, batches
 from tfprune.errors import PruningError, nearest
@@ -312,6 +313,7 @@ class _Road:
         self._steps: list[Step] = []
         self._total = summary(model)
         self._stops: list[_Stop] = []
+        self._plans: dict[tuple[tuple[str, float], ...], ShrinkPlan] = {}
         self._start = 0.0
         self.whole: Any = None  # the bar of all training
 
@@ -356,16 +358,15 @@ class _Road:
     def finish(self, target: Any, goal: Mapping[str, float]) -> Compression:
         """Converts the furthest stop that holds, checks its file, and measures."""
         chosen, lite, accuracy = self._converted()
-        with self.stages.stage("measure files", total=5) as stage:
+        with self.stages.stage("measure files", total=4) as stage:
             small = self._float_twin(chosen)
-            files = {}
-            for name, model in (("unpruned", self.model), ("compressed", small)):
-                files[f"{name} float32"] = convert(model)
-                stage.advance()
-                files[f"{name} int8"] = (
-                    lite if name == "compressed" else convert(model, "int8", representative_data=self.samples)
-                )
-                stage.advance()
+            files = {"unpruned float32": self._dense_float}
+            stage.advance()
+            files["unpruned int8"] = self._dense_int8
+            stage.advance()
+            files["compressed float32"] = convert(small)
+            stage.advance()
+            files["compressed int8"] = lite
             timing = benchmark(files, runs=TIMED_RUNS)
         self.folder.save_lite("compressed", lite)
         shares = self._shares(small)
@@ -416,23 +417,36 @@ class _Road:
 
     def _searched(self, budget: Mapping[str, float]) -> keras.Model:
         """The unpruned model without the channels that cost least, untrained."""
-        name = f"search channels to {max(budget.values()):.0%}"
-        with self.stages.stage(name, total=SEARCH_EVALUATIONS) as stage, shown_in(stage):
-            found = genetic_search(
-                self.model, _first(self.val, SEARCHED), "accuracy", "layers", population=16, generations=20,
-                evaluations=SEARCH_EVALUATIONS, budget=budget, seed=self.seed, recalibrate=True,
-            )  # fmt: skip
-        return shrink(self.model, found.plan())
+        key = tuple(sorted(budget.items()))
+        if key not in self._plans:
+            name = f"search channels to {max(budget.values()):.0%}"
+            with self.stages.stage(name, total=SEARCH_EVALUATIONS) as stage, shown_in(stage):
+                found = genetic_search(
+                    self.model, _first(self.val, SEARCHED), "accuracy", "layers", population=16, generations=20,
+                    evaluations=SEARCH_EVALUATIONS, budget=budget, seed=self.seed, recalibrate=True,
+                )  # fmt: skip
+            self._plans[key] = found.plan()
+        return shrink(self.model, self._plans[key])
+
+    @functools.cached_property
+    def _dense_float(self) -> LiteModel:
+        """The unpruned model as a float32 file."""
+        return convert(self.model)
+
+    @functools.cached_property
+    def _dense_int8(self) -> LiteModel:
+        """The unpruned model as an int8 file."""
+        return convert(self.model, "int8", representative_data=self.samples)
 
     def _weights_for(self, share: float) -> float:
         """The share of the weights with which the int8 file takes this share of the bytes of the float file."""
-        whole = convert(self.model, "int8", representative_data=self.samples).size
-        rest = whole - self._total.parameters  # a weight takes a byte; the operators and scales are there in any case
-        allowed = share * convert(self.model).size - rest
+        # A weight takes a byte; the operators and scales are there in any case.
+        rest = self._dense_int8.size - self._total.parameters
+        allowed = share * self._dense_float.size - rest
         return min(1.0, max(LEVELS[0], 0.98 * allowed / self._total.parameters))
 
     def _latency(self, level: float) -> float:
-        files = {"unpruned": convert(self.model), "thin": convert(self._searched(_budget(level)))}
+        files = {"unpruned": self._dense_float, "thin": convert(self._searched(_budget(level)))}
         dense, thin = benchmark(files, runs=TIMED_RUNS).timings
         return thin.median / dense.median
 
