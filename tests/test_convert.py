@@ -13,7 +13,7 @@ from keras import layers
 import tfprune
 from tfprune.errors import ConversionError, PruningError
 from tfprune.lite import convert, verify
-from tfprune.lite.convert import QUANTIZATIONS
+from tfprune.lite.request import QUANTIZATIONS
 from tfprune.lite.signature import flat_outputs, signature_of
 from tfprune.lite.trace import layer_at
 

@@ -14,10 +14,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.errors import ConversionError, PruningError, listing, nearest
+from tfprune.errors import ConversionError, PruningError, listing
 from tfprune.lite import flatbuffer
 from tfprune.lite.bias_correction import correct_biases
-from tfprune.lite.float_layers import checked_float_layers, converted_with_float_layers, give_integer_ends
+from tfprune.lite.float_layers import converted_with_float_layers, give_integer_ends
 from tfprune.lite.inspect import operators_of, results_of
 from tfprune.lite.islands import join_islands
 from tfprune.lite.layer_errors import layer_errors
@@ -25,16 +25,14 @@ from tfprune.lite.lite_model import LiteModel, allocate
 from tfprune.lite.metadata import origin_of, write_origin
 from tfprune.lite.reasons import reason_of
 from tfprune.lite.representative import Calibration, calibration
+from tfprune.lite.request import Request
 from tfprune.lite.signature import Signature, signature_of
 from tfprune.lite.silence import silence
 from tfprune.lite.trace import INPUT, OUTPUT, layer_at, layers_along, loops, prepared, save, trace
-from tfprune.lite.weight_bits import Bits, WeightBits, checked_weight_bits, learned_weight_bits, pack_four_bits
+from tfprune.lite.weight_bits import Bits, WeightBits, pack_four_bits
 from tfprune.models import check_model, places
-from tfprune.nodes import is_graph, require_graph
+from tfprune.nodes import is_graph
 
-QUANTIZATIONS = ("float32", "float16", "dynamic", "int8", "int16x8")
-INTEGER = ("int8", "int16x8")
-IO = ("int8", "float32")
 NO_RANGE = 1e-8  # the converter gives a tensor that was always zero a scale of about 8e-9
 FAR = 0.08  # root mean square of the differences over that of the outputs; rounding alone stays below
 
@@ -100,78 +98,40 @@ def convert(
         lite.save("model.tflite")
         ```
     """
-    _check_arguments(quantization, io, sparse, batch_size)
     check_model(model, "convert")
+    request = Request.checked(model, quantization, io, sparse, batch_size, float_layers, weight_bits, bias_correction)
     _refuse_layers(model)
-    integer = quantization in INTEGER
-    learned = has_learned_ranges(model)
-    keep = _checked_float_layers(model, float_layers, quantization, learned)
-    bits = _weight_bits(model, weight_bits, quantization, learned)
-    if bias_correction:
-        _check_bias_correction(model, quantization, learned, batch_size)
     origin = origin_of(model, quantization, metadata or {})
-    source = _for_converter(model, quantization) if learned else model
+    source = _with_fixed_ranges(model) if request.learned else model
     signature = signature_of(source)
     data = Calibration([], ["Calibrated by quantization-aware training."])
-    if integer and not learned:
+    if request.needs_data:
         if representative_data is None:
             raise PruningError(_missing_data(quantization, signature))
         data = calibration(representative_data, signature, source)
-    content, names = _converted(source, signature, quantization, io, sparse, batch_size, data.samples, keep)
-    integer_ends = bool(keep) and io == "int8"
-    content, notes = _finished(content, signature, names, source, quantization == "int8", integer_ends, bits, origin)
+    content, names = _converted(source, signature, request, data.samples)
+    content, notes = _finished(content, signature, names, source, request, origin)
     if bias_correction:
         content, said = correct_biases(model, signature, content, data.samples)
         notes.append(said)
-    lite = LiteModel(content, [*data.notes, *notes] if integer else notes)
+    lite = LiteModel(content, [*data.notes, *notes] if request.is_integer else notes)
     if quantization == "dynamic" and lite.quantization == "float32":
         lite.notes += ("No kernel has 1,024 entries or more, and the converter leaves smaller ones in float32.",)
-    if integer and not learned:  # with learned ranges, layers in float are those that the user has left so
-        _require_integers(lite, model, quantization, keep)
+    if request.needs_data:  # with learned ranges, layers in float are those that the user has left so
+        _require_integers(lite, model, request)
     untouched = _untouched(lite, model) if data.samples else []
     if untouched:
         _refuse_untouched(untouched, lite)
     _require_runnable(lite)
-    _compare_answers(lite, model, data, bits)
+    _compare_answers(lite, model, data, request.bits)
     return lite
 
 
-def has_learned_ranges(model: keras.Model) -> bool:
-    """Whether quantization-aware training has left the ranges of the activations in the model.
-
-    A layer that carries them says so by an attribute `has_learned_ranges` that is true.
-    """
-    return any(getattr(place.layer, "has_learned_ranges", False) for place in places(model))
-
-
-def _for_converter(model: keras.Model, quantization: str) -> keras.Model:
+def _with_fixed_ranges(model: keras.Model) -> keras.Model:
     """A quantization-aware model with its ranges fixed, in layers that the converter knows."""
     from tfprune.lite.quantize import frozen
 
-    if quantization != "int8":
-        raise PruningError(
-            f"'{model.name}' has learned to compute in int8, so quantization={quantization!r} does not suit it. Use "
-            "quantization='int8', or convert the model from before quantize_aware."
-        )
     return frozen(model)
-
-
-def _check_arguments(quantization: str, io: str, sparse: bool, batch_size: int | None) -> None:
-    if quantization not in QUANTIZATIONS:
-        raise PruningError(f"quantization={quantization!r} is unknown. {nearest(str(quantization), QUANTIZATIONS)}")
-    if io not in IO:
-        raise PruningError(
-            f"io={io!r} is unknown. Write io='int8' for integer inputs and outputs, or io='float32' for float ones."
-        )
-    if sparse and quantization not in ("float32", "float16"):
-        raise PruningError(
-            f"sparse=True does not go with quantization={quantization!r}: the converter writes such a file, but LiteRT "
-            "cannot run it. Use quantization='float32', or leave sparse out and compress the file: gzip shrinks zeros."
-        )
-    if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
-        raise PruningError(
-            f"batch_size={batch_size!r} is no number of samples. Give 1 or more, or None to leave it open."
-        )
 
 
 def _refuse_layers(model: keras.Model) -> None:
@@ -191,52 +151,6 @@ def _refuse_layers(model: keras.Model) -> None:
         )
 
 
-def _checked_float_layers(model: keras.Model, layers: Sequence[str], quantization: str, learned: bool) -> set[str]:
-    if not layers:
-        return set()
-    if learned:
-        raise PruningError(
-            f"'{model.name}' has learned to compute in int8, all of its layers. Leave out float_layers, or convert the "
-            "model from before quantize_aware with representative_data."
-        )
-    if quantization != "int8":
-        raise PruningError(
-            f"float_layers does not go with quantization={quantization!r}: it leaves layers out of quantization='int8'."
-        )
-    return checked_float_layers(model, layers)
-
-
-def _weight_bits(model: keras.Model, weight_bits: Bits, quantization: str, learned: bool) -> WeightBits:
-    bits = checked_weight_bits(model, weight_bits)
-    if bits.has_four and quantization != "int8":
-        raise PruningError(
-            f"weight_bits={weight_bits!r} does not go with quantization={quantization!r}: LiteRT reads 4-bit weights "
-            "beside int8 activations. Use quantization='int8', or leave weight_bits out."
-        )
-    if bits.has_four and learned:
-        raise PruningError(
-            f"'{model.name}' has learned with bits of its own. Say them where it learns, "
-            f"tfprune.quantize_aware(model, weight_bits={weight_bits!r}), and leave weight_bits out here."
-        )
-    return learned_weight_bits(model) if learned else bits
-
-
-def _check_bias_correction(model: keras.Model, quantization: str, learned: bool, batch_size: int | None) -> None:
-    if quantization != "int8":
-        raise PruningError(
-            f"bias_correction does not go with quantization={quantization!r}: it makes up for the rounding of int8. "
-            "Use quantization='int8', or leave bias_correction out."
-        )
-    if learned:
-        raise PruningError(
-            f"'{model.name}' has learned its biases with the rounding, so there is nothing to correct. Leave "
-            "bias_correction out."
-        )
-    if batch_size not in (1, None):
-        raise PruningError(f"bias_correction runs the file sample by sample; batch_size={batch_size!r} must be 1.")
-    require_graph(model, "Bias correction")
-
-
 def _missing_data(quantization: str, signature: Signature) -> str:
     if len(signature.inputs) == 1:
         example = "representative_data=x_train[:200]"
@@ -250,37 +164,31 @@ def _missing_data(quantization: str, signature: Signature) -> str:
 
 
 def _converted(
-    model: keras.Model,
-    signature: Signature,
-    quantization: str,
-    io: str,
-    sparse: bool,
-    batch_size: int | None,
-    samples: list[Any],
-    keep: set[str],
+    model: keras.Model, signature: Signature, request: Request, samples: list[Any]
 ) -> tuple[bytes, list[str]]:
     """The converter's file as it is, and the names that its outputs shall have."""
     import tensorflow as tf
 
-    unroll = quantization in INTEGER or batch_size is None
+    unroll = request.is_integer or request.batch_size is None
     spoken = None
     try:
         with tempfile.TemporaryDirectory(prefix="tfprune") as folder, silence() as spoken:
-            function, names = _traced(model, signature, batch_size, unroll)
+            function, names = _traced(model, signature, request.batch_size, unroll)
             if unroll:
-                _refuse_loops(model, function, quantization)
+                _refuse_loops(model, function, request)
             save(function, folder)
             converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-            _configure(converter, quantization, io, sparse, samples)
-            if keep:
+            _configure(converter, request, samples)
+            if request.float_layers:
                 plain = tf.lite.TFLiteConverter.from_saved_model(folder)
-                return converted_with_float_layers(converter, plain, model, names, keep), names
+                content = converted_with_float_layers(converter, plain, model, names, set(request.float_layers))
+                return content, names
             return converter.convert(), names
     except (PruningError, ConversionError):
         raise
     except Exception as error:  # whatever the user's layers, TensorFlow and its converter raise
         said = spoken.text if spoken is not None else ""
-        raise ConversionError(_explained(model, quantization, f"{error}\n{said}", error)) from error
+        raise ConversionError(_explained(model, request.quantization, f"{error}\n{said}", error)) from error
 
 
 def _traced(model: keras.Model, signature: Signature, batch_size: int | None, unroll: bool) -> tuple[Any, list[str]]:
@@ -295,18 +203,18 @@ def _traced(model: keras.Model, signature: Signature, batch_size: int | None, un
         return trace(model, signature, batch_size)
 
 
-def _configure(converter: Any, quantization: str, io: str, sparse: bool, samples: list[Any]) -> None:
+def _configure(converter: Any, request: Request, samples: list[Any]) -> None:
     import tensorflow as tf
 
-    kinds = tf.lite.OpsSet
+    kinds, quantization = tf.lite.OpsSet, request.quantization
     if quantization != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if sparse:
+    if request.sparse:
         converter.optimizations = [*converter.optimizations, tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
     if quantization == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if quantization in INTEGER:
-        ends = tf.float32 if io == "float32" else tf.int8 if quantization == "int8" else tf.int16
+    if request.is_integer:
+        ends = tf.float32 if request.io == "float32" else tf.int8 if quantization == "int8" else tf.int16
         converter.inference_input_type = converter.inference_output_type = ends
     if samples:  # learned ranges are in the graph itself, and the converter wants no data then
         whole = kinds.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
@@ -316,13 +224,13 @@ def _configure(converter: Any, quantization: str, io: str, sparse: bool, samples
         )
 
 
-def _refuse_loops(model: keras.Model, function: Any, quantization: str) -> None:
+def _refuse_loops(model: keras.Model, function: Any, request: Request) -> None:
     """Raises where a loop is left: the quantizer ends the whole process on one."""
     left = loops(function)
     if left:
         layer = layer_at(model, left[0])
         where = f"layer '{layer}'" if layer else f"operation '{left[0]}'"
-        what = f"quantized to {quantization}" if quantization in INTEGER else "converted with an open batch"
+        what = f"quantized to {request.quantization}" if request.is_integer else "converted with an open batch"
         raise ConversionError(
             f"A loop cannot be {what}, and {where} runs in one. Recurrent layers are unrolled when the length of their "
             "input is known: give it in keras.Input((steps, ...)); or use quantization='dynamic'."
@@ -330,24 +238,18 @@ def _refuse_loops(model: keras.Model, function: Any, quantization: str) -> None:
 
 
 def _finished(
-    content: bytes,
-    signature: Signature,
-    names: list[str],
-    source: keras.Model,
-    int8: bool,
-    mixed: bool,
-    bits: WeightBits,
+    content: bytes, signature: Signature, names: list[str], source: keras.Model, request: Request,
     origin: Mapping[str, Any],
-) -> tuple[bytes, list[str]]:
+) -> tuple[bytes, list[str]]:  # fmt: skip
     """The file with the ends' names and order of the Keras model, its origin, and without float islands."""
     model = flatbuffer.read_model(content)
     given = [spec.name for spec in signature.inputs]
     _name_ends(model, "inputs", INPUT, given)
     _name_ends(model, "outputs", OUTPUT, names)
-    notes = give_integer_ends(model) if mixed else []
-    notes += join_islands(model) if int8 else []
-    if bits.has_four:
-        packed = pack_four_bits(model, source, names, bits)
+    notes = give_integer_ends(model) if request.float_layers and request.io == "int8" else []
+    notes += join_islands(model) if request.quantization == "int8" else []
+    if request.bits.has_four:
+        packed = pack_four_bits(model, source, names, request.bits)
         notes.append(f"Kernels in 4 bits: {listing(packed)}." if packed else "No kernel is one that 4 bits suit.")
     write_origin(model, origin)
     return flatbuffer.write_model(model), notes
@@ -365,13 +267,15 @@ def _name_ends(model: Any, side: str, prefix: str, names: list[str]) -> None:
     setattr(model.signatureDefs[0], side, ordered)
 
 
-def _require_integers(lite: LiteModel, model: keras.Model, quantization: str, keep: set[str]) -> None:
+def _require_integers(lite: LiteModel, model: keras.Model, request: Request) -> None:
     operators = operators_of(flatbuffer.read_model(lite.content))
     floats = [operator for operator in operators if operator.is_float]
-    if keep:
+    if request.float_layers:
         along = layers_along(model, [name for operator in floats for name in operator.tensors])
         floats = [
-            operator for operator in floats if not any((along[name] | {name}) & keep for name in operator.tensors)
+            operator
+            for operator in floats
+            if not any((along[name] | {name}) & request.float_layers for name in operator.tensors)
         ]
     if floats:
         found = [layer_at(model, name) for operator in floats for name in operator.tensors]
@@ -379,8 +283,8 @@ def _require_integers(lite: LiteModel, model: keras.Model, quantization: str, ke
         where = f" (layer{'s' * (len(layers) > 1)} {listing(layers)})" if layers else ""
         names = listing(dict.fromkeys(operator.name for operator in floats))
         raise ConversionError(
-            f"'{model.name}' cannot be converted to {quantization} whole: there is no integer form of {names}{where}. "
-            "Exchange these layers, or use quantization='dynamic' or 'float16'."
+            f"'{model.name}' cannot be converted to {request.quantization} whole: there is no integer form of "
+            f"{names}{where}. Exchange these layers, or use quantization='dynamic' or 'float16'."
         )
 
 
