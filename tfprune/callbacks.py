@@ -149,15 +149,15 @@ class Run:
         amount = self.schedule(due)
         self.bound.progress = (due - self.schedule.begin) / max(1, self.schedule.end - self.schedule.begin)
         decided = self.bound.decide(amount, kept) if amount > 0 else _nothing_pruned(kept)
-        self._set(kept if self._floor and _zeros(decided) < self._floor else decided)
+        self._set(kept if self._floor and masks.zeros(decided) < self._floor else decided)
 
     def _zeros_to_keep(self, kept: Masks, resumed: bool) -> int:
         """The zeros that masks hold already when the run begins; 0 where the schedule ends below them on purpose."""
         # A run that goes on after an interruption finds the zeros of a plain model in its restored weights.
         if not (resumed or any(_is_decided(weight) for weight in self.bound.weights)):
             return 0
-        found = _zeros(kept)
-        return found if found and found <= _zeros(self.bound.decide(self.schedule.final, kept)) else 0
+        found = masks.zeros(kept)
+        return found if found and found <= masks.zeros(self.bound.decide(self.schedule.final, kept)) else 0
 
     def _set(self, decided: Masks) -> None:
         self._masks = decided
@@ -205,10 +205,6 @@ def _kept(weight: PrunableWeight) -> np.ndarray:
 
 def _nothing_pruned(kept: Masks) -> Masks:
     return {key: np.ones_like(mask) for key, mask in kept.items()}
-
-
-def _zeros(decided: Masks) -> int:
-    return sum(mask.size - int(np.count_nonzero(mask)) for mask in decided.values())
 
 
 def _hold(model: keras.Model, weight: PrunableWeight) -> bool:

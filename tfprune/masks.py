@@ -107,6 +107,11 @@ def held_masks(weights: Iterable[PrunableWeight]) -> dict[str, np.ndarray]:
     return found
 
 
+def zeros(masks: Mapping[str, np.ndarray]) -> int:
+    """How many weights masks take away."""
+    return sum(mask.size - int(np.count_nonzero(mask)) for mask in masks.values())
+
+
 def get_masks(model: keras.Model, layers: Any = None) -> dict[str, np.ndarray]:
     """The masks of a model: for each pruned weight, where its entries are kept.
 

@@ -143,7 +143,7 @@ class BoundRigging(BoundMethod):
         if kept is None:
             return first
         begun = {key: filled(kept[key], mask) for key, mask in first.items()}
-        if _zeros(begun) != _zeros(kept):
+        if masks.zeros(begun) != masks.zeros(kept):
             return begun
         if self.record is None or not self.record.seen:
             return dict(kept)
@@ -246,7 +246,3 @@ class RigL(MaskCallback):
                 record.open()
                 self._records.append(record)
                 run.bound.record = record
-
-
-def _zeros(kept: Mapping[str, np.ndarray]) -> int:
-    return sum(mask.size - int(np.count_nonzero(mask)) for mask in kept.values())
