@@ -401,16 +401,16 @@ def _constants(model: Any, content: bytes) -> list[Constant]:
             if stored is None or tensor.buffer in seen or not _holds_numbers(tensor):
                 continue
             seen.add(tensor.buffer)
-            shape = flatbuffer.shape_of(tensor)
+            shape, zeros = flatbuffer.shape_of(tensor), flatbuffer.zero_pattern(model, tensor, content)
             result.append(
                 Constant(
                     name=flatbuffer.tensor_name(tensor),
                     shape=shape,
                     dtype=flatbuffer.dtype_name(tensor),
                     size=len(stored),
-                    zeros=_zeros(model, tensor, content),
+                    zeros=None if zeros is None else int(np.count_nonzero(zeros)),
                     encoding="dense" if tensor.sparsity is None else "sparse",
-                    pattern=_pattern_of(flatbuffer.zero_pattern(model, tensor, content)),
+                    pattern=_pattern_of(zeros),
                 )
             )
     return result
@@ -448,11 +448,6 @@ def _holds_numbers(tensor: Any) -> bool:
     """Whether a constant is a weight or a bias and not a shape, a list of axes, or another argument."""
     scale = getattr(tensor.quantization, "scale", None)
     return flatbuffer.type_name(tensor) in flatbuffer.FLOATS or (scale is not None and len(scale) > 0)
-
-
-def _zeros(model: Any, tensor: Any, content: bytes) -> int | None:
-    pattern = flatbuffer.zero_pattern(model, tensor, content)
-    return None if pattern is None else int(np.count_nonzero(pattern))
 
 
 def _short(name: str) -> str:

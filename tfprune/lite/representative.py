@@ -50,7 +50,6 @@ def calibration(data: Any, signature: Signature, model: keras.Model, what: str =
         signature: The inputs of the model.
         model: The model, which is run on the first samples to see that they go through.
         what: How the messages call the data.
-        what: How the messages call the data.
 
     Raises:
         PruningError: The data are empty or too few, of another shape or type, hold NaN or infinity, are all equal, lack
