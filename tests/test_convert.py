@@ -1,6 +1,7 @@
 """Conversion: every kind of model in every quantization, exact zeros, integer ends, names, and what is refused."""
 
 import functools
+import gc
 import subprocess
 import sys
 
@@ -546,3 +547,28 @@ def test_networks_of_keras_applications_convert(name):
     assert verify(model, exact, data).largest_difference < 1e-4
     assert whole.inspect().float_ops == {}
     assert whole.size < 0.4 * exact.size
+
+
+def test_the_converters_collection_leaves_out_older_objects(convolutional):
+    frozen = []
+
+    def watch(phase, info):
+        if phase == "start" and info["generation"] == 2:
+            frozen.append(gc.get_freeze_count())
+
+    gc.callbacks.append(watch)
+    try:
+        convert(convolutional)
+    finally:
+        gc.callbacks.remove(watch)
+    assert max(frozen) > 100_000  # TensorFlow and Keras alone
+    assert gc.get_freeze_count() == 0
+
+
+def test_a_program_that_froze_its_objects_finds_them_frozen(convolutional):
+    gc.freeze()
+    try:
+        convert(convolutional)
+        assert gc.get_freeze_count() > 100_000
+    finally:
+        gc.unfreeze()

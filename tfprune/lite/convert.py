@@ -17,6 +17,7 @@ import numpy as np
 from tfprune.errors import ConversionError, PruningError, listing
 from tfprune.lite import flatbuffer
 from tfprune.lite.bias_correction import correct_biases
+from tfprune.lite.collection import only_new_garbage
 from tfprune.lite.float_layers import converted_with_float_layers, give_integer_ends
 from tfprune.lite.inspect import operators_of, results_of
 from tfprune.lite.islands import join_islands
@@ -172,7 +173,7 @@ def _converted(
     unroll = request.is_integer or request.batch_size is None
     spoken = None
     try:
-        with tempfile.TemporaryDirectory(prefix="tfprune") as folder, silence() as spoken:
+        with tempfile.TemporaryDirectory(prefix="tfprune") as folder, silence() as spoken, only_new_garbage():
             function, names = _traced(model, signature, request.batch_size, unroll)
             if unroll:
                 _refuse_loops(model, function, request)
