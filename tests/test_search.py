@@ -16,6 +16,7 @@ from tfprune.prunable import every_weight
 from tfprune.search import genome as genomes
 from tfprune.search import objectives as goals
 from tfprune.search import thin
+from tfprune.search.evolution import Operators
 from tfprune.search.fine_tuning import training_batches
 from tfprune.search.fitness import Fitness
 from tfprune.search.scoring import Scoring
@@ -261,6 +262,21 @@ def test_genes_survive_the_journals_words(model):
         genome = genomes.make(kind, model, None, ["conv2"] if kind == "weights" else None, pattern, None)
         for genes in [genome.dense, genome.drawn(generator), genome.guided(generator), *genome.seeds()]:
             assert genome.parsed(genome.text(genes)) == genes == genome.repaired(genes)
+
+
+def test_half_of_the_guided_shares_are_those_of_one_layer_alone(model):
+    generator = random.Random(0)
+    genome = genomes.make("layers", model, None, None, "element", None)
+    removed = [np.count_nonzero(genome.guided(generator)) for _ in range(300)]
+    assert 100 < sum(count <= 1 for count in removed) < 200  # a share may round to no channel at all
+    assert max(removed) == genome.size
+
+
+@pytest.mark.parametrize(("kind", "crossover"), [("channels", "one_point"), ("layers", "uniform")])
+def test_crossover_suits_the_genome_unless_it_is_named(model, kind, crossover):
+    genome = genomes.make(kind, model, None, None, "element", None)
+    assert Operators.checked(genome, 1, None, None, None, 0.9, None).crossover == crossover
+    assert Operators.checked(genome, 1, None, "one_point", None, 0.9, None).crossover == "one_point"
 
 
 def test_the_result_is_a_table_and_a_plot(result, tmp_path):

@@ -41,7 +41,7 @@ class Operators:
         genome: Genome,
         objectives: int,
         selection: str | None,
-        crossover: str,
+        crossover: str | None,
         mutation: str | None,
         crossover_rate: float,
         mutation_rate: float | None,
@@ -52,6 +52,7 @@ class Operators:
             PruningError: An unknown name, one that does not go with the genome, or a rate outside [0, 1].
         """
         selection = selection or ("nsga2" if objectives > 1 else "tournament")
+        crossover = crossover or ("one_point" if genome.is_bits else "uniform")
         mutation = mutation or ("flip" if genome.is_bits else "gaussian")
         for word, value, known in (
             ("selection", selection, SELECTIONS),

@@ -145,7 +145,7 @@ class Fitness:
         if not isinstance(self.genome, ChannelGenome) or own or self.calibration or self._tuning:
             return None
         generator = random.Random(0)
-        trials = [self.genome.dense, self.genome.guided(generator)]
+        trials = [self.genome.dense, self.genome.drawn(generator)]
         wanted = []
         for genes in trials:
             self.load(self.genome.masks(genes))

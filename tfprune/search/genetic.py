@@ -20,7 +20,7 @@ def genetic_search(
     population: int = 32,
     generations: int = 20,
     selection: str | None = None,
-    crossover: str = "one_point",
+    crossover: str | None = None,
     mutation: str | None = None,
     seed: int = 0,
     journal: Any = None,
@@ -63,7 +63,8 @@ def genetic_search(
         generations: After the first. Defaults to 20.
         selection: `"nsga2"` for a Pareto front; `"tournament"` or `"roulette"` by the weighted sum. Defaults to None:
             `"nsga2"` for several objectives, `"tournament"` for one.
-        crossover: `"one_point"` (default) or `"uniform"`.
+        crossover: `"one_point"` or `"uniform"`. Defaults to None: `"one_point"` for bits, of which neighbours belong
+            together, `"uniform"` for shares.
         mutation: `"flip"` for bits, `"gaussian"` for shares. Defaults to None: what suits the genome.
         seed: Of everything random; the same seed gives the same search. Defaults to 0.
         journal: Path of a file in which every evaluation is written down at once. A search that was killed, begun again
@@ -74,7 +75,8 @@ def genetic_search(
         budget: Name of a cost -> largest share of the unpruned model's, such as `{"macs": 0.5}`. Whoever meets it is
             better than whoever does not. Defaults to None.
         initial: `"seeded"` (default): three quarters of the first generation are what the criterion would remove, at
-            several amounts and for random shares of each layer; `"random"`: all of it is random.
+            several amounts, for random shares of each layer, and for `genome="layers"` of single layers too;
+            `"random"`: all of it is random.
         criterion: Of channels (`"l2"`) or weights (`"magnitude"`), for seeding, repair and `genome="layers"`.
         layers: Which layers may lose something. Defaults to None: all.
         pattern: For `genome="weights"`: `"element"` (default), or blocks such as `"4x1"`.

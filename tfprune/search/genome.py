@@ -235,6 +235,15 @@ class Layers(ChannelGenome):
     def at(self, shares: Mapping[str, float]) -> Genes:
         return self.repaired([shares.get(name, 0.0) for name in self.chosen])
 
+    def guided(self, generator: random.Random) -> Genes:
+        """Genes that remove a random share of each part, or of one part alone, half of the time each.
+
+        Crossover puts together what single parts turn out to be worth.
+        """
+        if generator.random() < 0.5:
+            return self.at({generator.choice(list(self.parts)): generator.random()})
+        return super().guided(generator)
+
     def seeds(self) -> list[Genes]:
         return list(dict.fromkeys(self.repaired([amount] * self.size) for amount in SEEDED_AMOUNTS))
 

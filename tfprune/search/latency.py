@@ -22,7 +22,7 @@ from tfprune.models import as_array, fresh_layer
 from tfprune.nodes import Call, flow
 from tfprune.search.genome import ChannelGenome, Genes, Genome
 
-LEVELS = (0.25, 0.5, 1.0)  # shares of the channels on each side of a layer that are timed
+LEVELS = (0.25, 0.5, 0.75, 1.0)  # shares of the channels on each side of a layer that are timed
 # Where one side alone loses channels, or each is convolved by itself, there are few combinations, and depthwise kernels
 # take their time in steps of some channels.
 FINE_LEVELS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
