@@ -56,6 +56,38 @@ def deep_depthwise_cnn(keras: Any) -> Any:
     return _mobile(keras, ((24, 1), (24, 1), (32, 2), (32, 1), (48, 1), (48, 1), (64, 1), (64, 1)), ceiling=None)
 
 
+def bottleneck_cnn(keras: Any) -> Any:
+    """Five inverted bottlenecks for 28x28 images, 68,922 parameters: two fused ones, then three with depthwise kernels.
+
+    As EfficientNetV2 stacks them (https://arxiv.org/abs/2104.00298): in the fused ones a full 3x3 convolution widens,
+    in the others a pointwise one, followed by a depthwise 5x5.
+
+    Args:
+        keras: The package to build with, `keras` or `tf_keras`.
+    """
+    layers = keras.layers
+    inputs = keras.Input((28, 28, 1))
+
+    def normed(x: Any) -> Any:
+        return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
+
+    def convolved(x: Any, width: int, kernel: int, stride: int = 1) -> Any:
+        return layers.Conv2D(width, kernel, strides=stride, padding="same", use_bias=False)(x)
+
+    x = normed(convolved(inputs, 16, 3))
+    for fused, wide, width, stride in (
+        (True, 64, 24, 2), (True, 96, 24, 1), (False, 96, 32, 1), (False, 128, 32, 1), (False, 128, 32, 1),
+    ):  # fmt: skip
+        before = x
+        x = normed(convolved(x, wide, 3 if fused else 1, stride))
+        if not fused:
+            x = normed(layers.DepthwiseConv2D(5, padding="same", use_bias=False)(x))
+        x = layers.BatchNormalization(momentum=0.9)(convolved(x, width, 1))
+        if stride == 1 and before.shape[-1] == width:
+            x = layers.Add()([before, x])
+    return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
+
+
 def _mobile(keras: Any, pairs: Sequence[tuple[int, int]], ceiling: float | None) -> Any:
     """Pairs of depthwise and pointwise convolutions, of so many channels and strides, each normalised."""
     layers = keras.layers

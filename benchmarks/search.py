@@ -2,15 +2,12 @@
 
     nice -n 10 python benchmarks/search.py speed --output docs/benchmarks/search_speed
     nice -n 10 python benchmarks/search.py quality --output docs/benchmarks/search_quality
-    nice -n 10 python benchmarks/search.py latency --output docs/benchmarks/search_latency
     nice -n 10 python benchmarks/search.py compress --output docs/benchmarks/search_compress
 
 `speed` evaluates the same candidates of the Fashion-MNIST CNN by the search's fitness and by naive loops that rebuild
 and recompile the network for each, in turns, and compares the figures that come out. `quality` gives every search the
-same evaluations and the same multiply-accumulates, seed by seed, without training between. `latency` searches for few
-milliseconds of the int8 file and for few multiply-accumulates, and measures the files that both found. `compress`
-trains a dense network, compresses it in one call on data held back from training, and judges the files on the test
-images.
+same evaluations and the same multiply-accumulates, seed by seed, without training between. `compress` trains a dense
+network, compresses it in one call on data held back from training, and judges the files on the test images.
 """
 
 import argparse
@@ -34,13 +31,11 @@ from tfprune.search import genome as genomes
 from tfprune.search import greedy_search, netadapt_search, random_search
 from tfprune.search import objectives as goals
 from tfprune.search.fitness import Fitness
-from tfprune.search.latency import LatencyTable
 from tfprune.search.result import Keeping
 
 DENSE_EPOCHS, RATE, BATCH = 3, 1e-3, 128
 HELD_BACK = 5000
 SAMPLES = 2000
-RUNS = 500  # of each file that is timed
 
 
 class Table(Measured):
@@ -200,119 +195,6 @@ def quality(data: Dataset, epochs: int, seeds: Sequence[int], evaluations: int, 
     return Table("Searching: accuracy at equal multiply-accumulates", columns, rows, about)
 
 
-def latency(
-    data: Dataset, epochs: int, seeds: Sequence[int], evaluations: int, limits: Sequence[float], points: int
-) -> Table:
-    """Searches for few milliseconds and for few multiply-accumulates, and measures what both found side by side."""
-    found: dict[float, dict[str, list[float]]] = {limit: {"latency": [], "macs": []} for limit in limits}
-    ranks: dict[str, list[float]] = {"latency": [], "macs": []}
-    layers = ""
-    for seed in seeds:
-        model = dense_network(data, seed, epochs)
-        search = (data.x_train[-SAMPLES:], data.y_train[-SAMPLES:])
-        files = {"dense": tfprune.convert(model, "int8", representative_data=search[0][:300])}
-        layers = layers or by_layer(model, search[0][:300])
-        figures: dict[str, tuple[str, float, float]] = {}
-        for goal in ("latency", "macs"):
-            result = tfprune.genetic_search(
-                model, search, ("accuracy", goal), "layers", population=24, generations=1000, evaluations=evaluations,
-                seed=seed,
-            )  # fmt: skip
-            for candidate in evenly(result.front, points):
-                name = f"{goal} {candidate.number}"
-                small = tfprune.shrink(model, result.plan(candidate))
-                files[name] = tfprune.convert(small, "int8", representative_data=search[0][:300])
-                figures[name] = (goal, candidate["accuracy"], candidate[goal])
-        # The fastest of many runs: other work on the machine lengthens some of them, and never shortens one.
-        measured = {timing.name: min(timing.milliseconds) for timing in tfprune.benchmark(files, runs=RUNS).timings}
-        dense = measured["dense"]
-        for goal, others in ranks.items():
-            own = [name for name, entry in figures.items() if entry[0] == goal]
-            others.append(rank_correlation([figures[n][2] for n in own], [measured[n] for n in own]))
-        for limit in limits:
-            for goal, accuracies in found[limit].items():
-                # The one that a user would take: the best on the validation images among those that are fast enough.
-                fast = [n for n, e in figures.items() if e[0] == goal and measured[n] <= limit * dense]
-                chosen = max(fast, key=lambda name: figures[name][1], default=None)
-                accuracy = None if chosen is None else np.mean(files[chosen](data.x_test).argmax(-1) == data.y_test)
-                accuracies.append(float("nan") if accuracy is None else 100 * float(accuracy))
-                print(f"seed {seed} limit {limit} {goal}: {accuracies[-1]:.2f} by {chosen}", flush=True)
-    rows = []
-    for limit, by_goal in found.items():
-        ahead = [mine - other for mine, other in zip(by_goal["latency"], by_goal["macs"])]
-        both = [gap for gap in ahead if not np.isnan(gap)]
-        rows.append(
-            {
-                "limit": limit,
-                "latency": mean_of(by_goal["latency"]),
-                "macs": mean_of(by_goal["macs"]),
-                "ahead": statistics.mean(both) if both else None,
-                "least": min(both) if both else None,
-                "most": max(both) if both else None,
-                "wins": f"{sum(gap > 0 for gap in both)} of {len(both)}",
-                "none": f"{np.isnan(by_goal['latency']).sum()} and {np.isnan(by_goal['macs']).sum()}",
-            }
-        )
-    columns = [
-        Column("limit", "measured int8 time at most", ".2f"),
-        Column("latency", "searched for latency", ".2f"),
-        Column("macs", "searched for MACs", ".2f"),
-        Column("ahead", "latency is ahead by", "+.2f"),
-        Column("least", "least", "+.2f"),
-        Column("most", "most", "+.2f"),
-        Column("wins", "in seeds"),
-        Column("none", "seeds without a file as fast"),
-    ]
-    behind = [f"{row['limit']:g}" for row in rows if row["ahead"] is not None and row["ahead"] <= 0]
-    losing = f"Latency as objective is NOT ahead at {', '.join(behind)} of the dense file's time." if behind else ""
-    about = [
-        f"Seeds {list(seeds)}; means over them. The CNN of 421,642 parameters that the other tables use, trained for "
-        f"{epochs} epochs. Accuracy of the int8 files in per cent of the 10,000 test images, right after removing "
-        f"channels, without any training. Both searches had {evaluations} evaluations on {SAMPLES:,} validation "
-        f"images, genome 'layers', population 24. Up to {points} files of each front were timed in turns with the "
-        f"dense int8 file, one thread, and the fastest of {RUNS} runs counts; of those that are fast enough the one "
-        "best on the validation images is taken. Times are shares of the dense int8 file's.",
-        "How far the objective tells the order of the measured times on its own front (rank correlation): "
-        f"latency by table {statistics.mean(ranks['latency']):.2f}, MACs {statistics.mean(ranks['macs']):.2f}. "
-        f"MACs and int8 time by layer: {layers}.",
-        *([losing] if losing else []),
-        versions(),
-    ]
-    return Table("Searching: measured latency as objective against MACs", columns, rows, about)
-
-
-def by_layer(model: keras.Model, samples: Any) -> str:
-    """Each layer's part in the multiply-accumulates and in the int8 time, in words."""
-    table = LatencyTable.measured(model, genomes.make("layers", model, None, None, "element", None), samples).to_dict()
-    macs = {
-        layer.name: tfprune.summary(keras.Sequential([keras.Input(layer.input.shape[1:]), layer])).macs
-        for layer in model.layers
-        if layer.name in table["times"]
-    }
-    widest = {name: max(times)[-1] for name, times in table["times"].items()}
-    return ", ".join(
-        f"{name} {macs[name] / sum(macs.values()):.0%} and {widest[name] / sum(widest.values()):.0%}" for name in macs
-    )
-
-
-def evenly(front: Sequence[Any], count: int) -> list[Any]:
-    """So many points of a front, its ends among them."""
-    places = np.unique(np.linspace(0, len(front) - 1, min(count, len(front))).round().astype(int))
-    return [front[place] for place in places]
-
-
-def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float:
-    """Spearman's, for figures without many ties."""
-    ranks = [np.argsort(np.argsort(values)) for values in (one, other)]
-    return float(np.corrcoef(*ranks)[0, 1])
-
-
-def mean_of(values: Sequence[float]) -> float | None:
-    """The mean of those that are there."""
-    known = [value for value in values if not np.isnan(value)]
-    return statistics.mean(known) if known else None
-
-
 def compression(data: Dataset, epochs: int, seeds: Sequence[int]) -> Table:
     """Compresses one dense network a seed."""
     rows, steps = [], []
@@ -368,13 +250,11 @@ def compression(data: Dataset, epochs: int, seeds: Sequence[int]) -> Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["speed", "quality", "latency", "compress"])
+    parser.add_argument("part", choices=["speed", "quality", "compress"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=DENSE_EPOCHS, help="epochs of the dense network")
     parser.add_argument("--evaluations", type=int, default=400)
     parser.add_argument("--shares", type=float, nargs="+", default=[0.5, 0.3])
-    parser.add_argument("--limits", type=float, nargs="+", default=[0.95, 0.9, 0.85, 0.8, 0.75], help="for latency")
-    parser.add_argument("--points", type=int, default=24, help="files of each front, for latency")
     parser.add_argument("--rounds", type=int, default=10)
     add_output(parser)
     arguments = parser.parse_args()
@@ -383,10 +263,6 @@ def main() -> None:
         report = speed(data, arguments.epochs, arguments.rounds)
     elif arguments.part == "quality":
         report = quality(data, arguments.epochs, arguments.seeds, arguments.evaluations, arguments.shares)
-    elif arguments.part == "latency":
-        report = latency(
-            data, arguments.epochs, arguments.seeds, arguments.evaluations, arguments.limits, arguments.points
-        )
     else:
         report = compression(data, arguments.epochs, arguments.seeds)
     write([report], arguments.output)
