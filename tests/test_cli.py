@@ -287,7 +287,8 @@ def test_inspect_fails_where_a_pattern_is_broken(inside, capsys):
     capsys.readouterr()
     code, errors = refused(capsys, "inspect sparse.tflite --pattern 2:4")
     assert code == 1
-    assert "not 2:4: 'm_1/logits" in errors
+    # The converter of TensorFlow 2.19 names no kernels.
+    assert "not 2:4: 'm_1/logits" in errors or "not 2:4: 'arith.constant" in errors
     assert refused(capsys, "inspect sparse.tflite --pattern dense")[0] == 2
 
 

@@ -158,7 +158,8 @@ def test_the_student_learns_from_the_teacher_by_its_answers_alone():
 def test_without_a_teacher_the_report_says_so():
     binary = keras.Sequential([keras.Input((4,)), L.Dense(1, activation="sigmoid")])
     binary.compile("sgd", "binary_crossentropy")
-    assert "one output of several classes" in Tuning(binary, (X, Y), 32).note
+    reason = "one output of several classes" if hasattr(keras, "distillation") else "came with Keras 3.12"
+    assert reason in Tuning(binary, (X, Y), 32).note
     assert "as asked for" in Tuning(binary, (X, Y), 32, distill=False).note
 
 

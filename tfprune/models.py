@@ -183,7 +183,14 @@ def _cloned(model: keras.Model, layer_copy: Callable[[Any], Any], made: dict[int
             made[id(layer)] = _cloned(layer, layer_copy, made) if is_graph(layer) else layer_copy(layer)
         return made[id(layer)]
 
-    return keras.models.clone_model(model, clone_function=once)
+    try:
+        return keras.models.clone_model(model, clone_function=once)
+    except TypeError:
+        # Keras 3.10 takes a class whose __init__ has no arguments for one that is built from inputs and outputs.
+        if isinstance(model, keras.Sequential):
+            raise
+        plain = keras.Model(model.input, model.output, name=model.name)
+        return keras.models.clone_model(plain, clone_function=once)
 
 
 def scope_of(model: keras.Model) -> contextlib.AbstractContextManager[Any]:
