@@ -112,7 +112,7 @@ def convert(
         data = calibration(representative_data, signature, source)
     content, names = _converted(source, signature, request, data.samples)
     content, notes = _finished(content, signature, names, source, request, origin)
-    if bias_correction:
+    if request.bias_correction:
         content, said = correct_biases(model, signature, content, data.samples)
         notes.append(said)
     lite = LiteModel(content, [*data.notes, *notes] if request.is_integer else notes)
