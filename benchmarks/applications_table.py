@@ -107,7 +107,7 @@ def mask_in_place(model, masks, keys):
 
 def measure(name, lite=True):
     import tfprune
-    from tfprune.macs import model_macs
+    from tfprune.model.macs import model_macs
 
     model, size = build(name)
     randomise(model)

@@ -23,7 +23,7 @@ from networks import compiled
 from tables import Measured, add_output, versions, write
 
 import tfprune
-from tfprune.lite.operator_times import time_operators
+from tfprune.lite.measure.operator_times import time_operators
 from tfprune.report import Column, Report
 
 layers = keras.layers

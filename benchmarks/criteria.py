@@ -24,15 +24,15 @@ from tables import BySeed, add_output, versions, write
 
 import tfprune
 from tfprune import Percentile, Structured
-from tfprune.datasets import Dataset
-from tfprune.masks import apply_masks, hold, new_mask, set_mask
-from tfprune.methods import Method
-from tfprune.models import clone_with_weights
-from tfprune.prunable import every_weight
-from tfprune.reconstruct import reconstruct
+from tfprune.command.datasets import Dataset
+from tfprune.deciding.methods import Method
+from tfprune.deciding.salience import Activation
+from tfprune.deciding.statistics import inform
+from tfprune.model.copying import clone_with_weights
+from tfprune.model.prunable import every_weight
+from tfprune.oneshot.repair.reconstruct import reconstruct
 from tfprune.report import Column
-from tfprune.salience import Activation
-from tfprune.statistics import inform
+from tfprune.training.masks import apply_masks, hold, new_mask, set_mask
 
 DENSE_EPOCHS, RATE, BATCH = 5, 1e-3, 128
 TRAINING, TUNING, TEST, CALIBRATION, LABELLED = 10_000, 4000, 5000, 1000, 1000
@@ -170,7 +170,9 @@ def by_criterion(dense: keras.Model, part: str, judge: Judge, seed: int, measure
     for name, criterion in known.items():
         if any(name == other for _, other in measured):
             continue
-        chosen = tfprune.criteria.get(tfprune.criteria.Random(seed) if criterion == "random" else criterion)
+        chosen = tfprune.deciding.criteria.get(
+            tfprune.deciding.criteria.Random(seed) if criterion == "random" else criterion
+        )
         # Scores by gradients of one loss are on one scale in all layers.
         by_gradient = part == "channels" or getattr(chosen, "uses_loss", False)
         method = kind(amounts[0], criterion=chosen, allocation="global" if by_gradient else "lamp")

@@ -4,8 +4,8 @@ import os
 import shutil
 from pathlib import Path
 
-from tfprune import datasets
-from tfprune.datasets import Dataset
+from tfprune.command import datasets
+from tfprune.command.datasets import Dataset
 
 # Where Debian's package dataset-fashion-mnist puts the four original files.
 PACKAGED = Path("/usr/share/datasets/fashion-mnist")

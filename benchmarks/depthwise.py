@@ -20,7 +20,7 @@ from networks import batches, deep_depthwise_cnn
 from tables import BySeed, add_output, means, versions, write
 
 import tfprune
-from tfprune.datasets import Dataset
+from tfprune.command.datasets import Dataset
 from tfprune.report import Column
 
 EPOCHS, RATE, BATCH = 3, 0.1, 64

@@ -28,8 +28,8 @@ from networks import batches, compiled, fashion_cnn
 from tables import BySeed, add_output, means, versions, write
 
 import tfprune
-from tfprune import schedules
-from tfprune.datasets import Dataset
+from tfprune.command.datasets import Dataset
+from tfprune.deciding import schedules
 from tfprune.report import Column
 
 DENSE_EPOCHS, EPOCHS = 3, 2

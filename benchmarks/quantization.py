@@ -28,8 +28,8 @@ from networks import batches, compiled, depthwise_cnn, fashion_cnn
 from tables import BySeed, add_output, means, versions, write
 
 import tfprune
-from tfprune.datasets import Dataset
-from tfprune.lite.zeros import kept_zeros
+from tfprune.command.datasets import Dataset
+from tfprune.lite.file.zeros import kept_zeros
 from tfprune.report import Column
 
 DENSE_EPOCHS, PRUNING_EPOCHS = 3, 2

@@ -24,8 +24,8 @@ from networks import compiled, fashion_cnn
 from tables import Measured, add_output, versions, write
 
 import tfprune
-from tfprune.data import batches
-from tfprune.datasets import Dataset
+from tfprune.command.datasets import Dataset
+from tfprune.model.data import batches
 from tfprune.report import Column
 from tfprune.search import genome as genomes
 from tfprune.search import greedy_search, netadapt_search, random_search

@@ -25,7 +25,7 @@ from networks import bottleneck_cnn, compiled, fashion_cnn
 from tables import Measured, add_output, versions, write
 
 import tfprune
-from tfprune.datasets import Dataset
+from tfprune.command.datasets import Dataset
 from tfprune.report import Column
 from tfprune.search import genome as genomes
 from tfprune.search.latency import LatencyTable

@@ -96,7 +96,7 @@ def compare(rounds: int, candidates: int) -> Comparison:
         differences += [abs(value - report.values[key][number]) for (key, number), value in found.items()]
     ratio = statistics.median(theirs) / statistics.median(ours)
     rows = [
-        {"way": "tfprune.sensitivity", "candidates": count * rounds, "seconds": statistics.median(ours)},
+        {"way": "tfprune.deciding.sensitivity", "candidates": count * rounds, "seconds": statistics.median(ours)},
         {"way": "a new model each", "candidates": len(found) * rounds, "seconds": statistics.median(theirs)},
     ]
     rows[0].update(ratio=ratio, required=REQUIRED, difference=max(differences))

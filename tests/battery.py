@@ -12,12 +12,12 @@ import hypothesis
 import keras
 import numpy as np
 
-from tfprune import criteria, schedules
-from tfprune.criteria import Context
-from tfprune.methods import BoundWeightMethod, Percentile, Threshold
-from tfprune.models import Place
-from tfprune.patterns import Block, Element, NofM
-from tfprune.prunable import PrunableWeight
+from tfprune.deciding import criteria, schedules
+from tfprune.deciding.criteria import Context
+from tfprune.deciding.methods import BoundWeightMethod, Percentile, Threshold
+from tfprune.deciding.patterns import Block, Element, NofM
+from tfprune.model.prunable import PrunableWeight
+from tfprune.model.tree import Place
 
 # The same examples at every run: a failure is seen where it was made, not by the next person.
 hypothesis.settings.register_profile("tfprune", deadline=None, derandomize=True, database=None, max_examples=80)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import tfprune
-from tfprune.models import wrapped_layers
+from tfprune.model.tree import wrapped_layers
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ import keras
 import pytest
 
 import tfprune
-from tfprune.schedules import Schedule
+from tfprune.deciding.schedules import Schedule
 
 # Stage -> names. A new public name is added here and to the contents page of the package.
 NAMES = {

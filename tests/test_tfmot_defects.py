@@ -7,7 +7,7 @@ Known defects of tfmot's pruning; the test is in this file where no other is nam
     ties break the target
         test_methods.py::test_ties_do_not_break_the_target
     earlier zeros grow back
-        test_oneshot.py::test_pruning_further_keeps_what_is_gone
+        test_prune.py::test_pruning_further_keeps_what_is_gone
     predict() rewrites weights
         test_callbacks.py::test_evaluating_and_predicting_change_no_weight
     weights are dense between steps
@@ -118,7 +118,7 @@ from keras import layers
 from tiny_models import make, numbers
 
 import tfprune
-from tfprune.models import wrapped_layers
+from tfprune.model.tree import wrapped_layers
 
 HERE = Path(__file__)
 
@@ -130,7 +130,7 @@ def value(variable):
 def zeros(model):
     return {
         weight.key: np.count_nonzero(value(weight.variable) == 0)
-        for weight in tfprune.prunable.every_weight(model)
+        for weight in tfprune.model.prunable.every_weight(model)
         if weight.is_kernel
     }
 
@@ -139,7 +139,8 @@ def test_every_test_that_the_tables_name_exists():
     named = re.findall(r"(?:(test_\w+\.py)::)?(test_\w+)$", __doc__, flags=re.MULTILINE)
     assert len(named) == 24 + 25
     for file, test in named:
-        assert f"\ndef {test}(" in (HERE.parent / (file or HERE.name)).read_text(), f"{file}::{test}"
+        (path,) = HERE.parent.rglob(file or HERE.name)
+        assert f"\ndef {test}(" in path.read_text(), f"{file}::{test}"
 
 
 class PruningSchedule:

@@ -10,8 +10,8 @@ import keras
 import numpy as np
 import pytest
 
-from tfprune.commands import COMMANDS
-from tfprune.demo import DemoResult, small_network
+from tfprune.command import COMMANDS
+from tfprune.command.demo import DemoResult, small_network
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -18,8 +18,25 @@ The public names, in the order of their use:
 """
 
 from tfprune import quiet as quiet  # isort: skip  (before Keras is imported)
-from tfprune.backend import check_backend
-from tfprune.callbacks import (
+from tfprune.channels import ShrinkPlan, certify, channel_groups, plan_shrink, shrink
+from tfprune.deciding import criteria as criteria
+from tfprune.deciding import salience as salience
+from tfprune.deciding.methods import Percentile, Threshold
+from tfprune.deciding.patterns import Block, Element, NofM, Template
+from tfprune.deciding.schedules import Constant, Cosine, Exponential, Linear, OneShot, Piecewise, Polynomial
+from tfprune.deciding.sensitivity import sensitivity
+from tfprune.deciding.structured import Structured
+from tfprune.errors import ConversionError, PruningError
+from tfprune.lite import LiteModel, benchmark, convert, layer_errors, verify
+from tfprune.lite.quantize import quantize_aware
+from tfprune.model.backend import check_backend
+from tfprune.model.interop import from_tfmot
+from tfprune.model.summary import summary
+from tfprune.oneshot.hybrid import prune_hybrid
+from tfprune.oneshot.prune import prune
+from tfprune.search import Compression, SearchResult, compress, genetic_search
+from tfprune.search.targets import method_for
+from tfprune.training.callbacks import (
     PercentilePruning,
     PruningCallback,
     SparsityLogger,
@@ -27,28 +44,13 @@ from tfprune.callbacks import (
     ThresholdPruning,
     UpdateMasks,
 )
-from tfprune.channels import ShrinkPlan, certify, channel_groups, plan_shrink, shrink
-from tfprune.errors import ConversionError, PruningError
-from tfprune.hybrid import prune_hybrid
-from tfprune.interop import from_tfmot
-from tfprune.iterative import IterativePruning
-from tfprune.lite import LiteModel, benchmark, convert, layer_errors, verify
-from tfprune.lite.quantize import quantize_aware
-from tfprune.masks import apply_masks, get_masks
-from tfprune.methods import Percentile, Threshold
-from tfprune.oneshot import prune
-from tfprune.patterns import Block, Element, NofM, Template
-from tfprune.proximal import ProximalSparsity
-from tfprune.regrowth import DynamicSurgery, RigL
-from tfprune.schedules import Constant, Cosine, Exponential, Linear, OneShot, Piecewise, Polynomial
-from tfprune.search import Compression, SearchResult, compress, genetic_search
-from tfprune.sensitivity import sensitivity
-from tfprune.strip import strip_masks
-from tfprune.structured import Structured
-from tfprune.summary import summary
-from tfprune.targets import method_for
+from tfprune.training.iterative import IterativePruning
+from tfprune.training.masks import apply_masks, get_masks
+from tfprune.training.proximal import ProximalSparsity
+from tfprune.training.regrowth import DynamicSurgery, RigL
+from tfprune.training.strip import strip_masks
+from tfprune.training.wrapper import PrunedLayer, wrap
 from tfprune.version import __version__
-from tfprune.wrapper import PrunedLayer, wrap
 
 __all__ = [
     "Block",

@@ -2,6 +2,6 @@
 
 import sys
 
-from tfprune.cli import main
+from tfprune.command.cli import main
 
 sys.exit(main())

@@ -9,7 +9,7 @@ import numpy as np
 import tfprune
 from peers.conversation import answer
 from peers.step_times import step_times
-from tfprune.masks import set_mask
+from tfprune.training.masks import set_mask
 
 
 def steps(kind: str, every: int, network: str, batch: int, count: int, warm_up: int) -> list[float]:

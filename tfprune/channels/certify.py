@@ -10,10 +10,10 @@ import numpy as np
 from tfprune.channels.groups import traced_groups
 from tfprune.channels.plan import plan_shrink
 from tfprune.channels.rebuild import Rebuild
-from tfprune.data import batches
 from tfprune.errors import PruningError
-from tfprune.models import as_array
-from tfprune.nodes import is_graph
+from tfprune.model.data import batches
+from tfprune.model.graph import is_graph
+from tfprune.model.tree import as_array
 from tfprune.report import Column, Report
 
 TOLERANCE = 1e-5

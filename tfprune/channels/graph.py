@@ -21,7 +21,7 @@ from tfprune.channels.labels import KEPT, Channels, Factor, Line, Partition, unv
 from tfprune.channels.reasons import Frozen, Reason
 from tfprune.channels.values import Values
 from tfprune.errors import PruningError
-from tfprune.nodes import Call, flow
+from tfprune.model.graph import Call, flow
 
 
 class Role(enum.Enum):

@@ -14,9 +14,9 @@ from tfprune.channels.reasons import Frozen, Reason
 from tfprune.channels.rules import find_rule
 from tfprune.channels.values import Values
 from tfprune.errors import PruningError, nearest
-from tfprune.macs import model_macs
-from tfprune.models import named_weights, places, wrapped_layers
-from tfprune.nodes import require_graph
+from tfprune.model.graph import require_graph
+from tfprune.model.macs import model_macs
+from tfprune.model.tree import named_weights, places, wrapped_layers
 from tfprune.report import Column, Report
 
 

@@ -17,8 +17,8 @@ from tfprune.channels.plan import ShrinkPlan, check_plan, plan_shrink
 from tfprune.channels.rules import Resized, find
 from tfprune.channels.rules.registry import fresh_operation
 from tfprune.errors import PruningError
-from tfprune.models import compile_like, scope_of
-from tfprune.nodes import is_graph, nodes_in_order, require_graph
+from tfprune.model.copying import compile_like, scope_of
+from tfprune.model.graph import is_graph, nodes_in_order, require_graph
 
 
 def shrink(model: Any, plan: ShrinkPlan | None = None, *, optimizer: bool = False) -> keras.Model:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tfprune.channels.labels import Line
-from tfprune.models import as_array
+from tfprune.model.tree import as_array
 
 
 class Values:

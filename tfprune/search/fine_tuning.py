@@ -6,10 +6,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.data import Batch, batches, is_arrays
 from tfprune.errors import PruningError
-from tfprune.models import as_array
-from tfprune.prunable import every_weight
+from tfprune.model.data import Batch, batches, is_arrays
+from tfprune.model.prunable import every_weight
+from tfprune.model.tree import as_array
 
 BATCH_SIZE = 64
 

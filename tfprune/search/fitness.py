@@ -9,11 +9,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.data import Batch, signature
 from tfprune.errors import PruningError
-from tfprune.models import as_array, clone_with_weights, places
-from tfprune.prunable import every_weight
-from tfprune.reconstruct import recalibrate
+from tfprune.model.copying import clone_with_weights
+from tfprune.model.data import Batch, signature
+from tfprune.model.prunable import every_weight
+from tfprune.model.tree import as_array, places
+from tfprune.oneshot.repair.reconstruct import recalibrate
 from tfprune.search.fine_tuning import FineTuning
 from tfprune.search.genome import ChannelGenome, Genes, Genome
 from tfprune.search.objectives import COSTS, QUALITIES, Objective

@@ -12,14 +12,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune import criteria, patterns
 from tfprune.channels.groups import channel_groups, kernel_macs, weight_keys
-from tfprune.criteria import Context
+from tfprune.deciding import criteria, patterns
+from tfprune.deciding.criteria import Context
+from tfprune.deciding.statistics import inform
+from tfprune.deciding.structured import BoundStructured, Costs, Structured, relative_scores
 from tfprune.errors import PruningError, nearest
-from tfprune.models import as_array
-from tfprune.prunable import PrunableWeight, every_weight, prunable_weights
-from tfprune.statistics import inform
-from tfprune.structured import BoundStructured, Costs, Structured, relative_scores
+from tfprune.model.prunable import PrunableWeight, every_weight, prunable_weights
+from tfprune.model.tree import as_array
 
 Genes = tuple[float, ...]
 Keep = dict[str, np.ndarray]

@@ -15,9 +15,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.data import Batch
 from tfprune.errors import PruningError
-from tfprune.models import as_array
+from tfprune.model.data import Batch
+from tfprune.model.tree import as_array
 
 FORMAT = "tfprune search journal 1"
 

@@ -16,10 +16,11 @@ import keras
 import numpy as np
 
 from tfprune.errors import ConversionError, PruningError
-from tfprune.lite.benchmark import benchmark
-from tfprune.lite.convert import convert
-from tfprune.models import as_array, fresh_layer
-from tfprune.nodes import Call, flow
+from tfprune.lite.convert.convert import convert
+from tfprune.lite.measure.benchmark import benchmark
+from tfprune.model.copying import fresh_layer
+from tfprune.model.graph import Call, flow
+from tfprune.model.tree import as_array
 from tfprune.search.genome import ChannelGenome, Genes, Genome
 
 LEVELS = (0.25, 0.5, 0.75, 1.0)  # shares of the channels on each side of a layer that are timed

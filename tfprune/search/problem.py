@@ -11,10 +11,10 @@ import numpy as np
 
 from tfprune.channels.plan import plan_shrink
 from tfprune.channels.rebuild import shrink
-from tfprune.data import Batch, batches
 from tfprune.errors import PruningError
-from tfprune.models import check_model
-from tfprune.nodes import require_graph
+from tfprune.model.data import Batch, batches
+from tfprune.model.graph import require_graph
+from tfprune.model.tree import check_model
 from tfprune.search import genome as genomes
 from tfprune.search import objectives as goals
 from tfprune.search.fine_tuning import training_batches

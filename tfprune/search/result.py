@@ -9,15 +9,15 @@ import keras
 import numpy as np
 
 from tfprune.channels.plan import ShrinkPlan, plan_shrink
-from tfprune.data import Batch
 from tfprune.errors import PruningError
-from tfprune.masks import apply_masks
-from tfprune.models import clone_with_weights, copy_weights
-from tfprune.reconstruct import recalibrate
+from tfprune.model.copying import clone_with_weights, copy_weights
+from tfprune.model.data import Batch
+from tfprune.oneshot.repair.reconstruct import recalibrate
 from tfprune.report import Column, Report, require_matplotlib
 from tfprune.search.fine_tuning import FineTuning
 from tfprune.search.genome import ChannelGenome, Genes, Genome
 from tfprune.search.objectives import Judgement
+from tfprune.training.masks import apply_masks
 
 FORMS = {"accuracy": ".2%", "f1": ".4f", "loss": ".4f", "latency": ".4f"}
 HEADINGS = {"macs": "MACs", "latency": "ms (by table)", "f1": "F1", "memory": "memory, bytes"}

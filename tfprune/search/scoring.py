@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from tfprune.errors import PruningError
-from tfprune.lite.judge import class_counts, decision_of, macro_f1
+from tfprune.lite.measure.judge import class_counts, decision_of, macro_f1
 
 
 class Scoring:

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.nodes import Call, flow
+from tfprune.model.graph import Call, flow
 
 Places = Mapping[str, Sequence[tuple[str, int, np.ndarray]]]
 

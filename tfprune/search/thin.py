@@ -13,9 +13,9 @@ import keras
 import numpy as np
 
 from tfprune.channels.groups import ChannelGroups
-from tfprune.models import as_array
-from tfprune.nodes import Call, flow
-from tfprune.prunable import every_weight
+from tfprune.model.graph import Call, flow
+from tfprune.model.prunable import every_weight
+from tfprune.model.tree import as_array
 from tfprune.search.stem import Stem, called
 
 Keep = Mapping[str, np.ndarray]

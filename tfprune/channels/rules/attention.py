@@ -12,7 +12,7 @@ from tfprune.channels.labels import Channels, Line, unvalued
 from tfprune.channels.reasons import Reason
 from tfprune.channels.rules.merging import contracted
 from tfprune.channels.rules.registry import Resized, fresh_operation, layer_rule, operation_rule
-from tfprune.models import children
+from tfprune.model.tree import children
 
 layers = keras.layers
 

@@ -10,7 +10,13 @@ import numpy as np
 from tfprune.channels.graph import Visit
 from tfprune.channels.labels import KEPT, Channels, Factor, Line
 from tfprune.channels.reasons import Reason
-from tfprune.channels.rules.registry import Resized, fresh_operation, layer_of_applications, layer_rule, operation_rule
+from tfprune.channels.rules.registry import (
+    Resized,
+    fresh_operation,
+    layer_of_applications,
+    layer_rule,
+    operation_rule,
+)
 from tfprune.channels.rules.weighted import letter_axes
 
 layers = keras.layers

@@ -76,7 +76,7 @@ def layer_rule(*classes: Any, **parts: Any) -> Callable[[Rule], Rule]:
 def layer_of_applications(module: str, name: str) -> type | None:
     """A layer class that models of keras.applications hold, but Keras does not export; None where it has moved.
 
-    tests/test_channels_user_rules.py fails then: without it the channels around that layer would be left alone.
+    tests/channels/test_user_rules.py fails then: without it the channels around that layer would be left alone.
     """
     try:
         return getattr(importlib.import_module(f"keras.src.applications.{module}"), name, None)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfprune.errors import PruningError
 from tfprune.lite.quantize.fake_quantize import fake_quantize_bias, fake_quantize_weight, weight_scale
-from tfprune.masks import hold, set_mask
+from tfprune.training.masks import hold, set_mask
 
 
 def channel_axes(layer: keras.Layer) -> tuple[int, ...]:

@@ -10,22 +10,23 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune.deciding.methods import Percentile
 from tfprune.errors import PruningError, listing
+from tfprune.lite.convert.representative import calibration
+from tfprune.lite.convert.signature import signature_of
+from tfprune.lite.convert.weight_bits import Bits, checked_weight_bits, refuse_left
 from tfprune.lite.quantize.calibration import observe
 from tfprune.lite.quantize.fake_quantize import FakeQuantize, RangeMode
 from tfprune.lite.quantize.kernel import QuantizedKernel, channel_axes, check_freeze
 from tfprune.lite.quantize.program import Program, Value, values_in
 from tfprune.lite.quantize.report import quantization_report
 from tfprune.lite.quantize.rules import Use, quantize_call
-from tfprune.lite.representative import calibration
-from tfprune.lite.signature import signature_of
-from tfprune.lite.weight_bits import Bits, checked_weight_bits, refuse_left
-from tfprune.masks import constraint_of, set_mask
-from tfprune.methods import Percentile
-from tfprune.models import Place, as_array, check_model, compile_like, copy_weights, named_weights, places
-from tfprune.nodes import Call, flow, require_graph
-from tfprune.prunable import kernels_of
-from tfprune.wrapper import PrunedLayer
+from tfprune.model.copying import compile_like, copy_weights
+from tfprune.model.graph import Call, flow, require_graph
+from tfprune.model.prunable import kernels_of
+from tfprune.model.tree import Place, as_array, check_model, named_weights, places
+from tfprune.training.masks import constraint_of, set_mask
+from tfprune.training.wrapper import PrunedLayer
 
 HELD_SHARE = 0.01  # a kernel with this share of exact zeros has been pruned; training alone leaves next to none
 

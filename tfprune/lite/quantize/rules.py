@@ -2,7 +2,8 @@
 
 A rule takes the `Program` and the `Use` of a layer, and gives the value that stands for the result. It raises
 `NoInt8KernelError` with the reason where TFLite has no int8 kernel for just this use. To add a kind of layer, write a
-function with `@rule(...)` and add the layer to `HEADS` in tests/test_quantize.py, where all rules meet the same checks.
+function with `@rule(...)` and add the layer to `HEADS` in tests/lite/test_quantize.py, where all rules meet the same
+checks.
 """
 
 from collections.abc import Callable
@@ -78,7 +79,7 @@ def rule_for(operation: Any) -> Rule:
     kind = type(operation)
     if not isinstance(operation, keras.Layer):
         # The classes of keras.ops operations are not public, only their functions are;
-        # tests/test_quantize.py fails when one of the names here is gone.
+        # tests/lite/test_quantize.py fails when one of the names here is gone.
         if kind.__name__ in RULES and kind.__module__.startswith("keras."):
             return RULES[kind.__name__]
         raise NoInt8KernelError(f"no int8 rule for the operation {kind.__name__}")

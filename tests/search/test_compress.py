@@ -1,0 +1,245 @@
+"""compress: within the bound or saying so, resumable, with a teacher where Keras has one."""
+
+import json
+import resource
+import signal
+from io import StringIO
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from rich.console import Console
+from search_models import X, Y, classifier
+
+import tfprune
+from tfprune import PruningError, compress
+from tfprune.command import datasets
+from tfprune.lite.quantize import is_quantized
+from tfprune.search.compress.distillation import Tuning
+from tfprune.search.compress.folder import StepFolder
+
+L = keras.layers
+RANDOM = np.random.default_rng(1)
+X_VAL = RANDOM.normal(size=(400, 6, 6, 1)).astype("float32")
+Y_VAL = (X_VAL[:, :3].mean(axis=(1, 2, 3)) > X_VAL[:, 3:].mean(axis=(1, 2, 3))).astype("int32")
+QUICK = {"epochs": 1, "sparsities": (0.5,)}
+
+
+class Batches(keras.utils.PyDataset):
+    """The training data in batches; a run can be interrupted after so many of them."""
+
+    def __init__(self, left=None):
+        super().__init__()
+        self.left = left
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                raise RuntimeError("interrupted")
+        return X[30 * index : 30 * index + 30], Y[30 * index : 30 * index + 30]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return classifier()
+
+
+@pytest.fixture(scope="module")
+def shown():
+    """What a terminal has been shown."""
+    return StringIO()
+
+
+@pytest.fixture(scope="module")
+def whole(model, shown, tmp_path_factory):
+    """A compression to half the parameters, and its folder."""
+    folder = tmp_path_factory.mktemp("compression") / "kept"
+    before = model.get_weights()
+    console = Console(file=shown, force_terminal=True, width=120)
+    result = compress(model, (X, Y), (X_VAL, Y_VAL), 0.1, {"parameters": 0.5}, folder=folder, console=console, **QUICK)
+    for one, other in zip(model.get_weights(), before):
+        np.testing.assert_array_equal(one, other)
+    return result, folder
+
+
+def test_the_file_is_within_the_bound_and_as_good_as_reported(whole, model):
+    result, _ = whole
+    dense = model.evaluate(X_VAL, Y_VAL, verbose=0, return_dict=True)["accuracy"]
+    assert result.dense_accuracy == pytest.approx(dense, abs=1e-6)
+    assert result.within_bound and dense - result.accuracy <= 0.1 + 1e-6
+    assert np.mean(result.lite(X_VAL).argmax(axis=-1) == Y_VAL) == result.accuracy
+    assert result.lite.quantization == "int8" and not result.lite.inspect().float_ops
+    assert result.meets_target and result.parameters <= 0.5
+
+
+def test_every_step_is_reported_and_kept(whole):
+    result, folder = whole
+    names = [step.name for step in result.steps]
+    assert names == ["unpruned", "channels to 50%", "weights 50%", "int8 training", names[-1]]
+    assert {path.name for path in folder.iterdir()} == {
+        "steps.json", "channels to 50%.keras", "weights 50%.keras", "int8 training.keras", "compressed.tflite",
+    }  # fmt: skip
+    assert (folder / "compressed.tflite").read_bytes() == result.lite.content
+    sparse = keras.models.load_model(folder / "weights 50%.keras")
+    assert tfprune.summary(sparse).sparsity == pytest.approx(0.5, abs=0.01)
+    assert is_quantized(keras.models.load_model(folder / "int8 training.keras"))
+    printed = " ".join(str(result).split())
+    assert "times smaller than the float file" in printed and "IS NOT MET" not in printed
+    assert json.loads(result.to_json())["ratios"] == result.ratios
+
+
+def test_an_interrupted_compression_goes_on_behind_its_last_whole_step(model, tmp_path):
+    folder = tmp_path / "kept"
+    # One batch for the samples of calibration, ten for each epoch: the interruption comes while weights are pruned.
+    arguments = {"target": {"parameters": 0.5}, "folder": folder, **QUICK}
+    with pytest.raises(tf.errors.OpError, match="interrupted"):
+        compress(model, Batches(left=26), (X_VAL, Y_VAL), 0.1, **arguments)
+    steps = json.loads((folder / "steps.json").read_text())["steps"]
+    assert list(steps) == ["unpruned", "channels to 50%"]
+    kept = (folder / "channels to 50%.keras").read_bytes()
+    resumed = compress(model, Batches(), (X_VAL, Y_VAL), 0.1, **arguments)
+    assert (folder / "channels to 50%.keras").read_bytes() == kept
+    assert vars(resumed.steps[1]) == steps["channels to 50%"] and resumed.within_bound
+
+
+def test_the_folder_of_another_compression_is_refused(whole, model, tmp_path):
+    _, folder = whole
+    with pytest.raises(PruningError, match="belongs to another compression: its settings is not the same"):
+        compress(model, (X, Y), (X_VAL, Y_VAL), 0.05, {"parameters": 0.5}, folder=folder, **QUICK)
+    with pytest.raises(PruningError, match="belongs to another compression: its data is not the same"):
+        compress(model, (X, Y), (X, Y), 0.1, {"parameters": 0.5}, folder=folder, **QUICK)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PruningError, match="is a file; give a folder"):
+        compress(model, (X, Y), (X_VAL, Y_VAL), folder=tmp_path / "file")
+    with pytest.raises(PruningError, match="there is no folder '.*nowhere'. Make it first"):
+        compress(model, (X, Y), (X_VAL, Y_VAL), folder=tmp_path / "nowhere" / "here")
+    (tmp_path / "steps.json").write_text("[")
+    with pytest.raises(PruningError, match="is no record of a compression"):
+        compress(model, (X, Y), (X_VAL, Y_VAL), folder=tmp_path)
+
+
+def test_a_bound_that_nothing_keeps_is_said_to_be_broken(model):
+    # Inputs on which the unpruned model can hardly decide: the rounding of int8 turns some of them over.
+    close = RANDOM.normal(size=(20000, 6, 6, 1)).astype("float32")
+    answers = model.predict(close, verbose=0)
+    order = np.argsort(np.abs(answers[:, 0] - answers[:, 1]))[:300]
+    val = close[order], answers[order].argmax(axis=-1)
+    with pytest.warns(UserWarning, match="more than the 0 allowed: no step stayed within the bound"):
+        result = compress(model, (X, Y), val, 0.0, {"parameters": 0.9}, epochs=1, sparsities=())
+    assert not result.within_bound
+    assert "THE BOUND IS BROKEN" in " ".join(str(result).split())
+    assert "beyond the bound, taken back" in [step.outcome for step in result.steps]
+
+
+def test_the_student_learns_from_the_teacher_by_its_answers_alone():
+    keras.utils.set_random_seed(0)
+    teacher = keras.Sequential([keras.Input((4,)), L.Dense(3, activation="softmax", name="classes")])
+    teacher.compile(keras.optimizers.SGD(0.5), "sparse_categorical_crossentropy", jit_compile=False)
+    x = np.random.default_rng(0).normal(size=(256, 4)).astype("float32")
+    wrong = (teacher.predict(x, verbose=0).argmax(axis=-1) + 1) % 3
+    student = keras.models.clone_model(teacher)
+    student.set_weights([weight + 1.0 for weight in teacher.get_weights()])
+    tuning = Tuning(teacher, (x, wrong), 32)
+    if tuning.note is not None:  # an older Keras: it trains on the labels, and says so
+        assert "keras.distillation came with Keras 3.12" in tuning.note
+        return
+    tuning(student, 10)
+    taught = np.abs(student.predict(x, verbose=0) - teacher.predict(x, verbose=0)).mean()
+    alone = keras.models.clone_model(teacher)
+    alone.set_weights([weight + 1.0 for weight in teacher.get_weights()])
+    Tuning(teacher, (x, wrong), 32, distill=False)(alone, 10)
+    assert taught < np.abs(alone.predict(x, verbose=0) - teacher.predict(x, verbose=0)).mean()
+
+
+def test_without_a_teacher_the_report_says_so():
+    binary = keras.Sequential([keras.Input((4,)), L.Dense(1, activation="sigmoid")])
+    binary.compile("sgd", "binary_crossentropy")
+    reason = "one output of several classes" if hasattr(keras, "distillation") else "came with Keras 3.12"
+    assert reason in Tuning(binary, (X, Y), 32).note
+    assert "as asked for" in Tuning(binary, (X, Y), 32, distill=False).note
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"max_drop": 1.5}, r"max_drop=1.5 is no share of accuracy in \[0, 1\)"),
+        ({"target": "tiny"}, "target='tiny' is unknown; write 'smallest'"),
+        ({"target": {"macs": 0.5, "bytes": 0.5}}, "or one share such as"),
+        ({"target": {"mac": 0.5}}, "target names 'mac'. Did you mean 'macs'"),
+        ({"target": {"macs": 5}}, r"target: 5 is no share of the unpruned model's macs in \(0, 1\)"),
+        ({"epochs": 0}, "epochs=0"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"sparsities": (1.0,)}, "sparsities: 1.0 is no share of zeros"),
+        ({"val": X}, "accuracy and F1 need labels"),
+        ({"train": iter([(X, Y)])}, "compress has to know the length of an epoch"),
+    ],
+)
+def test_wrong_use_is_told(model, arguments, message):
+    with pytest.raises(PruningError, match=message):
+        compress(**{"model": model, "train": (X, Y), "val": (X_VAL, Y_VAL), **arguments})
+
+
+def test_a_model_that_is_not_compiled_is_told(model):
+    bare = keras.Sequential.from_config(model.get_config())
+    with pytest.raises(PruningError, match="'small' is not compiled, and compress trains"):
+        compress(bare, (X, Y), (X_VAL, Y_VAL))
+
+
+def test_the_bars_tell_the_time_left(whole, shown):
+    lines = shown.getvalue().replace("\r", "\n").splitlines()
+    training = [line for line in lines if "all training, at most" in line]
+    assert any("-:--:--" in line for line in training)  # before anything has been trained
+    assert any("0:00:0" in line for line in training)
+    assert any("search channels to 50%" in line and "80/80" in line for line in lines)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """A small CNN trained on 8x8 digits, its training and its validation data."""
+    data = datasets.load("digits")
+    keras.utils.set_random_seed(0)
+    layers = [L.Conv2D(16, 3, activation="relu"), L.Conv2D(32, 3, activation="relu"), L.Flatten()]
+    network = keras.Sequential([keras.Input((8, 8, 1)), *layers, L.Dense(32, activation="relu"), L.Dense(10)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    network.compile(keras.optimizers.Adam(3e-3), loss, metrics=["accuracy"], jit_compile=False)
+    network.fit(data.x_train, data.y_train, epochs=6, verbose=0)
+    return network, (data.x_train, data.y_train), (data.x_test, data.y_test)
+
+
+@pytest.mark.parametrize(("name", "share"), [("bytes", 0.2), ("latency", 0.8)])
+def test_a_target_in_bytes_or_milliseconds_is_reached_as_measured(digits, name, share):
+    network, train, val = digits
+    result = compress(network, train, val, 0.05, {name: share}, epochs=2, sparsities=())
+    reached = result.ratios["bytes" if name == "bytes" else "float_latency"]
+    assert result.meets_target == (reached <= share)
+    assert ("IS NOT MET" in " ".join(str(result).split())) is not result.meets_target
+    assert result.within_bound and result.accuracy > 0.9 and result.parameters < 1.0
+    if name == "bytes":  # the sizes of files are the same on every machine
+        assert result.meets_target and len(result.lite.content) <= share * len(tfprune.convert(network).content)
+
+
+def test_a_target_that_nothing_meets_is_said_to_be_missed(model):
+    result = compress(model, (X, Y), (X_VAL, Y_VAL), 0.9, {"bytes": 0.01}, epochs=1, sparsities=())
+    assert not result.meets_target and result.ratios["bytes"] > 0.01 and result.parameters < 0.5
+    assert "THE TARGET {'bytes': 0.01} IS NOT MET" in " ".join(str(result).split())
+
+
+def test_a_full_disk_is_told_and_what_was_kept_is_whole(model, tmp_path):
+    kept = StepFolder(tmp_path / "kept", {"seed": 0})
+    kept.keep("unpruned", {"accuracy": 0.9})
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write then fails, as it does on a full disk
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limit[1]))
+        with pytest.raises(PruningError, match="Cannot write '.*channels.keras': .*The old file, if any, is whole"):
+            kept.keep("channels", {"accuracy": 0.8}, model)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, before)
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["steps.json"]
+    assert StepFolder(tmp_path / "kept", {"seed": 0}).found == ["unpruned"]

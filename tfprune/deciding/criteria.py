@@ -1,0 +1,287 @@
+"""How important each entry of a weight is: larger scores are kept.
+
+Every criterion is a function `(weight, context) -> entries`: an array of the weight's shape whose entries add up over
+a block or a channel. `total` turns such a sum into the score of the whole (the root of a sum of squares, say), so one
+criterion serves single entries, blocks and channels alike.
+"""
+
+import inspect
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune.deciding.pieces import pieces
+from tfprune.errors import PruningError, listing, nearest
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a criterion may look at besides the weight.
+
+    Args:
+        key: The weight's place in the model, such as `"conv1/kernel"`.
+        extras: What a pass over data gathered for this weight, by name (`"gradient"`, `"activation"`, ...).
+    """
+
+    key: str = ""
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Criterion:
+    """Base of every criterion: entries that add up, and the score of a sum.
+
+    Attributes:
+        reads: Where a channel's importance is read: in the `"kernels"` that make it (default), or in the `"gamma"` of
+            the batch norm after it.
+    """
+
+    reads: str = "kernels"
+
+    def __call__(self, weight: np.ndarray, context: Context) -> np.ndarray:
+        """The additive importance of every entry, an array of the weight's shape."""
+        raise NotImplementedError
+
+    def total(self, summed: np.ndarray) -> np.ndarray:
+        """The score of entries whose sum is given; single entries are sums of one."""
+        return summed
+
+    def channels(self, weights: np.ndarray, entries: np.ndarray) -> np.ndarray:
+        """The additive score of every channel of one weight.
+
+        Args:
+            weights: Array `[channels, entries per channel]` of the weight.
+            entries: What `__call__` gave for them, in the same order.
+        """
+        return entries.sum(axis=1)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that build the criterion again."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Criterion":
+        """The criterion that `get_config` described."""
+        return cls(**config)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Criterion) and type(self) is type(other) and self.get_config() == other.get_config()
+
+    def __hash__(self) -> int:
+        return hash((type(self), repr(self.get_config())))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_config().items())})"
+
+
+@keras.saving.register_keras_serializable(package="tfprune")
+class Magnitude(Criterion):
+    """The absolute value; over blocks and channels the L1 norm.
+
+    Han et al., "Learning both weights and connections", 2015 (https://arxiv.org/abs/1506.02626);
+    for channels Li et al., "Pruning filters for efficient ConvNets", 2017 (https://arxiv.org/abs/1608.08710).
+
+    >>> Magnitude()(np.array([-2.0, 0.5]), Context())
+    array([2. , 0.5])
+    """
+
+    def __call__(self, weight: np.ndarray, context: Context) -> np.ndarray:
+        return np.abs(weight)
+
+
+@keras.saving.register_keras_serializable(package="tfprune")
+class L2(Criterion):
+    """The L2 norm: for single entries the same order as the magnitude, for blocks and channels the Euclidean length.
+
+    >>> criterion = L2()
+    >>> float(criterion.total(criterion(np.array([3.0, -4.0]), Context()).sum()))
+    5.0
+    """
+
+    def __call__(self, weight: np.ndarray, context: Context) -> np.ndarray:
+        return np.square(weight)
+
+    def total(self, summed: np.ndarray) -> np.ndarray:
+        return np.sqrt(summed)
+
+
+@keras.saving.register_keras_serializable(package="tfprune")
+class Random(Criterion):
+    """Chance, the honest baseline: the same seed and weight name give the same scores at every update.
+
+    Args:
+        seed: Any int. Defaults to `0`.
+    """
+
+    def __init__(self, seed: int = 0):
+        self.seed = seed
+
+    def __call__(self, weight: np.ndarray, context: Context) -> np.ndarray:
+        # The name goes in by a checksum, since Python's own hash of text differs from process to process.
+        generator = np.random.default_rng([self.seed, zlib.crc32(context.key.encode())])
+        return generator.random(weight.shape, dtype=np.float32)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"seed": self.seed}
+
+
+@keras.saving.register_keras_serializable(package="tfprune")
+class GeometricMedian(Magnitude):
+    """For channels: the sum of distances to all other channels of the weight, so the most replaceable one goes first.
+
+    Single entries and blocks have no such distance and are scored by magnitude.
+    He et al., "Filter pruning via geometric median", 2019 (https://arxiv.org/abs/1811.00250).
+
+    >>> filters = np.array([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]])
+    >>> GeometricMedian().channels(filters, np.abs(filters)).round(3).tolist()
+    [6.0, 9.243, 5.243]
+    """
+
+    def channels(self, weights: np.ndarray, entries: np.ndarray) -> np.ndarray:
+        flat = weights.astype(np.float64)
+        squares = np.square(flat).sum(axis=1)
+        # |a - b|^2 = |a|^2 + |b|^2 - 2ab needs no array of all differences; rounding may fall just below zero.
+        distances = np.sqrt(np.maximum(squares[:, None] + squares[None, :] - 2.0 * flat @ flat.T, 0.0))
+        return distances.sum(axis=1)
+
+
+@keras.saving.register_keras_serializable(package="tfprune")
+class BatchNormScale(Magnitude):
+    """For channels: the absolute scale (gamma) of the batch norm after them; groups without one are left whole.
+
+    Liu et al., "Learning efficient convolutional networks through network slimming", 2017
+    (https://arxiv.org/abs/1708.06519).
+    """
+
+    reads = "gamma"
+
+
+@keras.saving.register_keras_serializable(package="tfprune", name="CriterionFunction")
+class Function(Criterion):
+    """A plain function of the user's as a criterion; `get` makes it.
+
+    Args:
+        function: Takes the weight, or the weight and a `Context`; gives additive scores of the weight's shape.
+    """
+
+    def __init__(self, function: Callable[..., np.ndarray]):
+        self.function = function
+
+    def __call__(self, weight: np.ndarray, context: Context) -> np.ndarray:
+        scores = np.asarray(self.function(weight, context) if self._takes_context() else self.function(weight))
+        scores = scores.astype(np.result_type(scores, np.float32), copy=False)
+        if scores.shape != weight.shape:
+            raise PruningError(
+                f"The criterion {getattr(self.function, '__name__', self.function)} gave scores of shape "
+                f"{scores.shape} for '{context.key}' of shape {weight.shape}; give one score for each entry."
+            )
+        return scores
+
+    def __repr__(self) -> str:
+        return f"Function({getattr(self.function, '__name__', self.function)})"
+
+    def _takes_context(self) -> bool:
+        """Whether the function needs two arguments; one with a default is the user's own option."""
+        try:
+            parameters = inspect.signature(self.function).parameters.values()
+        except ValueError:  # functions written in C may not tell
+            return False
+        needed = [
+            p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        ]
+        return len(needed) > 1
+
+    def get_config(self) -> dict[str, Any]:
+        return {"function": keras.saving.serialize_keras_object(self.function)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Function":
+        return cls(keras.saving.deserialize_keras_object(config["function"]))
+
+
+NAMES: dict[str, type[Criterion]] = {
+    "magnitude": Magnitude,
+    "l1": Magnitude,
+    "l2": L2,
+    "random": Random,
+    "geometric_median": GeometricMedian,
+    "batch_norm": BatchNormScale,
+}
+
+
+def get(identifier: Any) -> Criterion:
+    """A criterion from its name, config, a function or itself.
+
+    Raises:
+        PruningError: An unknown name, or something else.
+
+    >>> get("l2")
+    L2()
+    """
+    if isinstance(identifier, Criterion):
+        return identifier
+    if isinstance(identifier, type) and issubclass(identifier, Criterion):
+        return identifier()
+    if isinstance(identifier, str):
+        if identifier not in NAMES:
+            raise PruningError(f"There is no criterion {identifier!r}. {nearest(identifier, NAMES)}")
+        return NAMES[identifier]()
+    if isinstance(identifier, Mapping) and "class_name" in identifier:
+        return keras.saving.deserialize_keras_object(dict(identifier))
+    if callable(identifier) and not isinstance(identifier, type):
+        return Function(identifier)
+    raise PruningError(f"{identifier!r} is no criterion; give one of {listing(NAMES)}, or a function of the weight.")
+
+
+# Criteria that score each entry by itself and carry every NaN and infinity of a weight into its scores.
+ENTRYWISE: dict[type[Criterion], np.ufunc] = {Magnitude: np.abs, L2: np.square}
+
+
+def score(criterion: Criterion, weight: np.ndarray, context: Context, out: np.ndarray | None = None) -> np.ndarray:
+    """The additive entries of a weight, checked to be finite.
+
+    Args:
+        criterion: Gives the scores.
+        weight: The values of the weight.
+        context: What else the criterion may look at.
+        out: An earlier result for this weight, which may be overwritten. Defaults to None.
+
+    Raises:
+        PruningError: The weight or its scores hold NaN or infinity.
+    """
+    ufunc = ENTRYWISE.get(type(criterion))
+    with np.errstate(over="ignore"):  # reported below
+        if ufunc is not None:
+            entries, finite = _entrywise(ufunc, weight, out)
+        else:
+            entries = criterion(weight, context)
+            finite = _is_finite(weight) and _is_finite(entries)
+    if finite:
+        return entries
+    bad = int(np.count_nonzero(~np.isfinite(weight)))
+    if bad:
+        raise PruningError(
+            f"The weight '{context.key}' has {bad} NaN or infinite entries, so its importance under {criterion!r} "
+            "is not defined. Lower the learning rate or restore a checkpoint from before they appeared."
+        )
+    bad = int(np.count_nonzero(~np.isfinite(entries)))
+    raise PruningError(
+        f"{criterion!r} gave {bad} NaN or infinite scores for '{context.key}', whose entries are finite "
+        f"(up to {np.abs(weight).max():.3g}); a score must be a finite number."
+    )
+
+
+def _entrywise(ufunc: np.ufunc, weight: np.ndarray, out: np.ndarray | None) -> tuple[np.ndarray, bool]:
+    entries = np.empty(weight.shape, weight.dtype) if out is None else out
+    finite = True
+    for piece, scores in pieces(weight, entries):
+        finite &= bool(np.isfinite(ufunc(piece, out=scores).max()))
+    return entries, finite
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    # The largest and smallest entry carry any NaN or infinity with them: cheaper than a mask.
+    return all(np.isfinite(piece.max()) and np.isfinite(piece.min()) for (piece,) in pieces(array))

@@ -1,0 +1,287 @@
+"""Where zeros may fall: single entries, blocks, all but n of m, or templates of the user's.
+
+A pattern cuts a weight into units that are removed together. It answers three questions: the score of every unit
+(`unit_scores`), which units are gone already (`pruned_units`), and the mask that removes the chosen ones (`mask`).
+The choice itself is made elsewhere and is the same for all patterns: exactly `round(share * units)` units, the lowest
+scores first, ties to the lowest flat index.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune.deciding.criteria import Criterion
+from tfprune.errors import PruningError, listing
+
+
+class Pattern:
+    """Base of every pattern."""
+
+    # The sparsity at which every unit is chosen; below 1 where a unit is not removed whole.
+    full: float = 1.0
+    # Whether `mask` ranks the entries inside a unit by their scores.
+    ranks_entries: bool = False
+
+    def unit_scores(self, entries: np.ndarray, criterion: Criterion, input_axis: int) -> np.ndarray:
+        """The score of each unit, from the additive scores of the entries."""
+        raise NotImplementedError
+
+    def pruned_units(self, kept: np.ndarray, input_axis: int) -> np.ndarray:
+        """True for every unit that an earlier mask (True = kept) has removed already."""
+        raise NotImplementedError
+
+    def mask(self, chosen: np.ndarray, entries: np.ndarray, input_axis: int) -> np.ndarray:
+        """The mask (True = kept) of the weight's shape that removes the chosen units."""
+        raise NotImplementedError
+
+    def check(self, key: str, shape: tuple[int, ...]) -> None:
+        """Raises where a weight of this shape cannot carry the pattern."""
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that build the pattern again."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Pattern":
+        """The pattern that `get_config` described."""
+        return cls(**config)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Pattern) and type(self) is type(other) and self.get_config() == other.get_config()
+
+    def __hash__(self) -> int:
+        return hash((type(self), repr(self.get_config())))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_config().items())})"
+
+
+@keras.saving.register_keras_serializable(package="tfprune")
+class Element(Pattern):
+    """Any entry by itself (unstructured sparsity)."""
+
+    def unit_scores(self, entries: np.ndarray, criterion: Criterion, input_axis: int) -> np.ndarray:
+        return criterion.total(entries)
+
+    def pruned_units(self, kept: np.ndarray, input_axis: int) -> np.ndarray:
+        return np.logical_not(kept)
+
+    def mask(self, chosen: np.ndarray, entries: np.ndarray, input_axis: int) -> np.ndarray:
+        return np.logical_not(chosen)
+
+
+@keras.saving.register_keras_serializable(package="tfprune")
+class Block(Pattern):
+    """Rectangles of `height` x `width` over the last two axes of a weight.
+
+    For kernels of Dense `(input, output)` and of convolutions `(..., input, output)` the height counts input channels
+    and the width output channels; leading axes (the window) are cut into single positions. Blocks at the far edges are
+    smaller where the axis does not divide; a block's score is taken over its mean entry, so they compete fairly.
+    The amount counts blocks: `round(amount * blocks)` of them are removed.
+
+    Args:
+        height: Entries along the last axis but one, at least 1.
+        width: Entries along the last axis, at least 1.
+
+    >>> Block(1, 2).mask(np.array([[True, False]]), np.zeros((1, 4)), 0)
+    array([[False, False,  True,  True]])
+    """
+
+    def __init__(self, height: int, width: int):
+        for name, value in (("height", height), ("width", width)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise PruningError(f"Block: {name}={value!r} is no number of entries; write Block(4, 1), say.")
+        self.height, self.width = height, width
+
+    def check(self, key: str, shape: tuple[int, ...]) -> None:
+        if len(shape) < 2:
+            raise PruningError(f"'{key}' of shape {shape} has no two axes for {self!r}; leave it out with layers=.")
+
+    def _pool(self, array: np.ndarray) -> np.ndarray:
+        rows = np.arange(0, array.shape[-2], self.height)
+        columns = np.arange(0, array.shape[-1], self.width)
+        return np.add.reduceat(np.add.reduceat(array, rows, axis=-2), columns, axis=-1)
+
+    def unit_scores(self, entries: np.ndarray, criterion: Criterion, input_axis: int) -> np.ndarray:
+        cells = self._pool(np.ones(entries.shape[-2:], np.float32))
+        return criterion.total(self._pool(entries) / cells)
+
+    def pruned_units(self, kept: np.ndarray, input_axis: int) -> np.ndarray:
+        return self._pool(kept.astype(np.int32)) == 0
+
+    def mask(self, chosen: np.ndarray, entries: np.ndarray, input_axis: int) -> np.ndarray:
+        rows, columns = entries.shape[-2:]
+        spread = chosen.repeat(self.height, axis=-2)[..., :rows, :].repeat(self.width, axis=-1)[..., :columns]
+        return np.logical_not(spread)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"height": self.height, "width": self.width}
+
+
+@keras.saving.register_keras_serializable(package="tfprune")
+class NofM(Pattern):
+    """Keeps the best `keep` of every `group` entries along the input-channel axis, as sparse hardware wants it.
+
+    The axis is the one that TFLite stores last, where its kernels read a row. Along an axis that `group` does not
+    divide, the last group is shorter and keeps at most `keep`, as if padded with zeros. The amount is the share of all
+    entries removed; it ends at `1 - keep / group`. On the way there, the groups that lose least are thinned first.
+
+    Args:
+        keep: Entries kept of each group, at least 1.
+        group: Entries in a group, more than `keep`.
+
+    NVIDIA's 2:4 form: Mishra et al., "Accelerating sparse deep neural networks", 2021
+    (https://arxiv.org/abs/2104.08378).
+    """
+
+    ranks_entries = True
+
+    def __init__(self, keep: int, group: int):
+        for name, value in (("keep", keep), ("group", group)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise PruningError(f"NofM: {name}={value!r} is no number of entries; write NofM(2, 4).")
+        if keep >= group:
+            raise PruningError(f"NofM: keeping {keep} of {group} removes nothing; write NofM(keep=2, group=4).")
+        self.keep, self.group = keep, group
+        self.full = 1.0 - keep / group
+
+    def _grouped(self, array: np.ndarray, input_axis: int, padding: Any) -> np.ndarray:
+        """The array with the input axis last, padded to whole groups and cut into them."""
+        moved = np.moveaxis(array, input_axis, -1)
+        short = -moved.shape[-1] % self.group
+        padded = np.pad(moved, [(0, 0)] * (moved.ndim - 1) + [(0, short)], constant_values=padding)
+        return padded.reshape(*padded.shape[:-1], -1, self.group)
+
+    def _thinned(self, entries: np.ndarray, input_axis: int) -> np.ndarray:
+        """Grouped like the entries, True where a thinned group keeps its entry."""
+        grouped = self._grouped(entries, input_axis, np.nan)
+        # Padding is not there: it ranks below everything, also below what is pruned already (minus infinity).
+        ranks = np.nan_to_num(grouped, nan=-np.inf, neginf=np.finfo(grouped.dtype).min)
+        order = np.argsort(ranks, axis=-1, kind="stable")
+        kept = np.zeros(grouped.shape, bool)
+        np.put_along_axis(kept, order[..., -self.keep :], True, axis=-1)
+        return kept
+
+    def unit_scores(self, entries: np.ndarray, criterion: Criterion, input_axis: int) -> np.ndarray:
+        removed = np.where(self._thinned(entries, input_axis), 0.0, self._grouped(entries, input_axis, 0.0))
+        return criterion.total(removed.sum(axis=-1))
+
+    def pruned_units(self, kept: np.ndarray, input_axis: int) -> np.ndarray:
+        return self._grouped(kept, input_axis, False).sum(axis=-1) <= self.keep
+
+    def mask(self, chosen: np.ndarray, entries: np.ndarray, input_axis: int) -> np.ndarray:
+        kept = self._thinned(entries, input_axis) | ~chosen[..., None]
+        length = entries.shape[input_axis]
+        return np.moveaxis(kept.reshape(*kept.shape[:-2], -1)[..., :length], -1, input_axis)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"keep": self.keep, "group": self.group}
+
+
+@keras.saving.register_keras_serializable(package="tfprune")
+class Template(Pattern):
+    """Gives the window of every kernel that one of a few templates which keeps most of it.
+
+    A kernel is the window by which one input channel is multiplied for one output channel: all axes of a convolution's
+    weight but the last two. All templates keep the same number of entries, so the amount is known: it is the share of
+    all entries removed and ends at `1 - kept / window`. On the way there, the kernels that lose least get theirs first.
+
+    Args:
+        templates: Boolean arrays (or nested lists) of the window's shape, True = kept.
+
+    Raises:
+        PruningError: No template, shapes or numbers of kept entries that differ, or one that removes nothing or all;
+            when bound, a weight whose window has another shape.
+
+    Niu et al., "PatDNN: achieving real-time DNN execution on mobile devices with pattern-based weight pruning", 2020
+    (https://arxiv.org/abs/2001.00138).
+
+    >>> cross = [[0, 1, 0], [1, 1, 1], [0, 1, 0]]
+    >>> corners = [[1, 0, 1], [0, 1, 0], [1, 0, 1]]
+    >>> round(Template([cross, corners]).full, 3)
+    0.444
+    """
+
+    ranks_entries = True
+
+    def __init__(self, templates: Any):
+        arrays = [np.asarray(template) for template in templates]
+        if not arrays:
+            raise PruningError("Template: no templates given; write Template([[[0, 1], [1, 1]], [[1, 1], [1, 0]]]).")
+        shapes = sorted({array.shape for array in arrays})
+        if len(shapes) > 1 or arrays[0].ndim == 0:
+            raise PruningError(f"Template: templates of shapes {shapes}; all must have the shape of the window.")
+        if not all(np.isin(array, (0, 1)).all() for array in arrays):
+            raise PruningError("Template: a template holds other values than True and False; write 1 where it keeps.")
+        counts = sorted({int(np.count_nonzero(array)) for array in arrays})
+        if len(counts) > 1:
+            raise PruningError(
+                f"Template: templates that keep {listing(counts)} entries, so the share of zeros would depend on the "
+                "choice; let all keep the same number."
+            )
+        if counts[0] in (0, arrays[0].size):
+            raise PruningError(f"Template: keeping {counts[0]} of {arrays[0].size} entries is no choice; keep some.")
+        self.templates = np.stack(arrays).astype(bool)
+        self.full = 1.0 - counts[0] / arrays[0].size
+
+    def check(self, key: str, shape: tuple[int, ...]) -> None:
+        window = self.templates.shape[1:]
+        if shape[:-2] != window:
+            raise PruningError(
+                f"'{key}' has kernels of shape {shape[:-2]}, the templates {window}; leave it out with layers=, or "
+                "write templates of its shape."
+            )
+
+    def _kept_scores(self, entries: np.ndarray) -> np.ndarray:
+        """What each template keeps of each kernel: `[templates, inputs, outputs]`."""
+        axes = self.templates.ndim - 1
+        return np.tensordot(self.templates.astype(entries.dtype), entries, axes=axes)
+
+    def _best(self, entries: np.ndarray) -> np.ndarray:
+        """The template that keeps most of each kernel, the first among equals: a mask of the weight's shape."""
+        finite = np.maximum(entries, np.finfo(entries.dtype).min / entries.size)  # what is pruned already counts least
+        best = np.argmax(self._kept_scores(finite), axis=0)
+        return np.moveaxis(self.templates[best], (0, 1), (-2, -1))
+
+    def unit_scores(self, entries: np.ndarray, criterion: Criterion, input_axis: int) -> np.ndarray:
+        window = tuple(range(self.templates.ndim - 1))
+        return criterion.total(np.where(self._best(entries), 0.0, entries).sum(axis=window))
+
+    def pruned_units(self, kept: np.ndarray, input_axis: int) -> np.ndarray:
+        window = tuple(range(self.templates.ndim - 1))
+        return kept.sum(axis=window) <= np.count_nonzero(self.templates[0])
+
+    def mask(self, chosen: np.ndarray, entries: np.ndarray, input_axis: int) -> np.ndarray:
+        return self._best(entries) | ~chosen
+
+    def get_config(self) -> dict[str, Any]:
+        return {"templates": self.templates.astype(int).tolist()}
+
+
+def get(identifier: Any) -> Pattern:
+    """A pattern from its name, config or itself: `"element"`, `"2:4"` (keep 2 of 4), `"4x1"` (blocks).
+
+    Raises:
+        PruningError: Anything else.
+
+    >>> get("2:4"), get("4x1")
+    (NofM(keep=2, group=4), Block(height=4, width=1))
+    """
+    if isinstance(identifier, Pattern):
+        return identifier
+    if identifier == "element":
+        return Element()
+    if isinstance(identifier, str):
+        found = re.fullmatch(r"(\d+)([:x])(\d+)", identifier)
+        if found:
+            kind = NofM if found[2] == ":" else Block
+            return kind(int(found[1]), int(found[3]))
+    if isinstance(identifier, Mapping) and "class_name" in identifier:
+        return keras.saving.deserialize_keras_object(dict(identifier))
+    raise PruningError(
+        f"{identifier!r} is no pattern; give 'element', '2:4' (keep 2 of every 4), '4x1' (blocks), "
+        "Block(height, width), NofM(keep, group) or Template(templates)."
+    )

@@ -1,0 +1,243 @@
+"""How much a model loses when one weight or channel group alone is pruned: which layers can give most."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune.channels.groups import channel_groups
+from tfprune.deciding import criteria, patterns
+from tfprune.deciding.criteria import Context, Criterion
+from tfprune.deciding.methods import Masks
+from tfprune.deciding.patterns import Pattern
+from tfprune.deciding.selection import smallest
+from tfprune.deciding.structured import BoundStructured, Structured
+from tfprune.errors import PruningError, listing, nearest
+from tfprune.model.copying import clone_with_weights
+from tfprune.model.data import Batch, batches
+from tfprune.model.prunable import PrunableWeight, every_weight, prunable_weights
+from tfprune.model.tree import as_array, check_model
+from tfprune.report import Column, Report, require_matplotlib
+
+LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+@dataclass(frozen=True)
+class Sensitivity(Report):
+    """The metric of a model with one weight pruned, for each weight and level.
+
+    Attributes:
+        metric: What was measured.
+        dense: The metric of the model as it is.
+        levels: The sparsities tried.
+        values: Key of a weight (or name of a channel group) -> the metric at each level.
+        sizes: Likewise -> its number of entries (or channels).
+        samples: How many samples were read each time.
+    """
+
+    title = "Sensitivity"
+
+    metric: str = ""
+    dense: float = 0.0
+    levels: Sequence[float] = ()
+    values: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    samples: int = 0
+
+    @property
+    def columns(self) -> Sequence[Column]:  # type: ignore[override]
+        """A column for each level."""
+        return [Column("weight", "weight"), *(Column(f"{level:g}", f"{level:.0%}", ".4f") for level in self.levels)]
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [
+            {"weight": key, **{f"{level:g}": value for level, value in zip(self.levels, values)}}
+            for key, values in self.values.items()
+        ]
+
+    def notes(self) -> list[str]:
+        return [
+            f"{self.metric} with that share of one weight or group pruned; {self.dense:.4f} unpruned. "
+            f"{self.samples} samples."
+        ]
+
+    def losses(self, key: str) -> np.ndarray:
+        """How much worse the metric gets for a weight at each level, never falling from level to level."""
+        change = np.asarray(self.values[key], float) - self.dense
+        worse = change if self.metric.endswith("loss") else -change
+        return np.maximum.accumulate(np.maximum(worse, 0.0))
+
+    def amounts(self, sparsity: float) -> dict[str, float]:
+        """A sparsity for every weight, so that each costs the same and all together have the sparsity asked for.
+
+        Args:
+            sparsity: Overall share of zeros (or of channels) over all that was measured, in [0, 1).
+
+        Returns:
+            What `Percentile(..., allocation=...)` takes, or `Structured(...)` where channels were measured.
+
+        Raises:
+            PruningError: A sparsity outside [0, 1).
+        """
+        if not 0.0 <= sparsity < 1.0:
+            raise PruningError(f"amounts: {sparsity} is no sparsity in [0, 1); write 0.8 for 80 % zeros.")
+        total = sum(self.sizes.values())
+        low, high = 0.0, 2.0
+        for _ in range(60):  # halving until the tolerance is exact to the last entry
+            middle = (low + high) / 2
+            removed = sum(size * self._level(key, middle) for key, size in self.sizes.items())
+            low, high = (middle, high) if removed < sparsity * total else (low, middle)
+        counts = {key: int(size * self._level(key, high)) for key, size in self.sizes.items()}
+        excess = sum(counts.values()) - round(sparsity * total)
+        for key in sorted(counts, key=lambda key: -counts[key]):
+            step = max(min(excess, counts[key]), counts[key] - self.sizes[key] + 1)
+            counts[key], excess = counts[key] - step, excess - step
+        return {key: count / self.sizes[key] for key, count in counts.items()}
+
+    def _level(self, key: str, tolerance: float) -> float:
+        """The sparsity of a weight at a tolerance: up to 1 within what was measured, up to 2 beyond it."""
+        worst = max((float(self.losses(other)[-1]) for other in self.values), default=0.0) or 1.0
+        # A hair's breadth for every level, so that levels of equal loss come one after the other.
+        losses = self.losses(key) / worst + 1e-6 * np.asarray(self.levels)
+        return float(np.interp(tolerance, [0.0, *losses, 2.0], [0.0, *self.levels, 1.0]))
+
+    def plot(self, path: Any = None) -> Any:
+        """Draws the metric over the sparsity, a line for each weight; saved to `path` when given."""
+        figure = require_matplotlib()(figsize=(8, 5), layout="constrained")
+        axes = figure.subplots()
+        for key, values in self.values.items():
+            axes.plot([0.0, *self.levels], [self.dense, *values], marker="o", label=key)
+        axes.set_title(self.title)
+        axes.set_xlabel("sparsity of one weight")
+        axes.set_ylabel(self.metric)
+        axes.legend()
+        if path is not None:
+            figure.savefig(path)
+        return figure
+
+
+def sensitivity(
+    model: keras.Model,
+    data: Any,
+    metric: str | Callable[[keras.Model], float] | None = None,
+    levels: Sequence[float] = LEVELS,
+    criterion: Any = "magnitude",
+    pattern: Any = "element",
+    layers: Any = None,
+) -> Sensitivity:
+    """Prunes each weight alone to several levels and measures the model each time.
+
+    One copy of the model is compiled once; only values of weights change from one measurement to the next.
+
+    Args:
+        model: A built model, compiled unless `metric` is a function; it is left as it is.
+        data: Inputs and targets, anything that `fit` takes.
+        metric: Name of a metric that the model is compiled with, `"loss"`, or a function of a model that gives a
+            number (larger is better, unless its name ends in `loss`). Defaults to None: the first metric, else the
+            loss.
+        levels: Sparsities in (0, 1), rising. Defaults to 0.1, 0.2, ... 0.9.
+        criterion: A criterion of the weight alone. Defaults to `"magnitude"`.
+        pattern: Defaults to `"element"`; the levels count its units. `"channel"` removes channels of one group at a
+            time, with everything that belongs to them, and knows `criterion` and `layers` of `Structured`.
+        layers: Which layers. Defaults to None: all.
+
+    Raises:
+        PruningError: Wrong levels, an unknown metric, a model that is not compiled, no data or no targets.
+
+    Example:
+        report = tfprune.sensitivity(model, (x_val, y_val))
+        pruned = tfprune.prune(model, tfprune.Percentile(0.8, allocation=report.amounts(0.8)))
+    """
+    check_model(model, "measure the sensitivity of")
+    levels = [float(level) for level in levels]
+    if not levels or levels != sorted(set(levels)) or not 0.0 < levels[0] <= levels[-1] < 1.0:
+        raise PruningError(f"levels={levels} are no rising sparsities in (0, 1); write levels=(0.5, 0.8, 0.9).")
+    criterion = criteria.get(criterion)
+    copy = clone_with_weights(model)
+    collected = list(batches(data, copy, "sensitivity"))
+    name, measure = _measure(copy, collected, metric)
+    if pattern == "channel":
+        candidates = _of_groups(copy, criterion, levels, layers)
+    else:
+        candidates = _of_weights(copy, criterion, patterns.get(pattern), levels, layers)
+    variables = {weight.key: weight.variable for weight in every_weight(copy)}
+    values: dict[str, list[float]] = {}
+    sizes: dict[str, int] = {}
+    for key, size, candidate in candidates:
+        sizes[key], values[key] = size, []
+        before: dict[str, np.ndarray] = {}
+        for level in levels:
+            for changed, mask in candidate(level).items():
+                if changed not in before:
+                    before[changed] = as_array(variables[changed])
+                variables[changed].assign(np.where(mask, before[changed], 0.0))
+            values[key].append(measure())
+        for changed, value in before.items():
+            variables[changed].assign(value)
+    return Sensitivity(name, measure(), levels, values, sizes, sum(batch.size for batch in collected))
+
+
+# What is pruned alone: its name, its size, and the masks at a level.
+Candidate = tuple[str, int, Callable[[float], Masks]]
+
+
+def _of_weights(
+    model: keras.Model, criterion: Criterion, pattern: Pattern, levels: Sequence[float], layers: Any
+) -> Iterator[Candidate]:
+    for weight in prunable_weights(model, layers):
+        pattern.check(weight.key, weight.shape)
+        yield weight.key, int(np.prod(weight.shape)), _unit_masks(weight, criterion, pattern)
+
+
+def _unit_masks(weight: PrunableWeight, criterion: Criterion, pattern: Pattern) -> Callable[[float], Masks]:
+    entries = criteria.score(criterion, as_array(weight.variable), Context(weight.key))
+    units = pattern.unit_scores(entries, criterion, weight.input_axis)
+
+    def masks(level: float) -> Masks:
+        chosen = smallest([units], round(level * units.size))[0]
+        return {weight.key: pattern.mask(chosen, entries, weight.input_axis)}
+
+    return masks
+
+
+def _of_groups(model: keras.Model, criterion: Criterion, levels: Sequence[float], layers: Any) -> Iterator[Candidate]:
+    groups = channel_groups(model)
+    bound = BoundStructured(Structured(max(levels), criterion=criterion, layers=layers), model, model, groups)
+    for name, scores in bound.scores().items():
+
+        def masks(level: float, name: str = name, scores: np.ndarray = scores) -> Masks:
+            return groups.masks({name: ~smallest([scores], round(level * scores.size))[0]})
+
+        yield name, scores.size, masks
+
+
+def _measure(model: keras.Model, data: list[Batch], metric: Any) -> tuple[str, Callable[[], float]]:
+    """The name of the metric and a function that measures it, by one compiled evaluation."""
+    if callable(metric):
+        return getattr(metric, "__name__", "metric"), lambda: float(metric(model))
+    if not model.compiled:
+        raise PruningError(
+            f"sensitivity needs a metric, but '{model.name}' is not compiled. Compile it with metrics=['accuracy'], or "
+            "give metric= a function that takes a model."
+        )
+    if data[0].targets is None:
+        raise PruningError("sensitivity needs targets; write data=(x, y).")
+
+    model.make_test_function()
+
+    def logs() -> dict[str, float]:
+        # What `evaluate` does, without its new iterator and callbacks each time, which cost more than a small model.
+        model.reset_metrics()
+        for batch in data:
+            found = model.test_function(iter([tuple(batch)]))
+        return {key: float(value) for key, value in found.items()}
+
+    known = logs()
+    name = metric or next((key for key in known if key != "loss"), "loss")
+    if name not in known:
+        raise PruningError(
+            f"'{model.name}' is compiled without the metric {name!r}; {listing(known)}. {nearest(name, known)}"
+        )
+    return name, lambda: logs()[name]

@@ -1,0 +1,382 @@
+"""Structured pruning: which channels to remove, by a score summed over each channel group."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune.channels.graph import Role
+from tfprune.channels.groups import ChannelGroup, ChannelGroups, Member, channel_groups, kernel_macs
+from tfprune.deciding import criteria
+from tfprune.deciding.criteria import Context
+from tfprune.deciding.methods import BoundMethod, Masks, Method
+from tfprune.deciding.statistics import inform
+from tfprune.errors import PruningError, listing, nearest
+from tfprune.model.copying import unwrapped
+from tfprune.model.prunable import PrunableWeight, amount_for, every_weight, prunable_weights
+from tfprune.model.tree import as_array, check_model, wrapped_layers
+
+Keep = dict[str, np.ndarray]
+
+BUDGETS = ("channels", "parameters", "macs", "threshold")
+ALLOCATIONS = ("global", "uniform", "hierarchical")
+
+
+@keras.saving.register_keras_serializable(package="tfprune")
+class Structured(Method):
+    """Removes whole channels, each together with everything that only it uses.
+
+    In `fit` the channels fade out on a schedule: masks lie on every weight of a channel group (kernels, biases, batch
+    norms, and the next layers' inputs), so that `shrink(strip_masks(model))` afterwards is the same function.
+
+    Args:
+        amount: Share to remove, in [0, 1), of what `budget` counts; number or schedule. For `budget="threshold"`
+            the score that a channel must exceed to stay.
+        criterion: Score of a channel, summed over the kernels that make it: `"l2"` (default), `"l1"`, `"random"`,
+            `"geometric_median"`, `"batch_norm"` (gamma); one that reads data (`"taylor"`, `"fisher"`, `"wanda"`,
+            `"activation"`, ...), in `prune` and `plan_shrink`; an object, or a function of the weight.
+        allocation: `"global"` (default): the lowest scores of all groups, each relative to the mean of its group;
+            `"uniform"`: the same share of every group; `"hierarchical"`: from the last group towards the first, each
+            down to `min_channels` before the one before it loses any; or a mapping of layer or group name to its final
+            share (groups not named take the overall amount).
+        budget: What the amount counts: `"channels"` (default) of the groups that may lose some, `"parameters"` or
+            `"macs"` of the whole model (at least the amount is removed), or `"threshold"`.
+        round_to: Channels kept are a multiple of it wherever the group has as many, as SIMD kernels like
+            (8, 16). Defaults to `1`.
+        min_channels: Channels that every group keeps at least. Defaults to `1`.
+        layers: Which layers may lose output channels. Defaults to None: all. A mapping `{layer: share}` prunes those
+            alone, each to its own final share.
+
+    Raises:
+        PruningError: An amount outside its range or an unknown word; when bound, an amount that `min_channels` and the
+            groups that must stay do not allow.
+
+    Example:
+        model.fit(x, y, epochs=3, callbacks=[tfprune.StructuredPruning(0.5)])
+        small = tfprune.shrink(tfprune.strip_masks(model))
+    """
+
+    def __init__(
+        self,
+        amount: Any,
+        criterion: Any = "l2",
+        allocation: Any = "global",
+        budget: str = "channels",
+        round_to: int = 1,
+        min_channels: int = 1,
+        layers: Any = None,
+    ):
+        super().__init__(amount, criterion, layers)
+        if budget not in BUDGETS:
+            raise PruningError(f"Structured: there is no budget {budget!r}. {nearest(str(budget), BUDGETS)}")
+        if not isinstance(allocation, Mapping) and allocation not in ALLOCATIONS:
+            raise PruningError(
+                f"Structured: there is no allocation {allocation!r}; give one of {listing(ALLOCATIONS)}, or a mapping "
+                "of layer name to share."
+            )
+        for name, value in (("round_to", round_to), ("min_channels", min_channels)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise PruningError(f"Structured: {name}={value!r} is no number of channels; write {name}=1 or more.")
+        self.budget = budget
+        self.allocation = dict(allocation) if isinstance(allocation, Mapping) else allocation
+        self.round_to = round_to
+        self.min_channels = min_channels
+        amounts = isinstance(self.layers, Mapping) or isinstance(self.allocation, Mapping)
+        if amounts and budget != "channels":
+            raise PruningError(
+                f"Structured: shares by layer count channels, so they do not go with budget={budget!r}; "
+                'leave the budget at "channels", or give one overall amount.'
+            )
+        stated: list[float] = [self.amount] if isinstance(self.amount, float) else list(self.schedule.extremes)
+        for mapping in (self.layers, self.allocation):
+            stated += list(mapping.values()) if isinstance(mapping, Mapping) else []
+        for share in stated:
+            self.check_amount(share)
+
+    def check_amount(self, amount: float) -> None:
+        if self.budget == "threshold":
+            if not 0.0 <= amount < math.inf:
+                raise PruningError(f"Structured: {amount} is no threshold; give a number of at least 0.")
+        elif not 0.0 <= amount < 1.0:
+            raise PruningError(f"Structured: {amount} is no share of {self.budget} in [0, 1); write 0.5 for half.")
+
+    def bind(self, model: keras.Model) -> "BoundStructured":
+        check_model(model, "prune")
+        plain = unwrapped(model) if wrapped_layers(model) else model
+        return BoundStructured(self, model, plain, channel_groups(plain))
+
+    def channels_to_keep(self, model: keras.Model, groups: ChannelGroups, data: Any = None) -> Keep:
+        """The channels of each group that stay at the final amount, for `plan_shrink(model, method)`."""
+        check_model(model, "prune")
+        bound = BoundStructured(self, model, model, groups)
+        inform(bound, model, data)
+        return bound.keep(self.final)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "allocation": self.allocation,
+            "budget": self.budget,
+            "round_to": self.round_to,
+            "min_channels": self.min_channels,
+        }
+
+
+class BoundStructured(BoundMethod):
+    """A structured method tied to the channel groups of a model.
+
+    Args:
+        method: The method.
+        model: The model whose weights are scored and masked.
+        plain: The same model without wrappers, which was traced.
+        groups: Its channel groups.
+    """
+
+    method: Structured
+
+    def __init__(self, method: Structured, model: keras.Model, plain: keras.Model, groups: ChannelGroups):
+        self.groups = groups
+        self.chosen = _chosen_groups(method, model, groups)
+        members = [member for group in self.chosen.values() for member in group.members]
+        covered = {member.key for member in members if member.role is not Role.STATISTIC}
+        self._weights = {weight.key: weight for weight in every_weight(model)}
+        super().__init__(method, [weight for key, weight in self._weights.items() if key in covered])
+        self._costs = Costs(groups, plain)
+
+    @property
+    def scored(self) -> list[PrunableWeight]:
+        reads = self.method.criterion.reads
+        keys = {member.key for group in self.chosen.values() for member in _read_members(group, reads)}
+        return [weight for weight in self.weights if weight.key in keys]
+
+    def decide(self, amount: float, kept: Mapping[str, np.ndarray] | None = None) -> Masks:
+        self.method.check_amount(amount)
+        return self.masks(self.keep(amount, kept))
+
+    def keep(self, amount: float, kept: Mapping[str, np.ndarray] | None = None) -> Keep:
+        """For each group that may lose channels, which of them stay at an amount."""
+        scores = self.scores(kept)
+        if self.method.budget == "threshold":
+            removed = {name: int(np.count_nonzero(values <= amount)) for name, values in scores.items()}
+            counts = {name: self._allowed(group, removed[name]) for name, group in self.chosen.items()}
+        else:
+            counts = self._counts(scores, amount)
+        return {name: _all_but_lowest(scores[name], counts[name]) for name in scores}
+
+    def scores(self, kept: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+        """The score of every channel of each group that may lose some."""
+        return {name: self._scores(group, kept) for name, group in self.chosen.items()}
+
+    def masks(self, keep: Keep) -> Masks:
+        """The masks that remove the channels of each group that are not to be kept."""
+        masks = self.groups.masks(keep)
+        return {weight.key: masks.get(weight.key, np.ones(weight.shape, bool)) for weight in self.weights}
+
+    def _scores(self, group: ChannelGroup, kept: Mapping[str, np.ndarray] | None) -> np.ndarray:
+        """The score of every channel of a group; minus infinity for those that are removed already."""
+        criterion = self.method.criterion
+        summed = np.zeros(group.size)
+        for member in _read_members(group, criterion.reads):
+            weight = as_array(self._weights[member.key].variable)
+            entries = criteria.score(criterion, weight, Context(member.key, self.extras.get(member.key, {})))
+            summed += criterion.channels(_by_channel(weight, member), _by_channel(entries, member))
+        scores = np.asarray(criterion.total(summed), float)
+        return scores if kept is None else np.where(removed(group, kept), -np.inf, scores)
+
+    def _counts(self, scores: Mapping[str, np.ndarray], amount: float) -> dict[str, int]:
+        """How many channels each group loses."""
+        total = sum(group.size for group in self.chosen.values())
+        ranked = self._by_layer(amount) or self._ranking(scores)
+        if isinstance(self.method.layers, Mapping) or isinstance(self.method.allocation, Mapping):
+            return ranked(total)
+        unit = self.method.budget
+        whole = float(total) if unit == "channels" else self._costs.total(unit)
+        wanted: float = round(amount * total) if unit == "channels" else amount * whole
+
+        def spent(counts: dict[str, int]) -> float:
+            return sum(counts.values()) if unit == "channels" else whole - self._costs.left(unit, counts)
+
+        if spent(ranked(total)) < wanted * (1 - 1e-9):
+            raise PruningError(
+                f"{self.method!r} asks to remove {wanted:,.0f} {unit}, but with min_channels="
+                f"{self.method.min_channels} and round_to={self.method.round_to} at most "
+                f"{spent(ranked(total)):,.0f} can go. Ask for less, or let more layers lose channels."
+            )
+        low, high = 0, total  # the fewest ranked channels whose removal meets the budget
+        while low < high:
+            middle = (low + high) // 2
+            if spent(ranked(middle)) >= wanted * (1 - 1e-9):
+                high = middle
+            else:
+                low = middle + 1
+        return ranked(low)
+
+    def _ranking(self, scores: Mapping[str, np.ndarray]) -> Callable[[int], dict[str, int]]:
+        """A function from a number of channels to go, overall, to a number for each group."""
+        names, groups = list(self.chosen), list(self.chosen.values())
+        total = sum(group.size for group in groups)
+        if self.method.allocation == "uniform":
+            return lambda number: {
+                name: self._allowed(group, round(number / total * group.size)) for name, group in self.chosen.items()
+            }
+        if self.method.allocation == "hierarchical":
+            return self._from_the_last
+        relative = [relative_scores(scores[name]) for name in names]
+        for values, group in zip(relative, groups):
+            # What a group keeps in any case stands at the end of the ranking.
+            values[np.argsort(values, kind="stable")[group.size - self._least(group) :]] = np.inf
+        owner = np.repeat(np.arange(len(names)), [group.size for group in groups])
+        order = owner[np.argsort(np.concatenate(relative), kind="stable")]
+
+        def counts(number: int) -> dict[str, int]:
+            removed = np.bincount(order[:number], minlength=len(names))
+            return {name: self._allowed(group, int(removed[i])) for i, (name, group) in enumerate(self.chosen.items())}
+
+        return counts
+
+    def _from_the_last(self, number: int) -> dict[str, int]:
+        """The counts where the last groups give all they may before those before them."""
+        counts = {}
+        for name, group in reversed(self.chosen.items()):
+            gone = min(number, group.size - self._least(group))
+            counts[name] = self._allowed(group, gone)
+            number -= gone
+        return {name: counts[name] for name in self.chosen}
+
+    def _by_layer(self, amount: float) -> Callable[[int], dict[str, int]] | None:
+        """The counts where a mapping gives shares by layer, None where it does not."""
+        mapping = self.method.layers if isinstance(self.method.layers, Mapping) else self.method.allocation
+        if not isinstance(mapping, Mapping):
+            return None
+        progress = amount / self.method.final if self.method.final else 1.0
+        counts = {}
+        for name, group in self.chosen.items():
+            named = [mapping[name]] if name in mapping else []
+            named += [
+                own
+                for member in group.members
+                if member.role is Role.OUTPUT and (own := amount_for(self._weights[member.key], mapping)) is not None
+            ]
+            share = max(named) * progress if named else amount
+            counts[name] = self._allowed(group, round(share * group.size))
+        return lambda number: counts
+
+    def _least(self, group: ChannelGroup) -> int:
+        return min(group.size, max(self.method.min_channels, 1))
+
+    def _allowed(self, group: ChannelGroup, removed: int) -> int:
+        """A number of channels to remove brought to what `min_channels` and `round_to` allow."""
+        left, step = group.size - removed, self.method.round_to
+        if step > 1 and removed:
+            # To the nearest multiple, a half upwards; a group without one below its size stays whole.
+            left = min(group.size, max(step, step * math.floor(left / step + 0.5)))
+        return group.size - max(left, self._least(group))
+
+
+class Costs:
+    """What is left of a model's parameters or multiply-accumulates when groups lose channels."""
+
+    def __init__(self, groups: ChannelGroups, model: keras.Model):
+        self._parameters: dict[str, float] = {
+            weight.key: float(np.prod(weight.shape)) for weight in every_weight(model)
+        }
+        self._macs = kernel_macs(model, groups.key_of)
+        self._parts: dict[tuple[str, int], dict[str, float]] = {}
+        for name, group in groups.items():
+            for member in group.members:
+                share = member.positions.shape[1] / member.variable.shape[member.axis]
+                self._parts.setdefault((member.key, member.axis), {})[name] = share
+
+    def total(self, budget: str) -> float:
+        """The whole model's parameters or multiply-accumulates."""
+        return self.left(budget, {})
+
+    def left(self, budget: str, removed: Mapping[str, int]) -> float:
+        """What remains when each group loses so many channels; exact where channels cost alike."""
+        weights = self._parameters if budget == "parameters" else self._macs
+        share = self.shares(removed)
+        return sum((cost or 0.0) * share.get(key, 1.0) for key, cost in weights.items())
+
+    def shares(self, removed: Mapping[str, int]) -> dict[str, float]:
+        """The share of each weight that remains when each group loses so many channels."""
+        share: dict[str, float] = {}
+        for (key, _), left in self.axis_shares(removed).items():
+            share[key] = share.get(key, 1.0) * left
+        return share
+
+    def axis_shares(self, removed: Mapping[str, int]) -> dict[tuple[str, int], float]:
+        """The share of each axis of a weight that remains when each group loses so many channels."""
+        return {
+            place: 1.0 - sum(part * removed.get(name, 0) for name, part in parts.items())
+            for place, parts in self._parts.items()
+        }
+
+
+def _chosen_groups(method: Structured, model: keras.Model, groups: ChannelGroups) -> dict[str, ChannelGroup]:
+    """The groups that may lose channels.
+
+    Raises:
+        PruningError: There is none; says why.
+    """
+    free = groups.free
+    names = set(method.layers) if isinstance(method.layers, (list, Mapping)) else set()
+    if method.layers is not None and not names <= set(groups):
+        chosen = {weight.key for weight in prunable_weights(model, method.layers)}
+        free = {
+            name: group
+            for name, group in free.items()
+            if name in names or any(m.key in chosen for m in group.members if m.role is Role.OUTPUT)
+        }
+    elif names:
+        free = {name: group for name, group in free.items() if name in names}
+    if isinstance(method.allocation, Mapping):
+        unknown = [name for name in method.allocation if name not in groups and not groups.of_layer(name)]
+        if unknown:
+            raise PruningError(f"Structured: allocation names {unknown[0]!r}. {groups.unknown(unknown[0])}")
+    readable = {name: group for name, group in free.items() if _read_members(group, method.criterion.reads)}
+    if not readable:
+        told = f"; {method.criterion!r} reads the gamma of a batch norm, and they have none" if free else ""
+        reasons = sorted({str(group.frozen) for group in groups.values() if group.frozen})
+        raise PruningError(
+            f"'{model.name}' has no channels that {method!r} may remove{told}. Groups: {listing(groups)}. "
+            f"Kept as they are because of: {'; '.join(reasons) or 'nothing'}."
+        )
+    return readable
+
+
+def _read_members(group: ChannelGroup, reads: str) -> list[Member]:
+    """The members of a group in which a criterion reads a channel's importance."""
+    if reads == "gamma":
+        return [m for m in group.members if m.role is Role.SCALE and m.key.endswith("/gamma")]
+    return [m for m in group.members if m.role is Role.OUTPUT]
+
+
+def _by_channel(array: np.ndarray, member: Member) -> np.ndarray:
+    """The entries of a weight by channel: `[channels, entries per channel]`."""
+    moved = np.moveaxis(array, member.axis, 0)[member.positions]
+    return moved.reshape(len(member.positions), -1)
+
+
+def removed(group: ChannelGroup, kept: Mapping[str, np.ndarray]) -> np.ndarray:
+    """True for the channels of which masks have removed all that makes them."""
+    gone = np.ones(group.size, bool)
+    for member in _read_members(group, "kernels"):
+        if member.key not in kept:
+            return np.zeros(group.size, bool)
+        gone &= ~_by_channel(kept[member.key], member).any(axis=1)
+    return gone
+
+
+def relative_scores(scores: np.ndarray) -> np.ndarray:
+    """Scores over the mean of those that are still there, so that groups of any size and scale compare."""
+    present = scores[np.isfinite(scores)]
+    mean = float(np.mean(present)) if present.size else 0.0
+    return scores / mean if mean > 0 else scores.copy()
+
+
+def _all_but_lowest(scores: np.ndarray, count: int) -> np.ndarray:
+    kept = np.ones(scores.shape, bool)
+    kept[np.argsort(scores, kind="stable")[:count]] = False
+    return kept

@@ -1,0 +1,382 @@
+"""From a Keras model to a `.tflite` file in float32, float16, dynamic range, int8, or int8 with int16 activations.
+
+The road: the model's inference is traced with a batch of one (fixed shapes let LiteRT's fast kernels take the whole
+graph), written as a SavedModel of just the variables it reads, converted, and its ends given the names and the order
+that they have in Keras. What comes out is looked into before it is handed over: an int8 model holds no float operator.
+"""
+
+import re
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune.errors import ConversionError, PruningError, listing
+from tfprune.lite.convert.bias_correction import correct_biases
+from tfprune.lite.convert.collection import only_new_garbage
+from tfprune.lite.convert.float_layers import converted_with_float_layers, give_integer_ends
+from tfprune.lite.convert.islands import join_islands
+from tfprune.lite.convert.representative import Calibration, calibration
+from tfprune.lite.convert.request import Request
+from tfprune.lite.convert.signature import Signature, signature_of
+from tfprune.lite.convert.trace import INPUT, OUTPUT, layer_at, layers_along, loops, prepared, save, trace
+from tfprune.lite.convert.weight_bits import Bits, WeightBits, pack_four_bits
+from tfprune.lite.file import flatbuffer
+from tfprune.lite.file.inspect import operators_of, results_of
+from tfprune.lite.file.lite_model import LiteModel, allocate
+from tfprune.lite.file.metadata import origin_of, write_origin
+from tfprune.lite.file.reasons import reason_of
+from tfprune.lite.file.silence import silence
+from tfprune.lite.measure.layer_errors import layer_errors
+from tfprune.model.graph import is_graph
+from tfprune.model.tree import check_model, places
+
+NO_RANGE = 1e-8  # the converter gives a tensor that was always zero a scale of about 8e-9
+FAR = 0.08  # root mean square of the differences over that of the outputs; rounding alone stays below
+
+
+def convert(
+    model: keras.Model,
+    quantization: str = "float32",
+    representative_data: Any = None,
+    io: str = "int8",
+    sparse: bool = False,
+    batch_size: int | None = 1,
+    *,
+    float_layers: Sequence[str] = (),
+    weight_bits: Bits = 8,
+    bias_correction: bool = False,
+    metadata: Mapping[str, Any] | None = None,
+) -> LiteModel:
+    """Makes a `.tflite` model of a Keras model, which stays as it is.
+
+    Batch norms fold into the layers before them. Zeros stay zeros: a pruned weight is exactly 0 in every quantization.
+
+    Args:
+        model: Any built Keras 3 model: functional, Sequential, subclassed, nested, of several inputs or outputs, pruned
+            and still wrapped, or in mixed precision.
+        quantization: `"float32"`; `"float16"`, weights stored in half the bytes; `"dynamic"`, weights int8 and
+            activations quantized while running; `"int8"`, weights, activations, inputs and outputs; `"int16x8"`, int8
+            weights with int16 activations. Defaults to `"float32"`.
+        representative_data: For `"int8"` and `"int16x8"`: inputs of the kind the model will meet, from which the ranges
+            of the activations are learned. An array, a list or dict of arrays for several inputs, a `tf.data.Dataset`
+            (of x, (x, y) or dicts), a generator or a function that returns one; 100 to 500 samples are enough, and at
+            most 500 are used. Not needed for a model of `quantize_aware`, nor read for the other quantizations.
+        io: What an integer model takes and gives: `"int8"`, integers (int16 for `"int16x8"`); or `"float32"`, which
+            puts a conversion at either end, with integers all the same in between. Inputs that are integers in Keras
+            (token numbers) are int32 in any case. The other quantizations have float ends whatever `io` says.
+            Defaults to `"int8"`.
+        sparse: Whether to store weights that are mostly zero in sparse form, which makes the file smaller without
+            compression. For `"float32"` and `"float16"`.
+        batch_size: Samples that the file takes at once; None leaves it open, at some cost in speed. A `LiteModel` takes
+            any number of samples in any case. Defaults to 1.
+        float_layers: Names of layers that stay in float inside an `"int8"` file, since they do not stand the rounding;
+            a model inside the model, or any layer that holds others, stands for all of them. `layer_errors` tells
+            which.
+        weight_bits: For `"int8"`: 4 stores the kernels of Dense layers and convolutions in half the bytes, at some cost
+            in accuracy; `{"name": 4}` those of some layers, depthwise ones too. LiteRT computes them outside XNNPACK,
+            which may be slower. A model of `quantize_aware(model, weight_bits=4)` brings its own. Defaults to 8.
+        bias_correction: For `"int8"`: whether to take off by its bias what the rounding adds to each layer's results on
+            average over `representative_data`. Conversion takes longer, the file is no larger and no slower; it pays
+            most with depthwise convolutions and in 4 bits. For functional and Sequential models. Defaults to False.
+        metadata: More to store in the file beside what tfprune notes there itself (model, zeros of each kernel,
+            versions); what JSON can hold. `inspect` reads it back.
+
+    Returns:
+        A `LiteModel`.
+
+    Raises:
+        PruningError: An argument, the model, or the representative data cannot be used; the message says what to write
+            instead.
+        ConversionError: The converter or LiteRT refuses the model; names the layer or operator where known.
+
+    Example:
+        ```python
+        lite = tfprune.convert(model, quantization="int8", representative_data=images[:200])
+        lite.save("model.tflite")
+        ```
+    """
+    check_model(model, "convert")
+    request = Request.checked(model, quantization, io, sparse, batch_size, float_layers, weight_bits, bias_correction)
+    _refuse_layers(model)
+    origin = origin_of(model, quantization, metadata or {})
+    source = _with_fixed_ranges(model) if request.learned else model
+    signature = signature_of(source)
+    data = Calibration([], ["Calibrated by quantization-aware training."])
+    if request.needs_data:
+        if representative_data is None:
+            raise PruningError(_missing_data(quantization, signature))
+        data = calibration(representative_data, signature, source)
+    content, names = _converted(source, signature, request, data.samples)
+    content, notes = _finished(content, signature, names, source, request, origin)
+    if request.bias_correction:
+        content, said = correct_biases(model, signature, content, data.samples)
+        notes.append(said)
+    lite = LiteModel(content, [*data.notes, *notes] if request.is_integer else notes)
+    if quantization == "dynamic" and lite.quantization == "float32":
+        lite.notes += ("No kernel has 1,024 entries or more, and the converter leaves smaller ones in float32.",)
+    if request.needs_data:  # with learned ranges, layers in float are those that the user has left so
+        _require_integers(lite, model, request)
+    untouched = _untouched(lite, model) if data.samples else []
+    if untouched:
+        _refuse_untouched(untouched, lite)
+    _require_runnable(lite)
+    _compare_answers(lite, model, data, request.bits)
+    return lite
+
+
+def _with_fixed_ranges(model: keras.Model) -> keras.Model:
+    """A quantization-aware model with its ranges fixed, in layers that the converter knows."""
+    from tfprune.lite.quantize import frozen
+
+    return frozen(model)
+
+
+def _refuse_layers(model: keras.Model) -> None:
+    """Raises for layers in a representation that the converter does not read."""
+    policies = {place.path: place.layer.dtype_policy for place in places(model)}
+    quantized = [path for path, policy in policies.items() if policy.quantization_mode]
+    if quantized:
+        raise PruningError(
+            f"'{model.name}' has been quantized by Keras itself (model.quantize) in {listing(quantized)}, which the "
+            "converter does not read. Convert the model from before that, with quantization='int8'."
+        )
+    double = [path for path, policy in policies.items() if policy.compute_dtype == "float64"]
+    if double:
+        raise PruningError(
+            f"'{model.name}' computes in float64 in {listing(double)}, and LiteRT in float32 at most. Build the model "
+            "with dtype='float32' and set its weights."
+        )
+
+
+def _missing_data(quantization: str, signature: Signature) -> str:
+    if len(signature.inputs) == 1:
+        example = "representative_data=x_train[:200]"
+    else:
+        example = "representative_data={" + ", ".join(f"{given.name!r}: ..." for given in signature.inputs) + "}"
+    return (
+        f"quantization={quantization!r} learns the ranges of the activations from data, and none came. Write "
+        f"tfprune.convert(model, quantization={quantization!r}, {example}) with a few hundred typical inputs; "
+        "quantization='dynamic' needs none."
+    )
+
+
+def _converted(
+    model: keras.Model, signature: Signature, request: Request, samples: list[Any]
+) -> tuple[bytes, list[str]]:
+    """The converter's file as it is, and the names that its outputs shall have."""
+    import tensorflow as tf
+
+    unroll = request.is_integer or request.batch_size is None
+    spoken = None
+    try:
+        with tempfile.TemporaryDirectory(prefix="tfprune") as folder, silence() as spoken, only_new_garbage():
+            function, names = _traced(model, signature, request.batch_size, unroll)
+            if unroll:
+                _refuse_loops(model, function, request)
+            save(function, folder)
+            converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+            _configure(converter, request, samples)
+            if request.float_layers:
+                plain = tf.lite.TFLiteConverter.from_saved_model(folder)
+                content = converted_with_float_layers(converter, plain, model, names, set(request.float_layers))
+                return content, names
+            return converter.convert(), names
+    except (PruningError, ConversionError):
+        raise
+    except Exception as error:  # whatever the user's layers, TensorFlow and its converter raise
+        said = spoken.text if spoken is not None else ""
+        raise ConversionError(_explained(model, request.quantization, f"{error}\n{said}", error)) from error
+
+
+def _traced(model: keras.Model, signature: Signature, batch_size: int | None, unroll: bool) -> tuple[Any, list[str]]:
+    """The model as a concrete function and the names of its outputs; unrolled where asked for and possible."""
+    try:
+        with prepared(model, unroll):
+            return trace(model, signature, batch_size)
+    except Exception:
+        if not unroll:
+            raise
+    with prepared(model, unroll=False):  # Keras cannot unroll an input of unknown length
+        return trace(model, signature, batch_size)
+
+
+def _configure(converter: Any, request: Request, samples: list[Any]) -> None:
+    import tensorflow as tf
+
+    kinds, quantization = tf.lite.OpsSet, request.quantization
+    if quantization != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if request.sparse:
+        converter.optimizations = [*converter.optimizations, tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
+    if quantization == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if request.is_integer:
+        ends = tf.float32 if request.io == "float32" else tf.int8 if quantization == "int8" else tf.int16
+        converter.inference_input_type = converter.inference_output_type = ends
+    if samples:  # learned ranges are in the graph itself, and the converter wants no data then
+        whole = kinds.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+        converter.target_spec.supported_ops = [kinds.TFLITE_BUILTINS_INT8 if quantization == "int8" else whole]
+        converter.representative_dataset = lambda: (
+            {f"{INPUT}{index}": array for index, array in enumerate(sample)} for sample in samples
+        )
+
+
+def _refuse_loops(model: keras.Model, function: Any, request: Request) -> None:
+    """Raises where a loop is left: the quantizer ends the whole process on one."""
+    left = loops(function)
+    if left:
+        layer = layer_at(model, left[0])
+        where = f"layer '{layer}'" if layer else f"operation '{left[0]}'"
+        what = f"quantized to {request.quantization}" if request.is_integer else "converted with an open batch"
+        raise ConversionError(
+            f"A loop cannot be {what}, and {where} runs in one. Recurrent layers are unrolled when the length of their "
+            "input is known: give it in keras.Input((steps, ...)); or use quantization='dynamic'."
+        )
+
+
+def _finished(
+    content: bytes, signature: Signature, names: list[str], source: keras.Model, request: Request,
+    origin: Mapping[str, Any],
+) -> tuple[bytes, list[str]]:  # fmt: skip
+    """The file with the ends' names and order of the Keras model, its origin, and without float islands."""
+    model = flatbuffer.read_model(content)
+    given = [spec.name for spec in signature.inputs]
+    _name_ends(model, "inputs", INPUT, given)
+    _name_ends(model, "outputs", OUTPUT, names)
+    notes = give_integer_ends(model) if request.float_layers and request.io == "int8" else []
+    notes += join_islands(model) if request.quantization == "int8" else []
+    if request.bits.has_four:
+        packed = pack_four_bits(model, source, names, request.bits)
+        notes.append(f"Kernels in 4 bits: {listing(packed)}." if packed else "No kernel is one that 4 bits suit.")
+    write_origin(model, origin)
+    return flatbuffer.write_model(model), notes
+
+
+def _name_ends(model: Any, side: str, prefix: str, names: list[str]) -> None:
+    """Puts one side's ends in the order of Keras and gives them their names there."""
+    graph = model.subgraphs[0]
+    entries = {entry.name.decode(): entry for entry in getattr(model.signatureDefs[0], side)}
+    ordered = [entries[f"{prefix}{index}"] for index in range(len(names))]
+    for entry, name in zip(ordered, names):
+        entry.name = name.encode()
+        graph.tensors[entry.tensorIndex].name = name.encode()
+    setattr(graph, side, [entry.tensorIndex for entry in ordered])
+    setattr(model.signatureDefs[0], side, ordered)
+
+
+def _require_integers(lite: LiteModel, model: keras.Model, request: Request) -> None:
+    operators = operators_of(flatbuffer.read_model(lite.content))
+    floats = [operator for operator in operators if operator.is_float]
+    if request.float_layers:
+        along = layers_along(model, [name for operator in floats for name in operator.tensors])
+        floats = [
+            operator
+            for operator in floats
+            if not any((along[name] | {name}) & request.float_layers for name in operator.tensors)
+        ]
+    if floats:
+        found = [layer_at(model, name) for operator in floats for name in operator.tensors]
+        layers = sorted({layer for layer in found if layer is not None})
+        where = f" (layer{'s' * (len(layers) > 1)} {listing(layers)})" if layers else ""
+        names = listing(dict.fromkeys(operator.name for operator in floats))
+        raise ConversionError(
+            f"'{model.name}' cannot be converted to {request.quantization} whole: there is no integer form of "
+            f"{names}{where}. Exchange these layers, or use quantization='dynamic' or 'float16'."
+        )
+
+
+def _untouched(lite: LiteModel, model: keras.Model) -> list[str]:
+    """The layers whose results were zero for all representative data, so that no range could be learned."""
+    empty = [end.name for end in results_of(flatbuffer.read_model(lite.content)) if end.scale and end.scale < NO_RANGE]
+    layers = [layer_at(model, name) or name for name in empty]
+    return list(dict.fromkeys(layers))
+
+
+def _refuse_untouched(layers: list[str], lite: LiteModel) -> None:
+    """Raises where LiteRT cannot run a file with results that have no range, and warns where it can."""
+    message = (
+        f"The representative data never touch {listing(layers)}: the results there are zero throughout, so no range "
+        "can be learned. Give more typical samples; or, if these units are dead, take them out with tfprune.shrink."
+    )
+    try:
+        _require_runnable(lite)
+    except ConversionError as error:
+        raise PruningError(message) from error
+    warnings.warn(message, UserWarning, stacklevel=3)
+
+
+def _require_runnable(lite: LiteModel) -> None:
+    """Raises where LiteRT cannot prepare the file; an open length is left to the caller's data."""
+    if all(None not in end.shape for end in lite.inputs):
+        allocate(lite.interpreter(), lite.inputs, [end.shape for end in lite.inputs])
+
+
+def _compare_answers(lite: LiteModel, model: keras.Model, data: Calibration, bits: WeightBits) -> None:
+    """Warns where the file's answers to the data it was calibrated on are far from those of Keras."""
+    if not data.answers:
+        return
+    count = len(data.answers[0])
+    answers = lite([np.concatenate(arrays) for arrays in zip(*data.samples[:count])])
+    for wanted, answer, end in zip(data.answers, answers if isinstance(answers, list) else [answers], lite.outputs):
+        if wanted.dtype.kind != "f" or wanted.shape != answer.shape:
+            continue
+        error, size = (float(np.sqrt(np.mean(np.square(values)))) for values in (wanted - answer, wanted))
+        if error > FAR * size:
+            layers = _losing_layers(model, lite, data)
+            finer = "weight_bits=8" if bits.has_four else "quantization='int16x8' or 'dynamic'"
+            culprit = f"most comes in at {listing(layers)}" if layers else "some layer does not stand the rounding"
+            warnings.warn(
+                f"Output '{end.name}' of the {lite.quantization} file is off by {error / size:.0%} of what "
+                f"'{model.name}' gives on the representative data: {culprit}. tfprune.layer_errors shows every layer, "
+                f"and float_layers=[...] keeps some in float; {finer}, bias_correction=True, or quantize_aware "
+                "training, may do better.",
+                UserWarning,
+                stacklevel=3,
+            )
+            return
+
+
+def _losing_layers(model: keras.Model, lite: LiteModel, data: Calibration) -> list[str]:
+    """The layers that add most to the error of an integer file; none where they cannot be told."""
+    if not is_graph(model):
+        return []
+    samples = [np.concatenate(arrays) for arrays in zip(*data.samples[:8])]
+    return layer_errors(model, lite, samples, samples=8).worst(2)
+
+
+UNSUPPORTED = re.compile(r"'tf\.(\w+)' op is neither a custom op nor a flex op")
+UNRANGED = re.compile(r"Empty min/max for tensor ([^\s.]+)")
+UNQUANTIZED = re.compile(r"Quantization to 16x8-bit not yet supported for op: '(\w+)'")
+PLACE = re.compile(r'fused\["\w+:", "([^"@]+)(?:@[^"]*)?"\]')
+
+
+def _explained(model: keras.Model, quantization: str, text: str, error: Exception) -> str:
+    """One sentence on why the converter refused, with the layer where it says which."""
+    places = [layer for layer in (layer_at(model, path) for path in PLACE.findall(text)) if layer]
+    where = f" in layer '{places[0]}'" if places else ""
+    missing = list(dict.fromkeys(UNSUPPORTED.findall(text)))
+    if missing:
+        return (
+            f"'{model.name}' cannot be converted: LiteRT has no operator for TensorFlow's {listing(missing)}{where}. "
+            "Write that layer with other operations."
+        )
+    left = list(dict.fromkeys(UNQUANTIZED.findall(text)))
+    if left:
+        return (
+            f"'{model.name}' cannot be converted to {quantization}: there is no such form of {listing(left)}. Use "
+            "quantization='int8', which knows more operators, or 'float16'."
+        )
+    unranged = UNRANGED.search(text)
+    if unranged:
+        layer = layer_at(model, unranged[1])
+        what = f"layer '{layer}'" if layer else "an input"
+        return (
+            f"'{model.name}' cannot be converted to {quantization}: the converter learned no range for "
+            f"{what}; in int16x8 it takes no integers such as token "
+            "numbers. Use quantization='int8', or convert the part of the model behind the embedding."
+        )
+    return f"'{model.name}' cannot be converted to {quantization}{where}: {reason_of(error)}"

@@ -1,0 +1,100 @@
+"""Layers that stay in float inside an int8 file, because they do not stand the rounding."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+
+from tfprune.errors import PruningError, nearest
+from tfprune.lite.convert.islands import Graph
+from tfprune.lite.convert.trace import layers_along
+from tfprune.lite.file import flatbuffer
+from tfprune.lite.file.inspect import results_of
+from tfprune.model.tree import places
+
+
+def checked_float_layers(model: keras.Model, layers: Iterable[str]) -> set[str]:
+    """The names of the layers that a user wants in float.
+
+    Args:
+        model: The Keras model.
+        layers: Names or paths of layers; one that holds others stands for all of them.
+
+    Raises:
+        PruningError: The model has no such layer.
+    """
+    if isinstance(layers, str):
+        layers = [layers]
+    known = {place.path: place.layer.name for place in places(model)}
+    known.update({name: name for name in known.values()})
+    for layer in layers:
+        if layer not in known:
+            raise PruningError(f"float_layers: '{model.name}' has no layer '{layer}'. {nearest(str(layer), known)}")
+    return {known[layer] for layer in layers}
+
+
+def converted_with_float_layers(
+    converter: Any, plain: Any, model: keras.Model, names: list[str], keep: set[str]
+) -> bytes:
+    """Converts to int8 with some layers left in float.
+
+    Args:
+        converter: Set up for int8.
+        plain: One of the same model, not set up, which tells the names of the operators.
+        model: The Keras model.
+        names: The names of its outputs, which are those of the layers that make them.
+        keep: Names of the layers to leave in float.
+    """
+    import tensorflow as tf
+
+    content = plain.convert()
+    flat = flatbuffer.read_model(content)
+    ends = {int(entry.tensorIndex): entry.name.decode() for entry in flat.signatureDefs[0].outputs}
+    by_end = {f"output_{index}": name for index, name in enumerate(names)}
+    results = results_of(flat)
+    along = layers_along(model, [end.name for end in results])
+    operators = [end.name for end in results if (along[end.name] | {by_end.get(ends.get(end.tensor, ""), "")}) & keep]
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS]
+    # The public way to leave operators out of quantization is this debugger, which knows them by name.
+    debugger = tf.lite.experimental.QuantizationDebugger(
+        converter=converter,
+        debug_dataset=converter.representative_dataset,
+        debug_options=tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=operators),
+    )
+    return debugger.get_nondebug_quantized_model()
+
+
+def give_integer_ends(model: Any) -> list[str]:
+    """Takes the conversions off the ends of a partly quantized file, in place; says where an end stays float."""
+    graph = Graph(model, model.subgraphs[0])
+    signature = model.signatureDefs[0]
+    notes = []
+    for side in ("inputs", "outputs"):
+        indices = list(getattr(graph.subgraph, side))
+        for position, index in enumerate(indices):
+            if graph.type(index) != "FLOAT32":
+                continue
+            tensor = graph.tensors[index]
+            other = _behind_quantize(graph, index) if side == "inputs" else graph.integer_source(index)
+            if other is None:
+                name = flatbuffer.tensor_name(tensor)
+                notes.append(f"The {side[:-1]} '{name}' is float32, for a layer kept in float is there.")
+                continue
+            graph.tensors[other].name, tensor.name = tensor.name, tensor.name + b"_float"
+            indices[position] = other
+            for entry in getattr(signature, side):
+                if entry.tensorIndex == index:
+                    entry.tensorIndex = other
+        setattr(graph.subgraph, side, indices)
+    made = {int(index) for index in graph.subgraph.inputs}
+    graph.subgraph.operators = [
+        operator for operator in graph.subgraph.operators if not made & {int(index) for index in operator.outputs}
+    ]
+    graph.drop_unused(("DEQUANTIZE",))
+    return notes
+
+
+def _behind_quantize(graph: Graph, index: int) -> int | None:
+    """The int8 tensor that a float input becomes at once, where nobody takes the float itself."""
+    users = graph.users(index)
+    return int(users[0].outputs[0]) if len(users) == 1 and graph.name(users[0]) == "QUANTIZE" else None

@@ -1,0 +1,153 @@
+"""What a conversion is asked for, checked against the model before anything is converted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import keras
+
+from tfprune.errors import PruningError, nearest
+from tfprune.lite.convert.float_layers import checked_float_layers
+from tfprune.lite.convert.weight_bits import Bits, WeightBits, checked_weight_bits, learned_weight_bits
+from tfprune.model.graph import require_graph
+from tfprune.model.tree import places
+
+QUANTIZATIONS = ("float32", "float16", "dynamic", "int8", "int16x8")
+INTEGER = ("int8", "int16x8")
+IO = ("int8", "float32")
+
+
+@dataclass(frozen=True)
+class Request:
+    """The form that a file shall have.
+
+    Attributes:
+        quantization: One of `QUANTIZATIONS`.
+        io: What an integer model takes and gives, one of `IO`.
+        sparse: Whether weights are stored in sparse form.
+        batch_size: Samples at once; None leaves it open.
+        float_layers: Names of the layers that stay in float.
+        bits: Of the kernels.
+        bias_correction: Whether biases make up for the rounding.
+        learned: Whether the model brings the ranges of its activations.
+    """
+
+    quantization: str
+    io: str
+    sparse: bool
+    batch_size: int | None
+    float_layers: frozenset[str]
+    bits: WeightBits
+    bias_correction: bool
+    learned: bool
+
+    @classmethod
+    def checked(
+        cls,
+        model: keras.Model,
+        quantization: str,
+        io: str,
+        sparse: bool,
+        batch_size: int | None,
+        float_layers: Sequence[str],
+        weight_bits: Bits,
+        bias_correction: bool,
+    ) -> "Request":
+        """A request for this model.
+
+        Raises:
+            PruningError: An argument is unknown, or two of them, or one and the model, do not go together.
+        """
+        _check_form(quantization, io, sparse, batch_size)
+        learned = has_learned_ranges(model)
+        if learned and quantization != "int8":
+            raise PruningError(
+                f"'{model.name}' has learned to compute in int8, so quantization={quantization!r} does not suit it. "
+                "Use quantization='int8', or convert the model from before quantize_aware."
+            )
+        keep = _checked_float_layers(model, float_layers, quantization, learned)
+        bits = _weight_bits(model, weight_bits, quantization, learned)
+        if bias_correction:
+            _check_bias_correction(model, quantization, learned, batch_size)
+        return cls(quantization, io, sparse, batch_size, frozenset(keep), bits, bias_correction, learned)
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the file computes in integers."""
+        return self.quantization in INTEGER
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether ranges have to be learned from representative data."""
+        return self.is_integer and not self.learned
+
+
+def has_learned_ranges(model: keras.Model) -> bool:
+    """Whether quantization-aware training has left the ranges of the activations in the model.
+
+    A layer that carries them says so by an attribute `has_learned_ranges` that is true.
+    """
+    return any(getattr(place.layer, "has_learned_ranges", False) for place in places(model))
+
+
+def _check_form(quantization: str, io: str, sparse: bool, batch_size: int | None) -> None:
+    if quantization not in QUANTIZATIONS:
+        raise PruningError(f"quantization={quantization!r} is unknown. {nearest(str(quantization), QUANTIZATIONS)}")
+    if io not in IO:
+        raise PruningError(
+            f"io={io!r} is unknown. Write io='int8' for integer inputs and outputs, or io='float32' for float ones."
+        )
+    if sparse and quantization not in ("float32", "float16"):
+        raise PruningError(
+            f"sparse=True does not go with quantization={quantization!r}: the converter writes such a file, but LiteRT "
+            "cannot run it. Use quantization='float32', or leave sparse out and compress the file: gzip shrinks zeros."
+        )
+    if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
+        raise PruningError(
+            f"batch_size={batch_size!r} is no number of samples. Give 1 or more, or None to leave it open."
+        )
+
+
+def _checked_float_layers(model: keras.Model, layers: Sequence[str], quantization: str, learned: bool) -> set[str]:
+    if not layers:
+        return set()
+    if learned:
+        raise PruningError(
+            f"'{model.name}' has learned to compute in int8, all of its layers. Leave out float_layers, or convert the "
+            "model from before quantize_aware with representative_data."
+        )
+    if quantization != "int8":
+        raise PruningError(
+            f"float_layers does not go with quantization={quantization!r}: it leaves layers out of quantization='int8'."
+        )
+    return checked_float_layers(model, layers)
+
+
+def _weight_bits(model: keras.Model, weight_bits: Bits, quantization: str, learned: bool) -> WeightBits:
+    bits = checked_weight_bits(model, weight_bits)
+    if bits.has_four and quantization != "int8":
+        raise PruningError(
+            f"weight_bits={weight_bits!r} does not go with quantization={quantization!r}: LiteRT reads 4-bit weights "
+            "beside int8 activations. Use quantization='int8', or leave weight_bits out."
+        )
+    if bits.has_four and learned:
+        raise PruningError(
+            f"'{model.name}' has learned with bits of its own. Say them where it learns, "
+            f"tfprune.quantize_aware(model, weight_bits={weight_bits!r}), and leave weight_bits out here."
+        )
+    return learned_weight_bits(model) if learned else bits
+
+
+def _check_bias_correction(model: keras.Model, quantization: str, learned: bool, batch_size: int | None) -> None:
+    if quantization != "int8":
+        raise PruningError(
+            f"bias_correction does not go with quantization={quantization!r}: it makes up for the rounding of int8. "
+            "Use quantization='int8', or leave bias_correction out."
+        )
+    if learned:
+        raise PruningError(
+            f"'{model.name}' has learned its biases with the rounding, so there is nothing to correct. Leave "
+            "bias_correction out."
+        )
+    if batch_size not in (1, None):
+        raise PruningError(f"bias_correction runs the file sample by sample; batch_size={batch_size!r} must be 1.")
+    require_graph(model, "Bias correction")

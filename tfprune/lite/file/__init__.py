@@ -1,0 +1,1 @@
+"""The `.tflite` file: read, looked into, run, and written back."""

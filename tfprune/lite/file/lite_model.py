@@ -1,0 +1,281 @@
+"""A converted model: its bytes, saved, loaded, and run on ordinary float arrays."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfprune.errors import ConversionError, PruningError, listing, nearest
+from tfprune.lite.file import flatbuffer
+from tfprune.lite.file.inspect import End, Inspection, ends, gzip_size, inspect, operators_of, quantization_of
+from tfprune.lite.file.metadata import read_origin
+from tfprune.lite.file.reasons import reason_of
+from tfprune.lite.file.silence import silence
+from tfprune.model.files import replacing
+
+CUSTOM = re.compile(r"Encountered unresolved custom op: (\w+)")
+
+
+class Outputs(list[np.ndarray]):
+    """The outputs of a model in its own order, which also answer to their names."""
+
+    def __init__(self, arrays: Sequence[np.ndarray], names: Sequence[str]):
+        super().__init__(arrays)
+        self.names = tuple(names)
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, str):
+            if key not in self.names:
+                raise PruningError(f"No output '{key}'. {nearest(key, self.names)}")
+            key = self.names.index(key)
+        return super().__getitem__(key)
+
+
+class LiteModel:
+    """A `.tflite` model that takes and gives float arrays, whatever it computes in.
+
+    Args:
+        content: The bytes of the file.
+        notes: Sentences on how it was made: samples used for calibration, inputs whose type changed.
+
+    `inputs` and `outputs` tell names, shapes, types and scales of its ends; `quantization` is `"float32"`, `"float16"`,
+    `"dynamic"`, `"int8"` or `"int16x8"`, read from the file.
+
+    Raises:
+        PruningError: The bytes are truncated, damaged, or no `.tflite` model.
+    """
+
+    def __init__(self, content: bytes, notes: Sequence[str] = ()):
+        self.content = flatbuffer.read_content(content)
+        self.notes = tuple(notes)
+        model = flatbuffer.read_model(self.content)
+        self.inputs: tuple[End, ...] = ends(model, "inputs")
+        self.outputs: tuple[End, ...] = ends(model, "outputs")
+        self.quantization = quantization_of(model, operators_of(model))
+        self._runner: Any = None
+        self._shapes: tuple[tuple[int, ...], ...] = ()
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "LiteModel":
+        """The model in a `.tflite` file.
+
+        Raises:
+            PruningError: There is no such file, it is truncated, or it is another kind of file.
+        """
+        model = cls(flatbuffer.read_content(Path(path)))
+        try:
+            model.interpreter()
+        except ConversionError as error:
+            raise PruningError(f"'{path}' is a .tflite file that LiteRT cannot load: {error}") from error
+        return model
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Writes the file in one piece: beside its place first, then renamed, so an old file stays whole till then.
+
+        Args:
+            path: Where to; the folder must exist.
+
+        Returns:
+            The path.
+
+        Raises:
+            PruningError: The folder does not exist or is not writable, or the path is a folder.
+        """
+        target = Path(path)
+        if target.is_dir():
+            raise PruningError(
+                f"Cannot write '{target}': it is a folder. Give a file in it, '{target / 'model.tflite'}'."
+            )
+        if not target.parent.is_dir():
+            raise PruningError(f"Cannot write '{target}': there is no folder '{target.parent}'. Make it first.")
+        with replacing(target) as part:
+            part.write_bytes(self.content)
+        return target
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return len(self.content)
+
+    @property
+    def gzip_size(self) -> int:
+        """Bytes of the file compressed by gzip, level 9."""
+        return gzip_size(self.content)
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What the file tells about its making: model, zeros of each kernel, versions; empty for other files."""
+        return read_origin(flatbuffer.read_model(self.content))
+
+    def inspect(self) -> Inspection:
+        """What is in the file: operators, types, bytes, zeros of every constant."""
+        return inspect(self.content)
+
+    def interpreter(self, threads: int = 1, xnnpack: bool = True, keep_all: bool = False) -> Any:
+        """A new LiteRT interpreter of the model, its tensors not allocated yet.
+
+        Args:
+            threads: Threads that the kernels may use.
+            xnnpack: Whether the XNNPACK kernels take over what they can, as they do on phones by default.
+            keep_all: Whether every result can be read after a run, not the outputs alone; with plain kernels.
+
+        Raises:
+            ConversionError: LiteRT cannot read the model.
+        """
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        resolver = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        try:
+            with silence():
+                return Interpreter(
+                    model_content=self.content,
+                    num_threads=threads,
+                    experimental_op_resolver_type=resolver,
+                    experimental_preserve_all_tensors=keep_all,
+                )
+        except (ValueError, RuntimeError) as error:
+            raise ConversionError(f"LiteRT cannot read the model: {reason_of(error)}") from error
+
+    def __call__(self, inputs: Any) -> Any:
+        """Runs the model.
+
+        Args:
+            inputs: One array for a model of one input; else a list in the model's order, or a dict by name. The first
+                axis counts samples, as many as you like: a file made for single samples runs them one by one.
+                Real values: they are quantized here where the file's ends are integers.
+
+        Returns:
+            The output as an array of real values; several outputs as a list that also takes names.
+
+        Raises:
+            PruningError: The inputs are too many, too few, of another shape, or their names are unknown.
+        """
+        arrays = self.arrays(inputs)
+        count = len(arrays[0])
+        step = self._batch(count)
+        pieces = [self._run([array[start : start + step] for array in arrays], step) for start in range(0, count, step)]
+        if not pieces:
+            pieces = [[np.zeros((0, *(size or 0 for size in end.shape[1:])), np.float32) for end in self.outputs]]
+        joined = [np.concatenate(parts) if len(parts) > 1 else parts[0] for parts in zip(*pieces)]
+        return joined[0] if len(joined) == 1 else Outputs(joined, [end.name for end in self.outputs])
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(f"{end.name}: {end.dtype}" for end in self.inputs)
+        outputs = ", ".join(f"{end.name}: {end.dtype}" for end in self.outputs)
+        return f"LiteModel({self.quantization}, {self.size:,} bytes, ({inputs}) -> ({outputs}))"
+
+    def arrays(self, inputs: Any) -> list[np.ndarray]:
+        """What a call takes, checked, as one array per input in the order of the model."""
+        names = [end.name for end in self.inputs]
+        if isinstance(inputs, Mapping):
+            for name in inputs:
+                if name not in names:
+                    raise PruningError(f"The model has no input '{name}'. {nearest(str(name), names)}")
+            missing = [name for name in names if name not in inputs]
+            if missing:
+                raise PruningError(f"Inputs missing: {listing(missing)}. The model takes {listing(names)}.")
+            given = [inputs[name] for name in names]
+        elif len(names) == 1:
+            only = isinstance(inputs, (list, tuple)) and len(inputs) == 1
+            given = [inputs[0] if only and np.ndim(inputs) > len(self.inputs[0].shape) else inputs]
+        else:
+            if not isinstance(inputs, (list, tuple)) or len(inputs) != len(names):
+                came = f"{len(inputs)} arrays" if isinstance(inputs, (list, tuple)) else type(inputs).__name__
+                raise PruningError(
+                    f"The model takes {len(names)} inputs, and {came} came. Give a list in this order, or a dict with "
+                    f"these names: {listing(names)}."
+                )
+            given = list(inputs)
+        arrays = [_checked(array, end) for array, end in zip(given, self.inputs)]
+        counts = {end.name: len(array) for array, end in zip(arrays, self.inputs)}
+        if len(set(counts.values())) > 1:
+            raise PruningError(f"The inputs have different numbers of samples: {counts}.")
+        return arrays
+
+    def _batch(self, count: int) -> int:
+        """How many samples go through at once: what the file is made for, or all where it leaves that open."""
+        sizes = {end.shape[0] for end in self.inputs if end.shape}
+        fixed = [size for size in sizes if size is not None]
+        return int(fixed[0]) if fixed else max(count, 1)
+
+    def _run(self, arrays: list[np.ndarray], step: int) -> list[np.ndarray]:
+        count = len(arrays[0])
+        if any(end.shape[0] is not None for end in self.inputs) and count < step:
+            arrays = [np.concatenate([array, np.repeat(array[-1:], step - count, axis=0)]) for array in arrays]
+        runner = self._prepared(tuple(array.shape for array in arrays))
+        for array, end in zip(arrays, self.inputs):
+            runner.set_tensor(end.tensor, quantized(array, end))
+        try:
+            runner.invoke()
+        except (ValueError, RuntimeError) as error:
+            raise ConversionError(f"LiteRT cannot run the model: {reason_of(error)}") from error
+        results = [dequantized(runner.get_tensor(end.tensor), end) for end in self.outputs]
+        return [array[:count] if len(array) == step else array for array in results]
+
+    def _prepared(self, shapes: tuple[tuple[int, ...], ...]) -> Any:
+        if self._runner is None or shapes != self._shapes:
+            runner = self._runner if self._runner is not None else self.interpreter()
+            allocate(runner, self.inputs, shapes)
+            self._runner, self._shapes = runner, shapes
+        return self._runner
+
+    def __getstate__(self) -> dict[str, Any]:
+        # An interpreter cannot be copied or pickled; a new one is made when the copy is first called.
+        return {**self.__dict__, "_runner": None, "_shapes": ()}
+
+
+def allocate(interpreter: Any, inputs: Sequence[End], shapes: Sequence[Sequence[int | None]]) -> None:
+    """Gives an interpreter the memory for inputs of these shapes.
+
+    Raises:
+        ConversionError: LiteRT cannot prepare the model for them.
+    """
+    try:
+        with silence():
+            for end, shape in zip(inputs, shapes):
+                if None in end.shape:
+                    interpreter.resize_tensor_input(end.tensor, shape)
+            interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        custom = CUSTOM.search(str(error))
+        if custom:
+            raise ConversionError(
+                f"The file holds the custom operator '{custom[1]}', which this interpreter does not have. inspect() "
+                "reads such a file; it runs only in programs that bring the operator along."
+            ) from error
+        raise ConversionError(
+            f"LiteRT cannot prepare the model for inputs of shape {listing(shapes)}: {reason_of(error)}"
+        ) from error
+
+
+def quantized(array: np.ndarray, end: End) -> np.ndarray:
+    """Real values as the model's end stores them: divided by the scale, rounded, moved by the zero point, cut off."""
+    if end.scale is None:
+        return np.ascontiguousarray(array, dtype=end.dtype)
+    limits = np.iinfo(end.dtype)
+    steps = np.round(np.asarray(array, np.float32) / np.float32(end.scale)) + end.zero_point
+    return np.clip(steps, limits.min, limits.max).astype(end.dtype)
+
+
+def dequantized(array: np.ndarray, end: End) -> np.ndarray:
+    """What the model's end stores as real values."""
+    if end.scale is None:
+        return array.astype(np.float32) if array.dtype == np.float16 else array
+    return (array.astype(np.float32) - np.float32(end.zero_point)) * np.float32(end.scale)
+
+
+def _checked(array: Any, end: End) -> np.ndarray:
+    array = np.asarray(array)
+    fits = array.ndim == len(end.shape) and all(
+        size is None or size == came for size, came in zip(end.shape[1:], array.shape[1:])
+    )
+    if fits:
+        return array
+    wanted = ", ".join(
+        "n" if axis == 0 else "any" if size is None else str(size) for axis, size in enumerate(end.shape)
+    )
+    hint = " Add an axis for the samples: x[None]." if array.ndim == len(end.shape) - 1 else ""
+    raise PruningError(f"Input '{end.name}' takes shape ({wanted}), and {array.shape} came.{hint}")

@@ -1,0 +1,1 @@
+"""What a `.tflite` file answers and costs, measured."""

@@ -1,0 +1,302 @@
+"""Timing converted models on this machine, side by side."""
+
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tfprune.errors import PruningError, listing
+from tfprune.lite.file import flatbuffer
+from tfprune.lite.file.inspect import End
+from tfprune.lite.file.lite_model import LiteModel, allocate, quantized
+from tfprune.lite.measure.cost import SOURCE, Cost, cost_of
+from tfprune.lite.measure.memory import process_memory
+from tfprune.lite.measure.phone import PhoneRun, is_phone_output, read_phone_output
+from tfprune.report import Column, Report
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The runs of one model.
+
+    Args:
+        name: What the caller calls it.
+        milliseconds: The time of each run, in the order of running.
+        size: Bytes of the file.
+        gzip_size: Bytes of the file compressed by gzip.
+        quantization: That of the file.
+        cost: Operations and bytes of one run, counted in the file.
+        memory: Bytes that running it adds to a process; None where it was not measured.
+    """
+
+    name: str
+    milliseconds: tuple[float, ...]
+    size: int
+    gzip_size: int
+    quantization: str
+    cost: Cost
+    memory: int | None = None
+
+    @property
+    def median(self) -> float:
+        """The median time of a run in milliseconds."""
+        return float(np.median(self.milliseconds))
+
+    @property
+    def spread(self) -> float:
+        """The interquartile range: the width of the middle half of the times, in milliseconds."""
+        low, high = np.percentile(self.milliseconds, (25, 75))
+        return float(high - low)
+
+    def row(self) -> dict[str, Any]:
+        """The figures under the keys of the table."""
+        return {
+            "model": self.name,
+            "quantization": self.quantization,
+            "median_ms": self.median,
+            "iqr_ms": self.spread,
+            "min_ms": min(self.milliseconds),
+            "max_ms": max(self.milliseconds),
+            "bytes": self.size,
+            "gzip_bytes": self.gzip_size,
+            "macs": self.cost.macs,
+            "activation_bytes": self.cost.peak_bytes,
+            "memory_bytes": self.memory,
+            "microjoules": self.cost.picojoules / 1e6,
+        }
+
+
+@dataclass(frozen=True)
+class PhoneTiming:
+    """What a phone measured, read from the text that it printed.
+
+    Args:
+        name: What the caller calls it.
+        run: The figures in the text.
+    """
+
+    name: str
+    run: PhoneRun
+
+    @property
+    def median(self) -> float:
+        """The median time of a run in milliseconds; the mean where the phone's tool gives no median."""
+        return self.run.median
+
+    def row(self) -> dict[str, Any]:
+        """The figures under the keys of the table; None for what the text does not tell."""
+        return {
+            "model": self.name,
+            "quantization": None,
+            "median_ms": self.run.median,
+            "iqr_ms": None,
+            "min_ms": self.run.fastest,
+            "max_ms": self.run.slowest,
+            "bytes": None,
+            "gzip_bytes": None,
+            "macs": None,
+            "activation_bytes": None,
+            "memory_bytes": self.run.memory,
+            "microjoules": None,
+        }
+
+
+@dataclass(frozen=True, repr=False)
+class Benchmark(Report):
+    """Time and bytes of converted models, measured in one run.
+
+    Args:
+        timings: One per model, in the order given; ratios are against the first.
+        threads: Threads that the kernels could use.
+        xnnpack: Whether XNNPACK kernels were used where there are some.
+        warmup: Untimed runs of each model before the first.
+        machine: The processor and system, and the version of LiteRT.
+        phones: What phones measured; these rows come last.
+    """
+
+    title: ClassVar[str] = "Models timed on this machine"
+    columns: ClassVar[Sequence[Column]] = (
+        Column("model", "model"),
+        Column("quantization", "type"),
+        Column("median_ms", "median ms", ".3f"),
+        Column("iqr_ms", "IQR ms", ".3f"),
+        Column("time_ratio", "ratio", ".2f"),
+        Column("bytes", "bytes", ",d"),
+        Column("bytes_ratio", "ratio", ".2f"),
+        Column("gzip_bytes", "gzip bytes", ",d"),
+        Column("macs", "MACs", ",d"),
+        Column("activation_bytes", "peak", ",d"),
+        Column("microjoules", "uJ (est.)", ",.2f"),
+    )
+    plotted: ClassVar[str] = "median_ms"
+
+    timings: tuple[Timing, ...]
+    threads: int
+    xnnpack: bool
+    warmup: int
+    machine: str
+    phones: tuple[PhoneTiming, ...] = ()
+
+    def rows(self) -> list[dict[str, Any]]:
+        rows = [timing.row() for timing in self.timings] + [phone.row() for phone in self.phones]
+        first = dict(rows[0])
+        for row in rows:
+            row["time_ratio"] = row["median_ms"] / first["median_ms"]
+            row["bytes_ratio"] = row["bytes"] / first["bytes"] if row["bytes"] and first["bytes"] else None
+        return rows
+
+    def notes(self) -> list[str]:
+        said = []
+        if self.timings:
+            count = len(self.timings[0].milliseconds)
+            said.append(
+                f"{count} run{'s' * (count > 1)} of each, taken in turns, after {self.warmup} to warm up; "
+                f"{self.threads} thread{'s' * (self.threads != 1)}; XNNPACK {'on' if self.xnnpack else 'off'}."
+            )
+            said.append(self.machine)
+            said.append(
+                "Counted in the file: MACs; peak, the most bytes that results need at one time; energy, ESTIMATED from "
+                f"operations and bytes moved with the constants of {SOURCE}: good for comparing models, no more."
+            )
+        for row in self.rows():
+            if row["memory_bytes"] is not None:
+                said.append(f"Running '{row['model']}' adds {row['memory_bytes']:,} bytes to a process, at its peak.")
+        for phone in self.phones:
+            run = phone.run
+            threads = "" if run.threads is None else f", {run.threads} thread{'s' * (run.threads != 1)}"
+            said.append(f"'{phone.name}' is read from a phone's text: {run.runs} runs{threads} of {run.graph or '?'}.")
+        return said
+
+
+def benchmark(
+    models: Mapping[str, Any],
+    runs: int = 100,
+    threads: int = 1,
+    *,
+    warmup: int = 10,
+    xnnpack: bool = True,
+    data: Any = None,
+    memory: bool = False,
+) -> Benchmark:
+    """Times converted models in turns, so that whatever else the machine does falls on all of them alike.
+
+    A run is the interpreter's work on one batch as the file has it (one sample by default); filling in the inputs and
+    reading the outputs are not timed.
+
+    Args:
+        models: Models by the name to print: each a `LiteModel`, the path of a `.tflite` file, or its bytes; or the path
+            of a `.txt` or `.log` file with what `benchmark_model` printed on a phone (`tfprune.lite.phone_lines` tells
+            the lines to type). The ratios are against the first.
+        runs: Timed runs of each, 1 or more. Defaults to 100.
+        threads: Threads that the kernels may use, 1 or more. Defaults to 1.
+        warmup: Runs of each before that are not timed. Defaults to 10.
+        xnnpack: Whether XNNPACK kernels may be used, as on phones by default; False times the plain kernels.
+        data: What `LiteModel` takes, for models whose inputs may vary in length or must be real; the first samples
+            are used. Defaults to None: random numbers, and zeros for integer inputs.
+        memory: Whether to measure, too, what running each model adds to the memory of a fresh process; about a second
+            each. Defaults to False.
+
+    Returns:
+        A `Benchmark`, which prints as a table.
+
+    Raises:
+        PruningError: No model, a number below its limit, or a file that is none.
+        ConversionError: LiteRT cannot prepare or run a model.
+
+    Example:
+        ```python
+        print(tfprune.benchmark({"dense": dense_lite, "pruned": lite}, threads=2))
+        ```
+    """
+    if not isinstance(models, Mapping) or not models:
+        came = "an empty one" if isinstance(models, Mapping) else type(models).__name__
+        raise PruningError(f"benchmark takes a dict of models by name, such as {{'dense': lite}}, and {came} came.")
+    for name, value, least in (("runs", runs, 1), ("threads", threads, 1), ("warmup", warmup, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise PruningError(f"{name}={value!r}: give a whole number of {least} or more.")
+    phones = {name: read_phone_output(source) for name, source in models.items() if is_phone_output(source)}
+    loaded = {name: _loaded(source) for name, source in models.items() if name not in phones}
+    ready = {name: _ready(lite, threads, xnnpack, data) for name, lite in loaded.items()}
+    for interpreter in ready.values():
+        for _ in range(warmup):
+            interpreter.invoke()
+    times = interleaved(ready, runs)
+    timings = []
+    for name, lite in loaded.items():
+        used = process_memory(lite.content, threads, xnnpack) if memory else None
+        sizes = (lite.size, lite.gzip_size, lite.quantization)
+        timings.append(Timing(name, tuple(times[name]), *sizes, cost_of(lite.content), used))
+    on_phones = tuple(PhoneTiming(name, run) for name, run in phones.items())
+    return Benchmark(tuple(timings), threads, xnnpack, warmup, _machine(), on_phones)
+
+
+def _loaded(source: Any) -> LiteModel:
+    return source if isinstance(source, LiteModel) else LiteModel(flatbuffer.read_content(source))
+
+
+def _ready(lite: LiteModel, threads: int, xnnpack: bool, data: Any) -> Any:
+    """An interpreter with its inputs filled in."""
+    interpreter = lite.interpreter(threads, xnnpack)
+    open_lengths = [end.name for end in lite.inputs if None in end.shape[1:]]
+    if open_lengths and data is None:  # a guess could be too short for a kernel, and some versions of LiteRT crash then
+        raise PruningError(
+            f"The length of {listing(open_lengths)} is open, and the time depends on it: give samples of a typical "
+            "length as data=."
+        )
+    if data is None:
+        generator = np.random.default_rng(0)
+        arrays = [random_input(end, end.shape, generator) for end in lite.inputs]
+    else:
+        arrays = [array[: end.shape[0] or 1] for array, end in zip(lite.arrays(data), lite.inputs)]
+    allocate(interpreter, lite.inputs, [array.shape for array in arrays])
+    for array, end in zip(arrays, lite.inputs):
+        interpreter.set_tensor(end.tensor, quantized(array, end))
+    return interpreter
+
+
+def random_input(end: End, shape: Sequence[int | None], generator: np.random.Generator) -> np.ndarray:
+    """Real numbers for an input, open sizes taken as 1; zeros where it takes plain integers, such as word numbers."""
+    sizes = tuple(size or 1 for size in shape)
+    if end.scale is None and not end.dtype.startswith("float"):
+        return np.zeros(sizes, end.dtype)
+    return generator.uniform(0, 1, sizes).astype(np.float32)
+
+
+def interleaved(ready: Mapping[str, Any], runs: int) -> dict[str, list[float]]:
+    """Milliseconds of interpreters, each run once in each round, each round beginning with another one.
+
+    Args:
+        ready: Interpreters with their inputs filled in, by name.
+        runs: Rounds.
+    """
+    names = list(ready)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for round_number in range(runs if names else 0):
+        first = round_number % len(names)
+        for name in names[first:] + names[:first]:
+            interpreter = ready[name]
+            begin = time.perf_counter_ns()
+            interpreter.invoke()
+            times[name].append((time.perf_counter_ns() - begin) / 1e6)
+    return times
+
+
+def _machine() -> str:
+    return (
+        f"{_processor()}; {platform.system()} {platform.machine()}; LiteRT {metadata.version('ai-edge-litert')}; "
+        f"Python {platform.python_version()}."
+    )
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text(errors="replace").splitlines():
+            if line.lower().startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or "processor unknown"

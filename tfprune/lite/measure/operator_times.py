@@ -1,0 +1,208 @@
+"""Timing every operator of a `.tflite` file by itself."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tfprune.errors import ConversionError, PruningError
+from tfprune.lite.file import flatbuffer
+from tfprune.lite.file.flatbuffer import operator_name, shape_of, tensor_name
+from tfprune.lite.file.lite_model import LiteModel, allocate
+from tfprune.lite.measure.benchmark import interleaved
+from tfprune.lite.measure.cost import operator_macs, tensor_bytes
+from tfprune.report import Column, Report
+
+
+@dataclass(frozen=True)
+class OperatorTime:
+    """One operator.
+
+    Args:
+        number: Its place in the order of execution.
+        operator: What it does, `"CONV_2D"`.
+        tensor: The name of its first result, which tells the layer.
+        milliseconds: Median time of a run; None where it cannot run by itself.
+        macs: Multiply-accumulates.
+        weight_bytes: Bytes of its constants.
+    """
+
+    number: int
+    operator: str
+    tensor: str
+    milliseconds: float | None
+    macs: int
+    weight_bytes: int
+
+
+@dataclass(frozen=True, repr=False)
+class OperatorTimes(Report):
+    """The operators of a file with the time that each takes by itself.
+
+    Args:
+        operators: In the order of execution.
+        whole: Median milliseconds of a run of the whole file, timed in the same turns.
+        runs: Timed runs of each.
+        threads: Threads that the kernels could use.
+        xnnpack: Whether XNNPACK kernels were used where there are some.
+    """
+
+    title: ClassVar[str] = "Operators timed one by one"
+    columns: ClassVar[Sequence[Column]] = (
+        Column("number", "#"),
+        Column("operator", "operator"),
+        Column("tensor", "result"),
+        Column("milliseconds", "ms", ".4f"),
+        Column("share", "share", ".1%"),
+        Column("macs", "MACs", ",d"),
+        Column("weight_bytes", "weight bytes", ",d"),
+    )
+    plotted: ClassVar[str] = "milliseconds"
+
+    operators: tuple[OperatorTime, ...]
+    whole: float
+    runs: int
+    threads: int
+    xnnpack: bool
+
+    @property
+    def sum(self) -> float:
+        """The milliseconds of all operators together."""
+        return sum(found.milliseconds or 0.0 for found in self.operators)
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "number": found.number,
+                "operator": found.operator,
+                "tensor": found.tensor,
+                "milliseconds": found.milliseconds,
+                "share": None if found.milliseconds is None or not self.sum else found.milliseconds / self.sum,
+                "macs": found.macs,
+                "weight_bytes": found.weight_bytes,
+            }
+            for found in self.operators
+        ]
+
+    def notes(self) -> list[str]:
+        alone = [found.operator for found in self.operators if found.milliseconds is None]
+        said = [
+            f"Sum {self.sum:.3f} ms; the whole file takes {self.whole:.3f} ms. LiteRT's Python interpreter has no "
+            "profiler, so each operator is timed as a file of its own: the start of a run counts for each of them, and "
+            "what XNNPACK computes together is taken apart.",
+            f"Medians of {self.runs} runs in turns; {self.threads} thread{'s' * (self.threads != 1)}; XNNPACK "
+            f"{'on' if self.xnnpack else 'off'}; random inputs.",
+        ]
+        return [*said, f"Cannot run by itself: {', '.join(dict.fromkeys(alone))}."] if alone else said
+
+
+def time_operators(model: Any, runs: int = 50, threads: int = 1, *, xnnpack: bool = True) -> OperatorTimes:
+    """Times every operator of a file alone, in turns with the others and with the whole.
+
+    Args:
+        model: A `LiteModel`, the path of a `.tflite` file, or its bytes; all of its lengths must be known.
+        runs: Timed runs of each, 1 or more. Defaults to 50.
+        threads: Threads that the kernels may use. Defaults to 1.
+        xnnpack: Whether XNNPACK kernels may be used. Defaults to True.
+
+    Raises:
+        PruningError: A length is open, a number is below 1, or the source is no `.tflite` file.
+        ConversionError: LiteRT cannot run the file.
+    """
+    lite = model if isinstance(model, LiteModel) else LiteModel(flatbuffer.read_content(model))
+    for name, value in (("runs", runs), ("threads", threads)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise PruningError(f"{name}={value!r}: give a whole number of 1 or more.")
+    if any(None in end.shape for end in lite.inputs):
+        raise PruningError("The operators cannot be timed: a length of the inputs is open. Convert with fixed lengths.")
+    flat = flatbuffer.read_model(lite.content)
+    graph = flat.subgraphs[0]
+    ready: dict[str, Any] = {"whole": _filled(lite, threads, xnnpack)}
+    for number, operator in enumerate(graph.operators):
+        runner = _alone(flat, operator, lite.content, threads, xnnpack)
+        if runner is not None:
+            ready[str(number)] = runner
+    for runner in ready.values():
+        runner.invoke()
+    times = {name: float(np.median(found)) for name, found in interleaved(ready, runs).items()}
+    rows = [
+        OperatorTime(
+            number,
+            operator_name(flat, operator),
+            tensor_name(graph.tensors[operator.outputs[0]]).split(";")[0],
+            times.get(str(number)),
+            operator_macs(flat, graph, operator),
+            sum(tensor_bytes(graph.tensors[index]) for index in _constants(flat, graph, operator, lite.content)),
+        )
+        for number, operator in enumerate(graph.operators)
+    ]
+    return OperatorTimes(tuple(rows), times["whole"], runs, threads, xnnpack)
+
+
+def _constants(flat: Any, graph: Any, operator: Any, content: bytes) -> list[int]:
+    used = [int(index) for index in operator.inputs if index >= 0]
+    return [index for index in used if flatbuffer.stored_bytes(flat, graph.tensors[index], content) is not None]
+
+
+def _alone(flat: Any, operator: Any, content: bytes, threads: int, xnnpack: bool) -> Any:
+    """An interpreter of one operator with its inputs filled in; None where it needs more of the file."""
+    try:
+        return _filled(LiteModel(single_operator(flat, operator, content)), threads, xnnpack)
+    except (ConversionError, PruningError, ValueError, RuntimeError):  # loops and states refer to the rest of the file
+        return None
+
+
+def single_operator(flat: Any, operator: Any, content: bytes) -> bytes:
+    """A file with one operator of another: its constants, and its other inputs as inputs.
+
+    Args:
+        flat: The whole file as objects of the schema.
+        operator: The operator of its main graph.
+        content: The bytes of the whole file.
+    """
+    schema = flatbuffer.schema()
+    graph = flat.subgraphs[0]
+    model, alone, only = schema.ModelT(), schema.SubGraphT(), copy.copy(operator)
+    model.version, model.buffers, model.operatorCodes = flat.version, [schema.BufferT()], []
+    model.operatorCodes = [flat.operatorCodes[operator.opcodeIndex]]
+    only.opcodeIndex = 0
+    numbers: dict[int, int] = {}
+    alone.tensors = []
+    constants = set(_constants(flat, graph, operator, content))
+    for index in (*operator.inputs, *operator.outputs):
+        if index < 0 or int(index) in numbers:
+            continue
+        tensor, buffer = copy.copy(graph.tensors[index]), schema.BufferT()
+        if int(index) in constants:
+            buffer.data = flatbuffer.stored_bytes(flat, graph.tensors[index], content)
+        model.buffers.append(buffer)
+        tensor.buffer = len(model.buffers) - 1
+        numbers[int(index)] = len(alone.tensors)
+        alone.tensors.append(tensor)
+    only.inputs = [numbers[int(index)] if index >= 0 else -1 for index in operator.inputs]
+    only.outputs = [numbers[int(index)] for index in operator.outputs]
+    given = list(dict.fromkeys(int(index) for index in operator.inputs if index >= 0))
+    alone.inputs = [numbers[index] for index in given if index not in constants]
+    alone.outputs = list(only.outputs)
+    alone.operators = [only]
+    model.subgraphs = [alone]
+    return flatbuffer.write_model(model)
+
+
+def _filled(lite: LiteModel, threads: int, xnnpack: bool) -> Any:
+    """An interpreter with random inputs, zeros for integers that are no quantized values."""
+    runner = lite.interpreter(threads, xnnpack)
+    allocate(runner, lite.inputs, [end.shape for end in lite.inputs])
+    generator = np.random.default_rng(0)
+    for end in lite.inputs:
+        shape = shape_of(runner.get_tensor(end.tensor))
+        if end.dtype in ("int8", "int16"):
+            values: np.ndarray = generator.integers(-100, 100, shape)
+        elif end.dtype.startswith("float"):
+            values = generator.uniform(0, 1, shape)
+        else:
+            values = np.zeros(shape)
+        runner.set_tensor(end.tensor, values.astype(end.dtype))
+    return runner

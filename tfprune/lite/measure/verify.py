@@ -1,0 +1,278 @@
+"""Comparing a converted model with the Keras model it was made of, on data."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+
+from tfprune.errors import PruningError, listing
+from tfprune.lite.convert.representative import batches
+from tfprune.lite.convert.signature import flat_outputs, matched_inputs, output_names, signature_of
+from tfprune.lite.file import flatbuffer
+from tfprune.lite.file.inspect import End, operators_of
+from tfprune.lite.file.lite_model import LiteModel
+from tfprune.lite.file.zeros import KeptZeros, kept_zeros
+from tfprune.lite.measure.judge import Judge, OutputComparison, decision_of, labels_of, require_all_used
+from tfprune.lite.measure.layer_errors import LayerErrors, layer_errors
+from tfprune.model.tree import as_array, check_model
+from tfprune.report import Column, Report
+
+
+@dataclass(frozen=True, repr=False)
+class Verification(Report):
+    """How a converted model compares with its Keras model.
+
+    Args:
+        samples: The number of samples compared.
+        outputs: The comparison of each output, in the order of the Keras model.
+        weights: What has become of the zeros of each kernel that has some.
+        quantization: That of the file.
+        size: Bytes of the file.
+        float_ops: Operators of the file that compute in floating point, with their counts.
+        layers: The error behind each layer, where it was asked for.
+    """
+
+    title: ClassVar[str] = "Keras and .tflite compared"
+    columns: ClassVar[Sequence[Column]] = (
+        Column("output", "output"),
+        Column("agreement", "top-1 agreement", ".2%"),
+        Column("accuracy", "accuracy Keras", ".2%"),
+        Column("lite_accuracy", "accuracy .tflite", ".2%"),
+        Column("f1", "F1 Keras", ".4f"),
+        Column("lite_f1", "F1 .tflite", ".4f"),
+        Column("relative_error", "error", ".2%"),
+        Column("largest_difference", "largest", ".3g"),
+    )
+    plotted: ClassVar[str] = "relative_error"
+
+    samples: int
+    outputs: tuple[OutputComparison, ...]
+    weights: tuple[KeptZeros, ...]
+    quantization: str
+    size: int
+    float_ops: dict[str, int] = field(default_factory=dict)
+    layers: LayerErrors | None = None
+
+    @property
+    def agreement(self) -> float | None:
+        """The lowest top-1 agreement of any output, in [0, 1]; None when all are regressions."""
+        return _lowest(output.agreement for output in self.outputs)
+
+    @property
+    def accuracy(self) -> float | None:
+        """The accuracy of Keras on the first output that has labels; None without."""
+        return next((output.accuracy for output in self.outputs if output.accuracy is not None), None)
+
+    @property
+    def lite_accuracy(self) -> float | None:
+        """The accuracy of the converted model on the first output that has labels; None without."""
+        return next((output.lite_accuracy for output in self.outputs if output.lite_accuracy is not None), None)
+
+    @property
+    def f1(self) -> float | None:
+        """The F1 of Keras on the first output that has labels; None without."""
+        return next((output.f1 for output in self.outputs if output.f1 is not None), None)
+
+    @property
+    def lite_f1(self) -> float | None:
+        """The F1 of the converted model on the first output that has labels; None without."""
+        return next((output.lite_f1 for output in self.outputs if output.lite_f1 is not None), None)
+
+    @property
+    def largest_difference(self) -> float:
+        """The largest absolute difference in any output."""
+        return max(output.largest_difference for output in self.outputs)
+
+    @property
+    def mean_difference(self) -> float:
+        """The largest of the outputs' mean absolute differences."""
+        return max(output.mean_difference for output in self.outputs)
+
+    @property
+    def zeros(self) -> int:
+        """Zeros in the kernels of the Keras model that were found in the file."""
+        return sum(weight.zeros for weight in self.weights if weight.kept is not None)
+
+    @property
+    def zeros_kept(self) -> int:
+        """How many of `zeros` are zeros in the file."""
+        return sum(weight.kept for weight in self.weights if weight.kept is not None)
+
+    def broken(
+        self,
+        *,
+        min_agreement: float | None = None,
+        min_accuracy: float | None = None,
+        min_f1: float | None = None,
+        max_difference: float | None = None,
+        max_relative_error: float | None = None,
+        integers: bool = False,
+    ) -> list[str]:
+        """The bounds that the converted model breaks, a sentence for each; zeros that were lost always count.
+
+        Args:
+            min_agreement: Least top-1 agreement of every output, in [0, 1].
+            min_accuracy: Least accuracy of the converted model, in [0, 1].
+            min_f1: Least F1 of the converted model, in [0, 1].
+            max_difference: Largest absolute difference that any value of an output may have.
+            max_relative_error: Largest relative error of any output.
+            integers: Whether all operators must compute in integers.
+        """
+        worst = max(output.relative_error for output in self.outputs)
+        lowest = (
+            ("top-1 agreement", self.agreement, min_agreement),
+            ("accuracy of the .tflite", self.lite_accuracy, min_accuracy),
+            ("F1 of the .tflite", self.lite_f1, min_f1),
+        )
+        highest = (
+            ("largest difference", self.largest_difference, max_difference),
+            ("relative error", worst, max_relative_error),
+        )
+        said = []
+        for name, value, bound in lowest:
+            if bound is not None and value is None:
+                said.append(f"the {name} cannot be told of these outputs without labels for classes")
+            elif bound is not None and value is not None and value < bound:
+                said.append(f"the {name} is {value:.4f}, less than {bound:g}")
+        said += [
+            f"the {name} is {value:.4g}, more than {bound:g}" for name, value, bound in highest if _over(value, bound)
+        ]
+        if self.zeros_kept < self.zeros:
+            said.append(f"{self.zeros - self.zeros_kept:,} of {self.zeros:,} zeros are not zero in the file")
+        if integers and self.float_ops:
+            said.append(f"{listing(self.float_ops)} compute in floating point")
+        return said
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "output": output.name,
+                "agreement": output.agreement,
+                "accuracy": output.accuracy,
+                "lite_accuracy": output.lite_accuracy,
+                "f1": output.f1,
+                "lite_f1": output.lite_f1,
+                "relative_error": output.relative_error,
+                "largest_difference": output.largest_difference,
+                "mean_difference": output.mean_difference,
+                "largest_value": output.largest_value,
+            }
+            for output in self.outputs
+        ]
+
+    def notes(self) -> list[str]:
+        said = [
+            f"{self.samples:,} samples; {self.quantization} file of {self.size:,} bytes.",
+            "Error: root mean square of the differences over that of Keras' values. Largest: the largest difference.",
+        ]
+        found = [weight for weight in self.weights if weight.kept is not None]
+        lost = [weight for weight in found if weight.kept != weight.zeros]
+        missing = [weight.key for weight in self.weights if weight.kept is None]
+        if found:
+            said.append(
+                f"Zeros kept: {self.zeros_kept:,} of {self.zeros:,}, in {len(found)} kernel{'s' * (len(found) != 1)}."
+            )
+        if lost:
+            said.append(
+                "Zeros lost in " + ", ".join(f"{w.key} ({w.zeros - (w.kept or 0):,} of {w.zeros:,})" for w in lost)
+            )
+        if self.float_ops and self.quantization == "int8":
+            said.append(f"Computing in floating point: {listing(self.float_ops)}.")
+        if self.layers is not None:
+            said.append(str(self.layers))
+        if missing:
+            said.append(f"Not in the file as one constant, so not compared: {listing(missing)}.")
+        return said
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            **super().to_dict(),
+            "layers": None if self.layers is None else self.layers.to_dict(),
+            "float_ops": self.float_ops,
+            "samples": self.samples,
+            "zeros": self.zeros,
+            "zeros_kept": self.zeros_kept,
+            "weights": [
+                {"key": weight.key, "zeros": weight.zeros, "kept": weight.kept, "constant": weight.constant}
+                for weight in self.weights
+            ],
+        }
+
+
+def verify(model: keras.Model, lite: Any, data: Any, labels: Any = None, *, layers: bool = False) -> Verification:
+    """Runs a Keras model and its converted form on the same data and compares what they answer.
+
+    Args:
+        model: The Keras model that was converted; it stays as it is.
+        lite: The converted model: a `LiteModel`, the path of a `.tflite` file, or its bytes.
+        data: An array; a list or dict of arrays for several inputs; a `tf.data.Dataset` or generator of x, (x, y) or
+            dicts. Read once, in pieces.
+        labels: For arrays: class numbers, one-hot rows, 0 or 1 for a binary output, or real values of a regression
+            (which has no accuracy). For several outputs a dict by output name, or a list. A dataset brings its own.
+        layers: Whether to compare the result of every layer too, on the first samples: `layer_errors`, in `.layers`.
+
+    Returns:
+        A `Verification`, which prints as a table: top-1 agreement, accuracy and F1 of both, differences, zeros kept.
+        `.broken(min_agreement=0.99, ...)` says which bounds do not hold.
+
+    Raises:
+        PruningError: The model is not built, the file is not of this model, or the data or labels do not fit.
+        ConversionError: LiteRT cannot run the file.
+
+    Example:
+        ```python
+        print(tfprune.verify(model, lite, x_test, y_test))
+        ```
+    """
+    check_model(model, "verify")
+    signature = signature_of(model)
+    lite = lite if isinstance(lite, LiteModel) else LiteModel(flatbuffer.read_content(lite))
+    order = matched_inputs([end.name for end in lite.inputs], signature, model)
+    judges: list[Judge] = []
+    samples = 0
+    for batch in batches(data, signature.inputs):
+        outputs = signature.answers(model, batch.arrays)
+        expected = [as_array(output) for output in flat_outputs(outputs)]
+        names = output_names(model, outputs)
+        given = lite([batch.arrays[index] for index in order])
+        answers = _by_output(given if isinstance(given, list) else [given], lite.outputs, names)
+        count = len(batch.arrays[0])
+        truth = labels_of(labels, batch.labels, names, slice(samples, samples + count), count)
+        if not judges:
+            judges = [Judge(name, decision_of(model, name)) for name in names]
+        for judge, wanted, answer, right in zip(judges, expected, answers, truth):
+            judge.add(wanted, answer, right)
+        samples += count
+    require_all_used(labels, samples)
+    operators = operators_of(flatbuffer.read_model(lite.content))
+    return Verification(
+        samples=samples,
+        outputs=tuple(judge.result() for judge in judges),
+        weights=kept_zeros(model, lite.content),
+        quantization=lite.quantization,
+        size=lite.size,
+        float_ops=dict(Counter(operator.name for operator in operators if operator.is_float)),
+        layers=layer_errors(model, lite, data) if layers else None,
+    )
+
+
+def _by_output(answers: list[np.ndarray], ends: Sequence[End], names: Sequence[str]) -> list[np.ndarray]:
+    """The file's outputs in the order of the model's: by name, else by place."""
+    if len(answers) != len(names):
+        raise PruningError(
+            f"The file gives {len(answers)} outputs and the model {len(names)}: the file was not made of this model."
+        )
+    known = [end.name for end in ends]
+    return [answers[known.index(name)] for name in names] if set(known) == set(names) else answers
+
+
+def _over(value: float, bound: float | None) -> bool:
+    return bound is not None and not value <= bound
+
+
+def _lowest(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return min(known) if known else None

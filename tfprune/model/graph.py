@@ -1,0 +1,156 @@
+"""The calls of a functional or Sequential model, in order, with nested models opened: who is called, on what.
+
+Keras records every symbolic call as a node, `keras.ops` operations included. The public ways to those nodes all build
+new layers or call the old ones again; reading the records leaves the model as it was.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import keras
+
+from tfprune.errors import PruningError
+
+Value = TypeVar("Value")
+
+
+class Call(NamedTuple):
+    """One call of a layer or of a `keras.ops` operation inside a model.
+
+    `path` names the operation uniquely in the outermost model ("backbone/conv1"), however often it is called; `args`
+    and `kwargs` are those of the call, with the flowing values in the place of the symbolic tensors; `outputs` are the
+    symbolic tensors that Keras recorded for the results.
+    """
+
+    path: str
+    operation: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: list[keras.KerasTensor]
+    node: Any
+
+
+def is_graph(model: Any) -> bool:
+    """Whether the calls inside `model` can be read: a functional model, or a Sequential one that has been built.
+
+    A class that overrides `call` computes something else than its recorded graph, so it does not count.
+    """
+    if isinstance(model, keras.Sequential):
+        readable = bool(getattr(model, "inputs", None)) if model.built else False
+    else:
+        readable = isinstance(model, keras.Function) and isinstance(model, keras.Model)
+    return readable and _defining_module(type(model), "call").startswith("keras.")
+
+
+def require_graph(model: Any, purpose: str) -> None:
+    """Raises when the calls inside `model` cannot be read.
+
+    Args:
+        model: what the user gave.
+        purpose: what cannot be done, the subject of the message ("Shrinking").
+
+    Raises:
+        PruningError: says why the graph cannot be read, and what to write instead.
+    """
+    if is_graph(model):
+        return
+    if not isinstance(model, keras.Model):
+        raise PruningError(f"{purpose} needs a keras.Model, not {type(model).__name__}.")
+    if isinstance(model, keras.Sequential):
+        raise PruningError(
+            f"{purpose} needs to know the shapes in Sequential model '{model.name}', which is not built. Begin it with "
+            "keras.Input(shape), or call model.build(input_shape) first."
+        )
+    raise PruningError(
+        f"{purpose} needs a functional or Sequential model: {type(model).__name__} '{model.name}' computes in its own "
+        "`call`, so its layers are not recorded as a graph. Masks work for it all the same. To go further, write "
+        "it as keras.Model(inputs, outputs)."
+    )
+
+
+def nodes_in_order(inputs: Sequence[keras.KerasTensor], outputs: Sequence[keras.KerasTensor]) -> list[Any]:
+    """The recorded nodes that lead from `inputs` to `outputs`, each after those it depends on."""
+    # `_keras_history` and `_inbound_nodes` are private, but they are what Keras itself reads to build a
+    # functional model, unchanged since 3.0; tests/model/test_graph.py fails when they move.
+    known = {id(tensor) for tensor in inputs}
+    order: list[Any] = []
+    done: set[int] = set()
+    stack: list[tuple[Any, bool]] = [
+        (_node_of(tensor), False) for tensor in reversed(outputs) if id(tensor) not in known
+    ]
+    while stack:
+        node, ready = stack.pop()
+        if id(node) in done:
+            continue
+        if ready:
+            done.add(id(node))
+            order.append(node)
+            continue
+        stack.append((node, True))
+        stack.extend((_node_of(x), False) for x in reversed(node.input_tensors) if id(x) not in known)
+    return [node for node in order if not node.is_input]
+
+
+def flow(
+    model: Any,
+    inputs: Sequence[Value],
+    visit: Callable[[Call], Sequence[Value]],
+    prefix: str = "",
+    paths: dict[int, str] | None = None,
+) -> list[Value]:
+    """Runs `visit` over every call of `model` in order, carrying values along the edges; returns those at the outputs.
+
+    Args:
+        model: a model for which `is_graph` holds.
+        inputs: one value for each of `model.inputs`.
+        visit: takes a `Call` with the values in its arguments, gives one value per output.
+        prefix: path of the model that holds this one, ending in "/".
+        paths: the paths given out so far, by id of the operation.
+
+    A nested model is entered at every call of it; a layer that is called twice is visited twice, with the same path.
+    """
+    paths = {} if paths is None else paths
+    values: dict[int, Value] = {id(tensor): value for tensor, value in zip(model.inputs, inputs)}
+    for node in nodes_in_order(model.inputs, model.outputs):
+        operation = node.operation
+        path = paths.setdefault(id(operation), prefix + operation.name)
+
+        def fill(x: Any) -> Any:
+            return values[id(x)] if isinstance(x, keras.KerasTensor) else x
+
+        if is_graph(operation):
+            flat = [values[id(x)] for x in node.input_tensors[: len(operation.inputs)]]
+            results: Sequence[Value] = flow(operation, flat, visit, path + "/", paths)
+        else:
+            args = keras.tree.map_structure(fill, node.arguments.args)
+            kwargs = keras.tree.map_structure(fill, node.arguments.kwargs)
+            results = visit(Call(path, operation, args, kwargs, node.output_tensors, node))
+        values.update((id(tensor), value) for tensor, value in zip(node.output_tensors, results))
+    return [values[id(tensor)] for tensor in model.outputs]
+
+
+def layer_paths(model: Any, prefix: str = "") -> Iterator[tuple[str, keras.Layer]]:
+    """Every layer of `model` that is not itself a model with layers, with its path; each layer once."""
+    seen: set[int] = set()
+    for path, layer in _layer_paths(model, prefix):
+        if id(layer) not in seen:
+            seen.add(id(layer))
+            yield path, layer
+
+
+def _layer_paths(model: Any, prefix: str) -> Iterator[tuple[str, keras.Layer]]:
+    for layer in model.layers:
+        path = prefix + layer.name
+        if isinstance(layer, keras.Model) and layer.layers:
+            yield from _layer_paths(layer, path + "/")
+        else:
+            yield path, layer
+
+
+def _node_of(tensor: keras.KerasTensor) -> Any:
+    history = tensor._keras_history
+    return history.operation._inbound_nodes[history.node_index]
+
+
+def _defining_module(cls: type, method: str) -> str:
+    return next((base.__module__ for base in cls.__mro__ if method in vars(base)), "")

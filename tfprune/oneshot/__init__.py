@@ -1,0 +1,1 @@
+"""Pruning at once, without training, and the repair of what is left."""

@@ -1,0 +1,147 @@
+"""Pruning at once, without training."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+
+from tfprune.deciding import methods
+from tfprune.deciding.statistics import Statistics, inform
+from tfprune.deciding.structured import BoundStructured, Structured
+from tfprune.errors import PruningError
+from tfprune.model.copying import clone_with_weights
+from tfprune.model.data import batches
+from tfprune.model.tree import as_array, check_model
+from tfprune.oneshot.repair.channel_choice import choose_channels
+from tfprune.oneshot.repair.reconstruct import Reconstruction, check_way, warn_of_skipped
+from tfprune.oneshot.repair.reconstruct import reconstruct as repair
+from tfprune.report import Column, Report
+from tfprune.training.masks import apply_masks, get_masks
+
+
+@dataclass(frozen=True)
+class Pruning(Report):
+    """What `prune` did: zeros of every weight, batches that were read, and the error before and after a repair."""
+
+    title: ClassVar[str] = "Pruning"
+    plotted: ClassVar[str] = "sparsity"
+    columns: ClassVar[Sequence[Column]] = (
+        Column("weight", "weight"),
+        Column("entries", "entries", ",d"),
+        Column("zeros", "zeros", ",d"),
+        Column("sparsity", "sparsity", ".2%"),
+        Column("before", "error before", ".4f"),
+        Column("after", "error after", ".4f"),
+    )
+
+    method: methods.Method
+    masks: Mapping[str, np.ndarray] = field(repr=False)
+    statistics: Statistics = field(default_factory=Statistics)
+    reconstruction: Reconstruction | None = None
+
+    @property
+    def sparsity(self) -> float:
+        """The share of zeros among all entries that masks lie on."""
+        return self.totals()["sparsity"]
+
+    def rows(self) -> list[dict[str, Any]]:
+        repairs = {r.key: r for r in self.reconstruction.repairs} if self.reconstruction is not None else {}
+        rows = []
+        for key, mask in self.masks.items():
+            done, zeros = repairs.get(key), mask.size - int(np.count_nonzero(mask))
+            rows.append(
+                {
+                    "weight": key,
+                    "entries": mask.size,
+                    "zeros": zeros,
+                    "sparsity": zeros / mask.size,
+                    "before": None if done is None else done.before,
+                    "after": None if done is None else done.after,
+                }
+            )
+        return rows
+
+    def totals(self) -> dict[str, Any]:
+        entries = sum(mask.size for mask in self.masks.values())
+        zeros = entries - sum(int(np.count_nonzero(mask)) for mask in self.masks.values())
+        return {"entries": entries, "zeros": zeros, "sparsity": zeros / entries if entries else 0.0}
+
+    def notes(self) -> list[str]:
+        notes = [f"By {self.method!r}."]
+        if self.statistics.batches:
+            read = self.statistics
+            notes.append(f"The criterion read {read.samples} samples in {read.batches} batches.")
+        if self.reconstruction is not None:
+            notes += [f"Repair: {note}" for note in self.reconstruction.notes()]
+        return notes
+
+
+def prune(
+    model: keras.Model, method: Any, data: Any = None, reconstruct: Any = None, return_report: bool = False
+) -> Any:
+    """A new model pruned to the method's final amount, without training.
+
+    The masks are held in any training that follows, so `prune` then `fit` is one-shot pruning with fine-tuning;
+    `strip_masks` makes the result a plain model.
+
+    Args:
+        model: A built Keras 3 model; it is left as it is.
+        method: `Percentile(0.8)`, `Threshold(0.05)`, ..., its config, or a sparsity.
+        data: Anything that `fit` takes, for a criterion that needs data (`(x, y)` where it needs a loss) and for
+            `reconstruct` (some hundreds of inputs, no labels). Defaults to None.
+        reconstruct: Repair of what is left, see `oneshot/repair`: None (default), `"batch_norm"`, `"least_squares"`,
+            `"obs"` (also chooses anew which entries of each weight stay, or which channels of each
+            group, as many as the method says), or True: `"obs"`, for thresholds `"least_squares"`.
+        return_report: Whether to return `(model, report)`: zeros of every weight, how many batches a data criterion
+            read, and the error of every layer before and after a repair. Defaults to False.
+
+    Raises:
+        PruningError: The model is not built, or the method finds nothing to prune in it; a repair without data.
+
+    Example:
+        pruned = tfprune.prune(model, tfprune.Percentile(0.8), data=images[:1000], reconstruct=True)
+    """
+    method = methods.get(method)
+    check_model(model, "prune")
+    way = _way(reconstruct, method, data)
+    pruned = clone_with_weights(model)
+    bound = method.bind(pruned)
+    statistics = inform(bound, model, data)
+    before = get_masks(model)
+    kept = {weight.key: before.get(weight.key, as_array(weight.variable) != 0) for weight in bound.weights}
+    if way == "obs" and isinstance(bound, BoundStructured):
+        data = list(batches(data, model, "reconstruct='obs'"))  # once: the repair below reads them too
+        decided, way = choose_channels(bound, method.final, model, data, kept), "least_squares"
+    else:
+        decided = bound.decide(method.final, kept)
+    apply_masks(pruned, decided)
+    done = None
+    if way is not None:
+        done = repair(pruned, model, data, way, getattr(method, "pattern", None))
+        warn_of_skipped(done)
+    if not return_report:
+        return pruned
+    masks = get_masks(pruned)
+    masks = {weight.key: masks.get(weight.key, np.ones(weight.shape, bool)) for weight in bound.weights}
+    return pruned, Pruning(method, masks, statistics, done)
+
+
+def _way(reconstruct: Any, method: methods.Method, data: Any) -> str | None:
+    """The name of the repair, once it is known to be possible."""
+    if reconstruct is None or reconstruct is False:
+        return None
+    by_share = isinstance(method, methods.Percentile) or (
+        isinstance(method, Structured) and method.budget != "threshold"
+    )
+    way = "least_squares" if reconstruct is True and not by_share else check_way(reconstruct)
+    if way == "obs" and not by_share:
+        units = "channels" if isinstance(method, Structured) else "entries"
+        raise PruningError(
+            f"reconstruct='obs' chooses which {units} stay, which a threshold has decided; "
+            "write reconstruct='least_squares' or True."
+        )
+    if data is None:
+        raise PruningError(f"reconstruct={way!r} needs data: write data=images[:1000]; labels are not needed.")
+    return way

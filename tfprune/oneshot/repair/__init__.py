@@ -1,0 +1,1 @@
+"""Repair without training: what is kept makes up for what was removed."""

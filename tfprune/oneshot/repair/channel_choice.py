@@ -1,0 +1,208 @@
+"""Which channels of a group the layers that listen to it can spare, when each makes up for what it no longer hears.
+
+Removing the features of a channel from a linear layer and fitting the others anew leaves an error that the inverse of
+the features' second moments tells (Hassibi and Stork, "Second order derivatives for network pruning: optimal brain
+surgeon", 1993; for groups of weights Kurtic et al., "ZipLM: inference-aware structured pruning of language models",
+2023, https://arxiv.org/abs/2302.04089). A group loses the channels whose errors, as shares of the variance of the
+listeners' outputs, add up to least; a few go at a time, and the others are fitted between.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from tfprune.channels.graph import Role
+from tfprune.channels.groups import ChannelGroup
+from tfprune.deciding.methods import Masks
+from tfprune.deciding.structured import BoundStructured, removed
+from tfprune.model.activations import observed
+from tfprune.model.copying import clone_with_weights
+from tfprune.model.data import Batch, signature
+from tfprune.model.prunable import PrunableWeight, every_weight
+from tfprune.model.regression import LinearForm, linear_form
+from tfprune.model.tree import as_array
+from tfprune.oneshot.repair.compensation import ENOUGH_ROWS, RIDGE
+from tfprune.oneshot.repair.reconstruct import FEATURES
+
+# A round takes at most this share of the channels that are left.
+SHARE = 0.125
+
+
+class Listener:
+    """What a linear layer, or a part of one, loses without some channels of its input.
+
+    Args:
+        channels: Which channel each feature belongs to, -1 for those of none; int array of shape `(features,)`.
+        moment: Mean product of features with one another, `(features, features)`.
+        matrix: The layer's values, `(features, outputs)`.
+        rows: How many rows the means were taken over.
+
+    >>> listener = Listener(np.array([0, 1, 2]), np.eye(3), np.array([[3.0], [1.0], [2.0]]), rows=100)
+    >>> listener.losses(np.ones(3, bool)).round()
+    array([9., 1., 4.])
+    """
+
+    def __init__(self, channels: np.ndarray, moment: np.ndarray, matrix: np.ndarray, rows: int):
+        self.channels, self.rows, self.moment = channels, rows, moment
+        image = moment @ matrix
+        self.energy = float(np.sum(matrix * image))
+        hold = RIDGE * float(np.mean(np.diagonal(moment))) + np.finfo(np.float32).tiny
+        self.held = moment + hold * np.eye(len(moment), dtype=moment.dtype)
+        self.wanted = image + hold * matrix
+        self.matrix = matrix
+
+    def losses(self, kept: np.ndarray) -> np.ndarray:
+        """The error of the outputs that removing each channel adds, the others making up for it.
+
+        With few rows for each feature these would fit anything, so there nothing is made up for.
+
+        Args:
+            kept: The channels that are there, as booleans.
+        """
+        present = np.flatnonzero((self.channels < 0) | kept[self.channels])
+        channels = self.channels[present]
+        made_up = self.rows >= ENOUGH_ROWS * present.size
+        if made_up:
+            inverse = np.linalg.inv(self.held[np.ix_(present, present)])
+            values = inverse @ self.wanted[present]
+        found = np.zeros(kept.size)
+        for channel in np.unique(channels[channels >= 0]):
+            own = np.flatnonzero(channels == channel)
+            if made_up:
+                part = values[own]
+                found[channel] = np.sum(part * np.linalg.solve(inverse[np.ix_(own, own)], part))
+            else:
+                places = present[own]
+                part = self.matrix[places]
+                found[channel] = np.sum(part * (self.moment[np.ix_(places, places)] @ part))
+        return found
+
+
+def choose_channels(
+    bound: BoundStructured,
+    amount: float,
+    model: keras.Model,
+    data: Sequence[Batch],
+    kept: Mapping[str, np.ndarray] | None = None,
+) -> Masks:
+    """Masks that remove as many channels of each group as the method does: those that are missed least.
+
+    Memory: a copy of the model, and for one group at a time a matrix of (features x features) floats for
+    each layer that listens to it; layers of more than 4096 features are looked at in parts.
+
+    Args:
+        bound: A structured method bound to the model, or to a copy of it.
+        amount: How much of it, as the method counts.
+        model: The model before pruning; it is left as it is.
+        data: Batches of a few hundred inputs.
+        kept: Earlier masks. Channels that they remove stay removed.
+
+    Returns:
+        Masks by the key of the weight. A group to which no layer with a plain product listens loses the channels that
+        the method's criterion names.
+    """
+    copy = clone_with_weights(model, keep_compiled=False)
+    weights = {weight.key: weight for weight in every_weight(copy)}
+    chosen = dict(bound.keep(amount, kept))
+    for name, stays in chosen.items():
+        listeners = [] if stays.all() else _listeners(copy, weights, bound.chosen[name], data)
+        if listeners:
+            present = ~removed(bound.chosen[name], kept or {})
+            chosen[name] = _chosen(listeners, present, int(np.count_nonzero(stays)))
+    return bound.masks(chosen)
+
+
+def _chosen(listeners: Sequence[list[Listener]], present: np.ndarray, count: int) -> np.ndarray:
+    kept = present.copy()
+    energies = [sum(part.energy for part in parts) for parts in listeners]
+    while (left := int(np.count_nonzero(kept))) > count:
+        total = np.zeros(kept.size)
+        for parts, energy in zip(listeners, energies):
+            total += sum(part.losses(kept) for part in parts) / max(energy, np.finfo(np.float64).tiny)
+        least = np.argsort(np.where(kept, total, np.inf), kind="stable")
+        kept[least[: min(left - count, max(1, int(SHARE * left)))]] = False
+    return kept
+
+
+def _listeners(
+    model: keras.Model, weights: Mapping[str, PrunableWeight], group: ChannelGroup, data: Sequence[Batch]
+) -> list[list[Listener]]:
+    """The layers that listen to a group, each in parts."""
+    found = []
+    for member in group.members:
+        form = linear_form(weights[member.key]) if member.role is Role.INPUT else None
+        if form is not None:
+            found.append((form, _parts(_channel_of_each_feature(form, member.axis, member.positions))))
+    return _measured(model, found, data) if found else []
+
+
+def _channel_of_each_feature(form: LinearForm, axis: int, positions: np.ndarray) -> np.ndarray:
+    """The channel of the group that each feature of a linear form belongs to, -1 for none; `(groups, features)`."""
+    along = np.full(form.kernel_shape[axis], -1)
+    along[positions] = np.arange(len(positions))[:, None]
+    shape = [1] * len(form.kernel_shape)
+    shape[axis] = -1
+    return form.to_matrix(np.broadcast_to(along.reshape(shape), form.kernel_shape))[:, :, 0]
+
+
+class Part(NamedTuple):
+    """Features of one group of a linear form: as many as can be solved at once, of whole channels."""
+
+    group: int
+    features: np.ndarray
+    channels: np.ndarray
+
+
+def _parts(channels: np.ndarray) -> list[Part]:
+    parts = []
+    for group, of in enumerate(channels):
+        if (of >= 0).any():
+            order = np.argsort(of, kind="stable")
+            # Equal shares of the channels; the features of none go with the first.
+            count = -(-order.size // FEATURES)
+            for share in np.array_split(np.arange(-1, of.max() + 1), count):
+                features = order[np.isin(of[order], share)]
+                if features.size:
+                    parts.append(Part(group, features, of[features]))
+    return parts
+
+
+def _measured(
+    model: keras.Model, found: Sequence[tuple[LinearForm, list[Part]]], data: Sequence[Batch]
+) -> list[list[Listener]]:
+    """The second moments of all parts, from one pass over the data."""
+    import tensorflow as tf
+
+    layers = [form.layer for form, _ in found]
+
+    @tf.function(input_signature=[signature(list(data))], autograph=False)
+    def step(inputs: Any) -> Any:
+        heard: dict[int, list[Any]] = {id(layer): [] for layer in layers}
+        with observed(layers, lambda layer, given, _: heard[id(layer)].append(given)):
+            model(inputs, training=False)
+        sums = []
+        for form, parts in found:
+            rows = tf.cast(tf.concat([form.rows(given) for given in heard[id(form.layer)]], axis=1), tf.float32)
+            features = [tf.gather(rows[part.group], part.features, axis=1) for part in parts]
+            products = [(tf.matmul(each, each, transpose_a=True), tf.reduce_sum(each, axis=0)) for each in features]
+            sums.append((products, tf.shape(rows)[1]))
+        return sums
+
+    totals: Any = None
+    for batch in data:
+        new = keras.tree.map_structure(lambda value: np.asarray(value, np.float64), step(batch.inputs))
+        totals = new if totals is None else keras.tree.map_structure(np.add, totals, new)
+    return [_with_moments(form, parts, *sums) for (form, parts), sums in zip(found, totals)]
+
+
+def _with_moments(form: LinearForm, parts: Sequence[Part], sums: Sequence[Any], rows: Any) -> list[Listener]:
+    matrix = form.to_matrix(as_array(form.layer.kernel)).astype(np.float64)
+    listeners = []
+    for part, (products, total) in zip(parts, sums):
+        moment = products / rows
+        if form.has_bias:  # which takes up every change of the mean
+            moment = moment - np.outer(total, total) / rows**2
+        listeners.append(Listener(part.channels, moment, matrix[part.group, part.features], int(rows)))
+    return listeners

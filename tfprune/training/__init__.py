@@ -1,0 +1,1 @@
+"""Masks held in `fit`: decided by callbacks, kept inside the compiled step, and stripped at the end."""

@@ -1,0 +1,379 @@
+"""Callbacks: decide masks while a model trains, and log its sparsity."""
+
+import copy
+import os
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune.deciding import methods
+from tfprune.deciding.criteria import Context
+from tfprune.deciding.methods import BoundMethod, Masks, Percentile, Threshold
+from tfprune.deciding.salience import DataCriterion, Movement
+from tfprune.deciding.schedules import BoundSchedule
+from tfprune.deciding.structured import Structured
+from tfprune.errors import PruningError, listing
+from tfprune.model.prunable import PrunableWeight, every_weight
+from tfprune.model.tree import check_model, snapshot, wrapped_layers
+from tfprune.training import masks
+from tfprune.training.gradients import GradientRecord, movement
+from tfprune.training.masks import MaskConstraint, constraint_of, hold, new_mask, set_mask
+from tfprune.training.wrapper import PrunedLayer
+
+
+class MaskCallback(keras.callbacks.Callback):
+    """Base of the callbacks that decide masks: counts optimizer steps and updates when a schedule says so.
+
+    The step is counted from the epoch and batch that Keras reports, so a run that goes on from `initial_epoch` or
+    from `BackupAndRestore` goes on with its schedule. `sparsity` (share of zeros among the weights that are pruned)
+    is added to the logs of each epoch; list this callback before those that write logs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._runs: list[Run] = []
+        self._records: list[GradientRecord] = []
+        self._epoch = 0
+
+    def bound_methods(self) -> list[BoundMethod]:
+        """The methods to follow, tied to the model's weights."""
+        raise NotImplementedError
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        check_model(self.model, "prune")
+        self._runs = []
+        steps = self._total_steps()
+        for bound in self.bound_methods():
+            self._runs.append(Run(bound, bound.method.schedule.bind(steps)))
+            self._record(bound)
+        newly_held = [weight for run in self._runs for weight in run.bound.weights if _hold(self.model, weight)]
+        if newly_held:
+            masks.retrace(self.model)
+
+    def _record(self, bound: BoundMethod) -> None:
+        """Lets a criterion that looks at training see it; refuses one that needs a pass over data before."""
+        criterion = bound.method.criterion
+        if isinstance(criterion, Movement):
+            record = GradientRecord(self.model, bound.scored, criterion.needs, movement)
+            record.open()
+            self._records.append(record)
+            bound.extras = record
+        elif isinstance(criterion, DataCriterion) and bound.scored:
+            criterion.statistic(Context(bound.scored[0].key))  # raises
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        self._epoch = epoch
+
+    def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        accumulated = self._accumulation()
+        steps = self.params["steps"]
+        first = self._epoch * steps + batch
+        # With steps_per_execution the host is asked once for several steps: what falls among them comes at their start.
+        last = self._epoch * steps + min(batch + self.model.steps_per_execution, steps) - 1
+        # BackupAndRestore leaves no public sign that it has brought weights back; in the middle of a first epoch the
+        # number of the step tells nothing either. tests/training/test_resume.py fails when this one moves.
+        resumed = first > 0 or getattr(self.model, "_initial_epoch", None) is not None
+        for run in self._runs:
+            run.advance(first // accumulated, last // accumulated, resumed)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if logs is not None:
+            logs["sparsity"] = self.sparsity
+
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        for record in self._records:
+            record.close()
+        self._records = []
+        for run in self._runs:
+            run.finish()
+
+    @property
+    def sparsity(self) -> float:
+        """The share of zeros among the weights that are pruned, now."""
+        kept = [constraint_of(weight.variable) for run in self._runs for weight in run.bound.weights]
+        arrays = [snapshot(constraint.mask) for constraint in kept if constraint is not None]
+        entries = sum(array.size for array in arrays)
+        return 1.0 - sum(int(np.count_nonzero(array)) for array in arrays) / entries if entries else 0.0
+
+    def _accumulation(self) -> int:
+        optimizer = getattr(self.model, "optimizer", None)  # a loop of the user's own may not compile the model
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        return getattr(optimizer, "gradient_accumulation_steps", None) or 1
+
+    def _total_steps(self) -> int:
+        if self.params.get("steps") is None:
+            raise PruningError(
+                "The length of an epoch is not known, so the schedule cannot be laid out. Write "
+                "model.fit(..., steps_per_epoch=n), or dataset.apply(tf.data.experimental.assert_cardinality(n))."
+            )
+        steps = self.params["epochs"] * self.params["steps"] // self._accumulation()
+        if steps < 1:
+            raise PruningError(
+                f"gradient_accumulation_steps={self._accumulation()} is more than the "
+                f"{self.params['epochs'] * self.params['steps']} batches of this run, so no weight would ever change. "
+                "Train longer, or accumulate fewer batches."
+            )
+        return steps
+
+
+class Run:
+    """A bound method on its way through a run: which of its moments have come, and the masks so far."""
+
+    def __init__(self, bound: BoundMethod, schedule: BoundSchedule):
+        self.bound, self.schedule = bound, schedule
+        self.done = -1
+        self._masks: Masks = {}
+        self._floor = 0  # zeros that the run began with, and that its ramp does not give back on its way up
+
+    def advance(self, first: int, last: int, resumed: bool) -> None:
+        """Decides the masks for the training steps `first` to `last`, where the schedule fires among them.
+
+        Args:
+            first, last: Numbers of optimizer steps.
+            resumed: Whether the run goes on from the restored weights of an earlier one.
+        """
+        due = self.schedule.last_fired(last)
+        if due is None or due <= self.done:
+            return
+        begins, self.done = self.done < 0, due
+        kept = {weight.key: _kept(weight) for weight in self.bound.weights}
+        if begins:
+            self._floor = self._zeros_to_keep(kept, resumed)
+        if begins and due < first and self._floor and isinstance(self.bound.method, Threshold):
+            # These masks were decided before an interruption. Deciding again would give the same, except by a
+            # threshold, under which further weights have come since.
+            self._set(kept)
+            return
+        amount = self.schedule(due)
+        self.bound.progress = (due - self.schedule.begin) / max(1, self.schedule.end - self.schedule.begin)
+        decided = self.bound.decide(amount, kept) if amount > 0 else _nothing_pruned(kept)
+        self._set(kept if self._floor and masks.zeros(decided) < self._floor else decided)
+
+    def _zeros_to_keep(self, kept: Masks, resumed: bool) -> int:
+        """The zeros that masks hold already when the run begins; 0 where the schedule ends below them on purpose."""
+        # A run that goes on after an interruption finds the zeros of a plain model in its restored weights.
+        if not (resumed or any(_is_decided(weight) for weight in self.bound.weights)):
+            return 0
+        found = masks.zeros(kept)
+        return found if found and found <= masks.zeros(self.bound.decide(self.schedule.final, kept)) else 0
+
+    def _set(self, decided: Masks) -> None:
+        self._masks = decided
+        for weight in self.bound.weights:
+            set_mask(weight.variable, decided[weight.key])
+
+    def apply(self) -> None:
+        """Zeroes the weights under the masks that were decided last, once more."""
+        self._set(self._masks)
+
+    def finish(self) -> None:
+        """Makes the zeros exact after whatever ended the run, and says so when the target was not reached."""
+        # EarlyStopping(restore_best_weights=True), listed before, has just brought back the weights and, in wrapped
+        # layers, the masks of an earlier epoch.
+        self._set(self._masks or {weight.key: _held(weight) for weight in self.bound.weights})
+        self.bound.forget()
+        if self.done < self.schedule.end:
+            reached = self.schedule(self.done) if self.done >= 0 else 0.0
+            warnings.warn(
+                f"tfprune: training stopped after step {self.done} of the schedule, at {reached:.4g}; its end at step "
+                f"{self.schedule.end} with {self.schedule.final:.4g} was not reached. With EarlyStopping, set "
+                "start_from_epoch behind the end of the schedule, or end the schedule sooner.",
+                stacklevel=2,
+            )
+
+
+def _held(weight: PrunableWeight) -> np.ndarray:
+    """The mask that is held now."""
+    constraint = constraint_of(weight.variable)
+    return np.ones(weight.shape, bool) if constraint is None else snapshot(constraint.mask)
+
+
+def _is_decided(weight: PrunableWeight) -> bool:
+    return not _held(weight).all()
+
+
+def _kept(weight: PrunableWeight) -> np.ndarray:
+    """The mask that is held; before anything was decided, the entries that are not zero yet."""
+    mask = _held(weight)
+    if not mask.all():
+        return mask
+    nonzero = snapshot(weight.variable) != 0
+    return nonzero if nonzero.any() else mask  # all zeros is how a weight was initialised, not pruned
+
+
+def _nothing_pruned(kept: Masks) -> Masks:
+    return {key: np.ones_like(mask) for key, mask in kept.items()}
+
+
+def _hold(model: keras.Model, weight: PrunableWeight) -> bool:
+    """Makes the compiled step keep the weight's zeros and no more; False where it does so already."""
+    held = constraint_of(weight.variable)
+    if type(held) is MaskConstraint:
+        return False
+    # A constraint that does more is left of a run that broke off.
+    mask, decided = (new_mask(model, weight), None) if held is None else (held.mask, held.decided)
+    hold(weight.variable, mask, decided)
+    return True
+
+
+def refuse_wrapped(model: keras.Model) -> None:
+    """Raises for a model whose layers hold masks of their own."""
+    if wrapped_layers(model):
+        raise PruningError(
+            f"'{model.name}' is wrapped: its layers hold their own masks and method. "
+            "Write callbacks=[tfprune.UpdateMasks()] instead."
+        )
+
+
+class PruningCallback(MaskCallback):
+    """Prunes a plain model while `fit` trains it, by any method.
+
+    The masks go on holding after training, in further `fit` calls too; `strip_masks(model)` ends it. A second run with
+    this callback goes up from the masks that are held. A stripped or loaded model holds none: its zeros are values,
+    which `apply_masks(model, get_masks(model))` turns into masks again.
+
+    Args:
+        method: `Percentile(0.8)`, `Threshold(0.05)`, ..., its config, or a sparsity.
+
+    Raises:
+        PruningError: When `fit` begins: nothing to prune, a schedule that does not fit the run, a wrapped model.
+
+    Example:
+        model.fit(x, y, epochs=3, callbacks=[tfprune.PruningCallback(tfprune.Percentile(0.9))])
+        plain = tfprune.strip_masks(model)
+    """
+
+    def __init__(self, method: Any):
+        super().__init__()
+        self.method = methods.get(method)
+
+    def bound_methods(self) -> list[BoundMethod]:
+        refuse_wrapped(self.model)
+        return [self.method.bind(self.model)]
+
+
+class ThresholdPruning(PruningCallback):
+    """`PruningCallback(Threshold(...))`: takes the arguments of `Threshold`.
+
+    Example:
+        model.fit(x, y, epochs=3, callbacks=[tfprune.ThresholdPruning(0.5, unit="std")])
+    """
+
+    def __init__(self, amount: Any, *args: Any, **kwargs: Any):
+        super().__init__(Threshold(amount, *args, **kwargs))
+
+
+class PercentilePruning(PruningCallback):
+    """`PruningCallback(Percentile(...))`: takes the arguments of `Percentile`.
+
+    Example:
+        model.fit(x, y, epochs=3, callbacks=[tfprune.PercentilePruning(0.9)])
+    """
+
+    def __init__(self, amount: Any = None, *args: Any, **kwargs: Any):
+        super().__init__(Percentile(amount, *args, **kwargs))
+
+
+class StructuredPruning(PruningCallback):
+    """`PruningCallback(Structured(...))`: takes the arguments of `Structured`.
+
+    Example:
+        model.fit(x, y, epochs=3, callbacks=[tfprune.StructuredPruning(0.5)])
+        small = tfprune.shrink(tfprune.strip_masks(model))
+    """
+
+    def __init__(self, amount: Any, *args: Any, **kwargs: Any):
+        super().__init__(Structured(amount, *args, **kwargs))
+
+
+class UpdateMasks(MaskCallback):
+    """Decides the masks of a wrapped model while `fit` trains it; the methods are those of its layers.
+
+    Raises:
+        PruningError: When `fit` begins: the model has no `PrunedLayer`, or a schedule does not fit the run.
+    """
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        super().on_train_begin(logs)
+        for layer in wrapped_layers(self.model):
+            layer.updating = True
+
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        super().on_train_end(logs)
+        for layer in wrapped_layers(self.model):
+            layer.updating = False
+
+    def bound_methods(self) -> list[BoundMethod]:
+        by_method: dict[str, list[PrunedLayer]] = {}
+        for layer in wrapped_layers(self.model):
+            by_method.setdefault(repr(layer.method.get_config()), []).append(layer)
+        if not by_method:
+            raise PruningError(
+                f"'{self.model.name}' has no PrunedLayer, so there are no masks to update. Write "
+                "model = tfprune.wrap(model, tfprune.Percentile(0.8)), or use PercentilePruning(0.8) without wrapping."
+            )
+        return [self._bound(layers) for layers in by_method.values()]
+
+    def _bound(self, layers: list[PrunedLayer]) -> BoundMethod:
+        """The method of these layers over exactly the weights that carry their masks."""
+        masked = {id(mask) for layer in layers for mask in layer.masks.values()}
+        keys = [
+            weight.key
+            for weight in every_weight(self.model)
+            if (held := constraint_of(weight.variable)) is not None and id(held.mask) in masked
+        ]
+        method = copy.copy(layers[0].method)
+        if isinstance(method, (Percentile, Threshold)) and not isinstance(method.layers, Mapping):
+            method.layers = keys
+        bound = method.bind(self.model)
+        bound.weights = [weight for weight in bound.weights if weight.key in keys]
+        left = sorted(set(keys) - {weight.key for weight in bound.weights})
+        if left:
+            raise PruningError(
+                f"The wrapped layers carry masks for {listing(left)}, to which layers={layers[0].method.layers!r} of "
+                "their method gives no amount. Name them there, or leave them out of masked=."
+            )
+        return bound
+
+
+class SparsityLogger(keras.callbacks.Callback):
+    """Writes the sparsity of every pruned weight to TensorBoard, at the end of each epoch.
+
+    Scalars are `sparsity/<layer>/<weight>` and `sparsity/total`, counted from the weights themselves.
+
+    Args:
+        log_dir: Folder for the event files; made when missing.
+
+    Example:
+        model.fit(x, y, callbacks=[tfprune.PercentilePruning(0.9), tfprune.SparsityLogger("logs")])
+    """
+
+    def __init__(self, log_dir: str | os.PathLike[str]):
+        super().__init__()
+        self.log_dir = os.fspath(log_dir)
+        self._writer: Any = None
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        import tensorflow as tf
+
+        if self._writer is None:
+            self._writer = tf.summary.create_file_writer(self.log_dir)
+        zeros = entries = 0
+        with self._writer.as_default(step=epoch):
+            for weight in every_weight(self.model):
+                if not weight.is_kernel and constraint_of(weight.variable) is None:
+                    continue
+                array = snapshot(weight.variable)
+                gone = array.size - int(np.count_nonzero(array))
+                zeros, entries = zeros + gone, entries + array.size
+                tf.summary.scalar(f"sparsity/{weight.key}", gone / array.size)
+            tf.summary.scalar("sparsity/total", zeros / entries if entries else 0.0)
+        self._writer.flush()
+
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None

@@ -1,0 +1,114 @@
+"""Gradients as the optimizer is given them, handed on inside the compiled training step."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune.errors import PruningError
+from tfprune.model.copying import scope_of
+from tfprune.model.prunable import PrunableWeight
+from tfprune.model.tree import snapshot
+from tfprune.training.masks import retrace
+
+# What becomes of a weight's state at a step: (state, gradient, value of the weight before the step) -> new state.
+Rule = Callable[[Any, Any, Any], Any]
+
+
+def latest(state: Any, gradient: Any, value: Any) -> Any:
+    """The gradient of the last step."""
+    return gradient
+
+
+def movement(state: Any, gradient: Any, value: Any) -> Any:
+    """The sum over all steps of minus weight times gradient: how far the loss pushes an entry away from zero."""
+    return state - value * gradient
+
+
+class GradientRecord(Mapping[str, Mapping[str, np.ndarray]]):
+    """State that follows the gradients of weights while a model trains, readable as a criterion's extras.
+
+    Gradients are those of the loss, dense also where a weight is masked: the mask holds the value, not the gradient.
+    With gradient accumulation every batch counts.
+
+    Args:
+        model: A compiled model.
+        weights: The weights to follow.
+        name: Under which name the state is found in the extras.
+        rule: What becomes of the state at each step.
+    """
+
+    def __init__(self, model: keras.Model, weights: list[PrunableWeight], name: str, rule: Rule):
+        strategy = getattr(model, "distribute_strategy", None)
+        if strategy is not None and strategy.num_replicas_in_sync > 1:
+            raise PruningError(
+                f"'{model.name}' trains on {strategy.num_replicas_in_sync} replicas, of which each sees its own "
+                f"gradients; the {name} would be that of one. Train on one device, or use another criterion."
+            )
+        self.model, self.name, self.rule = model, name, rule
+        self._weights = {id(weight.variable): weight for weight in weights}
+        with scope_of(model):
+            self._states = {
+                weight.key: keras.Variable(np.zeros(weight.shape, np.float32), dtype="float32", trainable=False)
+                for weight in weights
+            }
+        self._first = int(self._optimizer.iterations)
+
+    @property
+    def seen(self) -> bool:
+        """Whether a step has been recorded yet."""
+        return int(self._optimizer.iterations) > self._first
+
+    def open(self) -> None:
+        """Begins to record: the next training step is compiled with it."""
+        optimizer = self._optimizer
+        apply = optimizer.apply
+
+        @functools.wraps(apply)
+        def recording(grads: Any, trainable_variables: Any = None) -> Any:
+            # Keras has no hook between gradients and optimizer; an attribute of the instance goes before the method.
+            scale = optimizer.loss_scale_factor
+            for gradient, variable in zip(grads, trainable_variables or optimizer._trainable_variables):
+                weight = self._weights.get(id(variable))
+                if weight is not None and gradient is not None:
+                    self._take(weight, gradient, scale)
+            return apply(grads, trainable_variables)
+
+        optimizer.apply = recording
+        retrace(self.model)
+
+    def close(self) -> None:
+        """Ends recording; what was recorded can still be read."""
+        if "apply" in vars(self._optimizer):
+            del self._optimizer.apply  # the method of the class shows through again
+            retrace(self.model)
+
+    @property
+    def _optimizer(self) -> Any:
+        # Around the loss-scaling optimizer of mixed precision, gradients are still scaled.
+        return getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+
+    def _take(self, weight: PrunableWeight, gradient: Any, scale: float | None) -> None:
+        import tensorflow as tf
+
+        dense = tf.cast(tf.convert_to_tensor(gradient), tf.float32)  # embeddings give slices
+        dense = dense if scale is None else dense / scale
+        state = self._states[weight.key]
+        state.assign(self.rule(state.value, dense, tf.cast(weight.variable.value, tf.float32)))
+
+    def array(self, key: str) -> np.ndarray:
+        """The state of a weight now."""
+        return snapshot(self._states[key])
+
+    def __getitem__(self, key: str) -> Mapping[str, np.ndarray]:
+        if not self.seen:
+            raise KeyError(key)
+        return {self.name: self.array(key)}
+
+    def __iter__(self) -> Any:
+        return iter(self._states)
+
+    def __len__(self) -> int:
+        return len(self._states)
