@@ -15,8 +15,8 @@ import tfprune
 from tfprune.errors import ConversionError, PruningError
 from tfprune.lite import convert, verify
 from tfprune.lite.convert.request import QUANTIZATIONS
-from tfprune.lite.convert.signature import flat_outputs, signature_of
 from tfprune.lite.convert.trace import layer_at
+from tfprune.model.signature import flat_outputs, signature_of
 
 # The largest difference from Keras, in shares of the largest output; int8 has 256 steps and several roundings.
 TOLERANCE = {"float32": 1e-5, "float16": 2e-3, "dynamic": 0.05, "int8": 0.15, "int16x8": 0.08}

@@ -8,7 +8,7 @@ from keras import layers
 
 from tfprune.errors import PruningError
 from tfprune.lite.convert.representative import batches, calibration
-from tfprune.lite.convert.signature import Input, signature_of
+from tfprune.model.signature import Input, signature_of
 
 IMAGE = Input("image", (None, 4, 4, 1), "float32")
 PAIR = (Input("zeta", (None, 3), "float32"), Input("alpha", (None, 2), "float32"))

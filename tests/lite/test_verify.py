@@ -11,8 +11,8 @@ from keras import layers
 
 from tfprune.errors import PruningError
 from tfprune.lite import LiteModel, convert, verify
-from tfprune.lite.convert.signature import signature_of
 from tfprune.lite.file import flatbuffer
+from tfprune.model.signature import signature_of
 
 
 @pytest.fixture(scope="module")

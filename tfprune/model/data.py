@@ -48,7 +48,7 @@ def batches(data: Any, model: keras.Model, purpose: str, batch_size: int = BATCH
         raise PruningError(f"{purpose} was given data without any batch.{used}")
 
 
-def signature(collected: list[Batch]) -> Any:
+def input_specs(collected: list[Batch]) -> Any:
     """What a compiled function has to expect as inputs, so that it is traced once for all batches."""
     import tensorflow as tf
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from tfprune.errors import PruningError
 from tfprune.model.copying import clone_with_weights
-from tfprune.model.data import Batch, signature
+from tfprune.model.data import Batch, input_specs
 from tfprune.model.prunable import every_weight
 from tfprune.model.tree import as_array, places
 from tfprune.oneshot.repair.reconstruct import recalibrate
@@ -244,11 +244,11 @@ def _compiled(
     def forward(inputs: Any) -> Any:
         return model(inputs, training=False)
 
-    specs = signature([Batch(given) for given in data])
+    specs = input_specs([Batch(given) for given in data])
     answering = tf.function(answers, input_signature=[specs], autograph=False)
     if not calibration:
         return answering, None
-    return answering, tf.function(forward, input_signature=[signature(list(calibration))], autograph=False)
+    return answering, tf.function(forward, input_signature=[input_specs(list(calibration))], autograph=False)
 
 
 def _compiled_thin(model: keras.Model, thin: ThinModel, data: Sequence[dict[str, Any]], with_loss: bool) -> Any:
@@ -262,7 +262,7 @@ def _compiled_thin(model: keras.Model, thin: ThinModel, data: Sequence[dict[str,
         loss = model.compute_loss(given["inputs"], given["targets"], outputs, given.get("weights"), training=False)
         return outputs, loss
 
-    specs = signature([Batch(given) for given in data])
+    specs = input_specs([Batch(given) for given in data])
     return tf.function(answers, input_signature=[specs, thin.specs], autograph=False)
 
 

@@ -21,7 +21,6 @@ from tfprune.lite.convert.float_layers import converted_with_float_layers, give_
 from tfprune.lite.convert.islands import join_islands
 from tfprune.lite.convert.representative import Calibration, calibration
 from tfprune.lite.convert.request import Request
-from tfprune.lite.convert.signature import Signature, signature_of
 from tfprune.lite.convert.trace import INPUT, OUTPUT, layer_at, layers_along, loops, prepared, save, trace
 from tfprune.lite.convert.weight_bits import Bits, WeightBits, pack_four_bits
 from tfprune.lite.file import flatbuffer
@@ -29,9 +28,10 @@ from tfprune.lite.file.inspect import operators_of, results_of
 from tfprune.lite.file.lite_model import LiteModel, allocate
 from tfprune.lite.file.metadata import origin_of, write_origin
 from tfprune.lite.file.reasons import reason_of
-from tfprune.lite.file.silence import silence
 from tfprune.lite.measure.layer_errors import layer_errors
 from tfprune.model.graph import is_graph
+from tfprune.model.signature import Signature, signature_of
+from tfprune.model.silence import silence
 from tfprune.model.tree import check_model, places
 
 NO_RANGE = 1e-8  # the converter gives a tensor that was always zero a scale of about 8e-9

@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 
-from tfprune.lite.convert.signature import HALF_PRECISION, Signature, flat_outputs, output_names
 from tfprune.model.graph import Call, flow, is_graph
+from tfprune.model.signature import HALF_PRECISION, Signature, flat_outputs, output_names
 from tfprune.model.tree import children
 
 # The converter reorders and renames the ends of a model, so they are numbered here and named afterwards.

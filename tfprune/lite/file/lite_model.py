@@ -13,8 +13,8 @@ from tfprune.lite.file import flatbuffer
 from tfprune.lite.file.inspect import End, Inspection, ends, gzip_size, inspect, operators_of, quantization_of
 from tfprune.lite.file.metadata import read_origin
 from tfprune.lite.file.reasons import reason_of
-from tfprune.lite.file.silence import silence
 from tfprune.model.files import replacing
+from tfprune.model.silence import silence
 
 CUSTOM = re.compile(r"Encountered unresolved custom op: (\w+)")
 

@@ -12,12 +12,12 @@ import numpy as np
 
 from tfprune.errors import PruningError
 from tfprune.lite.convert.representative import batches
-from tfprune.lite.convert.signature import Signature, matched_inputs, signature_of
 from tfprune.lite.convert.trace import layers_at
 from tfprune.lite.file import flatbuffer
 from tfprune.lite.file.inspect import End, results_of
 from tfprune.lite.file.lite_model import LiteModel, allocate, dequantized, quantized
 from tfprune.model.graph import Call, flow, require_graph
+from tfprune.model.signature import Signature, matched_inputs, signature_of
 from tfprune.model.tree import as_array, check_model
 from tfprune.report import Column, Report
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from tfprune.errors import PruningError
 from tfprune.lite.convert.representative import USED, batches
-from tfprune.lite.convert.signature import signature_of
 from tfprune.lite.quantize.fake_quantize import FakeQuantize
+from tfprune.model.signature import signature_of
 
 BATCH = 32
 

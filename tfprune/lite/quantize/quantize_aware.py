@@ -13,7 +13,6 @@ import numpy as np
 from tfprune.deciding.methods import Percentile
 from tfprune.errors import PruningError, listing
 from tfprune.lite.convert.representative import calibration
-from tfprune.lite.convert.signature import signature_of
 from tfprune.lite.convert.weight_bits import Bits, checked_weight_bits, refuse_left
 from tfprune.lite.quantize.calibration import observe
 from tfprune.lite.quantize.fake_quantize import FakeQuantize, RangeMode
@@ -24,6 +23,7 @@ from tfprune.lite.quantize.rules import Use, quantize_call
 from tfprune.model.copying import compile_like, copy_weights
 from tfprune.model.graph import Call, flow, require_graph
 from tfprune.model.prunable import kernels_of
+from tfprune.model.signature import signature_of
 from tfprune.model.tree import Place, as_array, check_model, named_weights, places
 from tfprune.training.masks import constraint_of, set_mask
 from tfprune.training.wrapper import PrunedLayer

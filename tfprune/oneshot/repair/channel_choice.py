@@ -19,7 +19,7 @@ from tfprune.deciding.methods import Masks
 from tfprune.deciding.structured import BoundStructured, removed
 from tfprune.model.activations import observed
 from tfprune.model.copying import clone_with_weights
-from tfprune.model.data import Batch, signature
+from tfprune.model.data import Batch, input_specs
 from tfprune.model.prunable import PrunableWeight, every_weight
 from tfprune.model.regression import LinearForm, linear_form
 from tfprune.model.tree import as_array
@@ -177,7 +177,7 @@ def _measured(
 
     layers = [form.layer for form, _ in found]
 
-    @tf.function(input_signature=[signature(list(data))], autograph=False)
+    @tf.function(input_signature=[input_specs(list(data))], autograph=False)
     def step(inputs: Any) -> Any:
         heard: dict[int, list[Any]] = {id(layer): [] for layer in layers}
         with observed(layers, lambda layer, given, _: heard[id(layer)].append(given)):

@@ -18,7 +18,7 @@ from tfprune.deciding.selection import smallest
 from tfprune.errors import PruningError, listing, nearest
 from tfprune.model.activations import observed, trained
 from tfprune.model.copying import clone_with_weights
-from tfprune.model.data import Batch, batches, signature
+from tfprune.model.data import Batch, batches, input_specs
 from tfprune.model.prunable import PrunableWeight, every_weight
 from tfprune.model.regression import LinearForm, linear_form
 from tfprune.model.tree import as_array, places
@@ -270,7 +270,7 @@ class Layer:
             split = tf.transpose(tf.reshape(features, (groups, -1, self.parts, size)), (0, 2, 1, 3))
             return tf.reshape(split, (groups * self.parts, -1, size))
 
-        @tf.function(input_signature=[signature(data)], autograph=False)
+        @tf.function(input_signature=[input_specs(data)], autograph=False)
         def step(inputs: Any) -> Any:
             here: list[Any] = []
             there: list[Any] = []
