@@ -175,6 +175,31 @@ def language_model(tie):
     return randomise(keras.Model(inputs, table(x, reverse=True)))
 
 
+def bidirectional_states(x):
+    x, *states = layers.Bidirectional(layers.LSTM(6, return_sequences=True, return_state=True))(x)
+    return layers.Bidirectional(layers.LSTM(6))(x, initial_state=states)
+
+
+def bidirectional_across(x):
+    """The first two of six forward units meet channels of a layer of their own, the others those of another."""
+    other = layers.Concatenate()([layers.Dense(2)(x), layers.Dense(10)(x)])
+    return layers.Add()([layers.Bidirectional(layers.GRU(6, return_sequences=True))(x), other])
+
+
+def bidirectional_output():
+    """Four forward units cannot go, so four backward units stay as well."""
+    x = inputs = keras.Input((6, 5))
+    x = layers.Bidirectional(layers.LSTM(6, return_sequences=True))(layers.Dense(8)(x))
+    return randomise(keras.Model(inputs, [layers.Dense(2)(x), x[..., :4]]))
+
+
+def test_directions_of_two_widths_are_left_alone():
+    # Keras itself takes the second direction to be as wide as the first.
+    two = layers.Bidirectional(layers.GRU(6), backward_layer=layers.GRU(4, go_backwards=True), merge_mode=None)
+    groups = channel_groups(sequence(two, lambda outputs: outputs[0]))
+    assert groups["first"].frozen.reason is Reason.INPUT_SHAPE
+
+
 CASES = {
     # Dense, convolutions
     "dense": vector(layers.Dense(7, activation="relu")),
@@ -309,6 +334,15 @@ CASES = {
     "encoder and decoder": sequence(encoder_decoder),
     "bidirectional": sequence(layers.Bidirectional(layers.LSTM(6)), layers.Dense(5)),
     "bidirectional sum": sequence(layers.Bidirectional(layers.GRU(6, return_sequences=True), merge_mode="sum")),
+    "bidirectional apart": sequence(
+        layers.Bidirectional(layers.GRU(6, return_sequences=True), merge_mode=None), layers.Concatenate()
+    ),
+    "bidirectional of two kinds": sequence(
+        layers.Bidirectional(layers.GRU(6), backward_layer=layers.LSTM(6, go_backwards=True)), layers.Dense(5)
+    ),
+    "bidirectional states": sequence(bidirectional_states),
+    "bidirectional across its middle": sequence(bidirectional_across),
+    "bidirectional of which a part is the output": bidirectional_output(),
     "time distributed": sequence(layers.TimeDistributed(layers.Dense(6, activation="relu"))),
     "time distributed convolution": image(
         layers.Reshape((2, 4, 8, 6)), layers.TimeDistributed(layers.Conv2D(5, 3)), layers.Flatten()

@@ -355,6 +355,7 @@ def trace_model(
     for tensor, channels in zip(model.outputs, outputs):
         name = tensor._keras_history.operation.name if hasattr(tensor, "_keras_history") else tensor.name
         trace.freeze(channels.labels(), Reason.MODEL_OUTPUT, name)
+    _note_unheard(trace, outputs)
     _tie_calls(trace)
     trace.resolve()
     _freeze_single(trace)
@@ -409,6 +410,15 @@ def _as_channels(x: Any) -> Any:
         array = keras.ops.convert_to_numpy(x)
         return Channels(tuple(array.shape), constant=array)
     return x
+
+
+def _note_unheard(trace: Trace, outputs: Sequence[Channels]) -> None:
+    """Records that nothing listens to tensors that no call takes, such as unused outputs of nested models."""
+    taken = {id(channels) for given in [outputs, *(visit.inputs for visit in trace.visits)] for channels in given}
+    for visit in trace.visits:
+        for channels in visit.outputs:
+            if id(channels) not in taken:
+                visit.unheard(channels.labels())
 
 
 def _tie_calls(trace: Trace) -> None:

@@ -327,18 +327,18 @@ def dead_channels(groups: ChannelGroups, model: Any) -> tuple[dict[str, np.ndarr
     for group in groups.values():
         if group.frozen:
             dead[group.roots] = False
-    _revive(trace, dead)
+    _revive(trace, dead, reader)
     keep = {name: ~dead[group.roots] for name, group in groups.items()}
     folds = {name: bool((dead & ~exact)[group.roots].any()) for name, group in groups.items()}
     return keep, folds
 
 
-def _revive(trace: Trace, dead: np.ndarray) -> None:
-    """Lets one channel live where a layer would be left with none."""
+def _revive(trace: Trace, dead: np.ndarray, reader: Values) -> None:
+    """Lets one channel live where a layer would be left with none: the first that is not masked, if there is one."""
     for use in trace.uses:
         sets = trace.partition.root[use.line.labels]
         if dead[sets].all():
-            dead[sets[0]] = False
+            dead[sets[reader.is_zero(use.variable, use.axis).argmin()]] = False
 
 
 def _frozen_by_root(trace: Trace) -> dict[int, Frozen]:

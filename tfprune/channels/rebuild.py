@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -133,9 +134,9 @@ class Rebuild:
 
     # Layers and models
 
-    def model(self, model: Any, input_shapes: Sequence[tuple[int | None, ...]] | None = None) -> Any:
-        """A copy of a model, nested models in it included."""
-        inputs = [self._input(tensor, index, input_shapes) for index, tensor in enumerate(model.inputs)]
+    def model(self, model: Any, arriving: Sequence[Any] | None = None) -> Any:
+        """A copy of a model, nested models in it included; `arriving` are the new tensors that it is called on."""
+        inputs = [self._input(tensor, index, arriving) for index, tensor in enumerate(model.inputs)]
         if isinstance(model, keras.Sequential):
             copy = self._sequential(model, inputs[0])
         else:
@@ -143,11 +144,13 @@ class Rebuild:
         self._remember(model, copy)
         return copy
 
-    def _input(self, tensor: Any, index: int, shapes: Sequence[tuple[int | None, ...]] | None) -> Any:
+    def _input(self, tensor: Any, index: int, arriving: Sequence[Any] | None) -> Any:
         layer = tensor._keras_history.operation
         config = layer.get_config()
-        if shapes is not None:
-            config["batch_shape"] = shapes[index]
+        if arriving is not None:
+            # Open sizes stay open: a nested model may be called on images of several sizes.
+            sizes = zip(tensor.shape, arriving[index].shape)
+            config["batch_shape"] = [None if old is None else new for old, new in sizes]
         return type(layer).from_config(config).output
 
     def _functional(self, model: Any, inputs: Sequence[Any]) -> Any:
@@ -172,14 +175,16 @@ class Rebuild:
     def _sequential(self, model: Any, inputs: Any) -> Any:
         copy = self._class_of(model, keras.Sequential)([inputs], name=model.name)
         by_layer = {id(node.operation): node for node in nodes_in_order(model.inputs, model.outputs)}
+        flowing = [inputs]
         for layer in model.layers:
             node = by_layer[id(layer)]
-            self._guarded(node, functools.partial(self._add, copy, node))
-            self._check_shapes(node, copy.outputs)
+            self._guarded(node, functools.partial(self._add, copy, node, flowing))
+            flowing = copy.outputs
+            self._check_shapes(node, flowing)
         return copy
 
-    def _add(self, copy: keras.Sequential, node: Any) -> None:
-        copy.add(self.copy(node.operation, node))
+    def _add(self, copy: keras.Sequential, node: Any, flowing: Sequence[Any]) -> None:
+        copy.add(self.copy(node, flowing))
 
     def _class_of(self, model: Any, plain: type) -> type:
         if _takes_graph(type(model)):
@@ -194,7 +199,7 @@ class Rebuild:
     def _call(self, node: Any, args: Any, kwargs: Any) -> Any:
         operation = node.operation
         if isinstance(operation, keras.Layer):
-            results = self._guarded(node, lambda: self.copy(operation, node)(*args, **kwargs))
+            results = self._guarded(node, lambda: self.copy(node, keras.tree.flatten((args, kwargs)))(*args, **kwargs))
         else:
             results = self._guarded(node, lambda: self._replay(operation, node, args, kwargs))
         self._check_shapes(node, keras.tree.flatten(results))
@@ -225,12 +230,13 @@ class Rebuild:
         _rename(results, (args, kwargs), operation.name)
         return results
 
-    def copy(self, layer: Any, node: Any) -> Any:
-        """The layer's copy with its new sizes; made once."""
+    def copy(self, node: Any, arguments: Sequence[Any]) -> Any:
+        """The copy of the called layer with its new sizes, made once; `arguments` are those of its new call."""
+        layer = node.operation
         if id(layer) in self.copies:
             return self.copies[id(layer)]
         if is_graph(layer):
-            return self.model(layer, [self.shape(self._incoming(tensor)) for tensor in node.input_tensors])
+            return self.model(layer, [x for x in arguments if isinstance(x, keras.KerasTensor)])
         entry = find(layer)
         resized = self.resized[id(layer)] = self.resized_for(node)
         try:
@@ -249,9 +255,6 @@ class Rebuild:
 
     def _loses(self, layer: Any) -> bool:
         return any(self.size(variable) != tuple(variable.shape) for variable in layer.weights)
-
-    def _incoming(self, tensor: Any) -> Channels:
-        return self.trace.tensors[id(tensor)]
 
     def _remember(self, old: Any, new: Any) -> None:
         self.copies[id(old)] = new
@@ -365,7 +368,9 @@ def _from_config(layer: Any, config: dict[str, Any]) -> Any:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    """What an error says, without addresses in memory; of a KeyError, which says a key only, the kind."""
+    text = type(error).__name__ if isinstance(error, KeyError) else " ".join(str(error).split())
+    return re.sub(r"(object )?at 0x[0-9a-f]+", "object", text)
 
 
 def _takes_graph(cls: type) -> bool:

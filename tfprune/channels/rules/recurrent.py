@@ -95,7 +95,7 @@ def _outputs(visit: Visit, lines: Sequence[Line]) -> list[Channels]:
 
 
 def _resize_bidirectional(layer: Any, config: dict[str, Any], new: Resized) -> None:
-    # Both directions are written out: they may keep different numbers of units.
+    # Both directions are written out: their cells may be of different kinds.
     for key, part in (("layer", layer.forward_layer), ("backward_layer", layer.backward_layer)):
         _resize_units(part, config[key]["config"], new)
 
@@ -107,10 +107,14 @@ def bidirectional(visit: Visit) -> list[Channels]:
     parts = (layer.forward_layer, layer.backward_layer)
     if not all(type(getattr(part, "cell", None)) in _GATES for part in parts):
         return visit.freeze_all(Reason.UNKNOWN_LAYER)
+    if parts[0].cell.units != parts[1].cell.units:
+        return visit.freeze_all(Reason.INPUT_SHAPE)
     states = _initial_states(visit)
     half = len(states) // 2
     forward = units(visit, parts[0], visit.input, states[:half], "forward")
     backward = units(visit, parts[1], visit.input, states[half:], "backward")
+    # Keras takes the output to be twice as wide as the forward half: both directions lose the same units.
+    visit.join(forward.labels, backward.labels)
     mode = layer.merge_mode
     if mode == "concat":
         outputs = [
@@ -123,7 +127,6 @@ def bidirectional(visit: Visit) -> list[Channels]:
     elif mode is None:
         outputs = [forward, backward]
     else:
-        visit.join(forward.labels, backward.labels)
         zero = [np.where((v == 0) & (w == 0), 0.0, math.nan) for v, w in (
             (forward.masked, backward.masked), (forward.now, backward.now))]  # fmt: skip
         outputs = [forward.with_values(zero[0], zero[1])]
