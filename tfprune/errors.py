@@ -4,11 +4,17 @@ A message says what came (value and layer), what is accepted, and what to write 
 """
 
 import difflib
+import importlib
 from collections.abc import Iterable
+from types import ModuleType
 
 
 class PruningError(ValueError):
     """A value, model or plan that tfprune cannot work with; raised before anything is changed."""
+
+
+class MissingPackageError(PruningError, ImportError):
+    """An optional package that is not installed; the message holds the line that installs it."""
 
 
 class ConversionError(RuntimeError):
@@ -40,3 +46,29 @@ def nearest(name: str, names: Iterable[str]) -> str:
     if close:
         return f"Did you mean {' or '.join(repr(match) for match in close)}?"
     return f"Known names: {listing(known)}."
+
+
+def require(module: str, extra: str, purpose: str) -> ModuleType:
+    """A module of an optional package, imported now.
+
+    Args:
+        module: Its whole name, such as `"matplotlib.figure"`.
+        extra: The extra of tfprune that installs it, such as `"plot"`.
+        purpose: What needs it, the subject of the message.
+
+    Raises:
+        MissingPackageError: It cannot be imported; an `ImportError` and a `PruningError`.
+
+    >>> require("no_such_package.part", extra="plot", purpose="Drawing")
+    Traceback (most recent call last):
+    tfprune.errors.MissingPackageError: Drawing needs the package no-such-package, which is not installed (No module
+    named 'no_such_package'). Write: pip install 'tfprune[plot]'
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0].replace("_", "-")
+        raise MissingPackageError(
+            f"{purpose} needs the package {package}, which is not installed ({error}). "
+            f"Write: pip install 'tfprune[{extra}]'"
+        ) from error

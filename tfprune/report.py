@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-from tfprune.errors import PruningError
+from tfprune.errors import PruningError, require
 
 
 class Column(NamedTuple):
@@ -72,14 +72,14 @@ class Report:
         """Draws the report's main column as bars; returns the matplotlib figure, saved to `path` when given.
 
         Raises:
-            PruningError: matplotlib is missing (`pip install tfprune[plot]`), or the report has nothing to draw.
+            MissingPackageError: matplotlib is missing (`pip install tfprune[plot]`).
+            PruningError: The report has nothing to draw.
         """
-        figure_class = require_matplotlib()
         if not self.plotted:
             raise PruningError(f"{type(self).__name__} has no column to draw; print it or use .to_dict().")
         rows = [row for row in self.rows() if row.get(self.plotted) is not None]
         labels = [str(row[self.columns[0].key]) for row in rows]
-        figure = figure_class(figsize=(8, 1 + 0.3 * len(rows)), layout="constrained")
+        figure = new_figure(8, 1 + 0.3 * len(rows))
         axes = figure.subplots()
         axes.barh(range(len(rows)), [float(row[self.plotted]) for row in rows])
         axes.set_yticks(range(len(rows)), labels)
@@ -123,10 +123,7 @@ class Report:
     __repr__ = __str__
 
 
-def require_matplotlib() -> Any:
-    """The matplotlib Figure class; an error that says how to install it where it is missing."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise PruningError("Drawing needs matplotlib, which is not installed: pip install tfprune[plot]") from error
-    return Figure
+def new_figure(width: float, height: float) -> Any:
+    """An empty matplotlib figure of so many inches."""
+    figure = require("matplotlib.figure", extra="plot", purpose="Drawing")
+    return figure.Figure(figsize=(width, height), layout="constrained")

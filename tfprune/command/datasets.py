@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from tfprune.errors import PruningError, nearest
+from tfprune.errors import PruningError, nearest, require
 
 
 class Dataset(NamedTuple):
@@ -27,15 +27,10 @@ def digits() -> Dataset:
     """The 1,797 handwritten digits of 8x8 pixels that scikit-learn brings along; every fourth is for testing.
 
     Raises:
-        PruningError: scikit-learn is missing.
+        MissingPackageError: scikit-learn is missing.
     """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise PruningError(
-            "The digits come with scikit-learn, which is not installed: pip install tfprune[demo]"
-        ) from error
-    images, labels = load_digits(return_X_y=True)
+    sklearn = require("sklearn.datasets", extra="demo", purpose="The data set of digits")
+    images, labels = sklearn.load_digits(return_X_y=True)
     images = (images / 16.0).astype(np.float32).reshape(-1, 8, 8, 1)
     order = np.random.default_rng(0).permutation(len(images))  # the file is sorted by writer
     images, labels = images[order], labels[order]

@@ -19,7 +19,7 @@ from tfprune.model.copying import clone_with_weights
 from tfprune.model.data import Batch, batches
 from tfprune.model.prunable import PrunableWeight, every_weight, prunable_weights
 from tfprune.model.tree import as_array, check_model
-from tfprune.report import Column, Report, require_matplotlib
+from tfprune.report import Column, Report, new_figure
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -105,7 +105,7 @@ class Sensitivity(Report):
 
     def plot(self, path: Any = None) -> Any:
         """Draws the metric over the sparsity, a line for each weight; saved to `path` when given."""
-        figure = require_matplotlib()(figsize=(8, 5), layout="constrained")
+        figure = new_figure(8, 5)
         axes = figure.subplots()
         for key, values in self.values.items():
             axes.plot([0.0, *self.levels], [self.dense, *values], marker="o", label=key)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tfprune.errors import PruningError, nearest
+from tfprune.errors import PruningError, nearest, require
 from tfprune.search.genome import Genes, Genome
 
 SELECTIONS = ("tournament", "roulette", "nsga2")
@@ -97,20 +97,6 @@ class Randomness:
             random.setstate(outer)
 
 
-def require_deap() -> Any:
-    """The package deap.
-
-    Raises:
-        PruningError: It is not installed.
-    """
-    try:
-        import deap.base
-        import deap.tools
-    except ImportError as error:
-        raise PruningError("Genetic search needs DEAP, which is not installed: pip install tfprune[search]") from error
-    return deap
-
-
 class Evolution:
     """A population that is bred on.
 
@@ -134,7 +120,9 @@ class Evolution:
         total: Callable[[Genes], float],
         within: Callable[[Genes, random.Random], Genes],
     ):
-        self._deap = require_deap()
+        self._tools, self._fitness = (
+            require(f"deap.{part}", extra="search", purpose="Genetic search") for part in ("tools", "base")
+        )
         self.genome, self.operators, self.size = genome, operators, size
         self._merits, self._total, self._within = merits, total, within
         self.random = Randomness(seed)
@@ -170,7 +158,7 @@ class Evolution:
 
     def offspring(self) -> list[Genes]:
         """The genes of the next generation's children."""
-        tools = self._deap.tools
+        tools = self._tools
         with self.random.open():
             parents = self._parents()
             children = [list(parent) for parent in parents]
@@ -192,7 +180,7 @@ class Evolution:
         """Puts the next generation together, once its children have been evaluated."""
         everyone = list(dict.fromkeys([*self.population, *children]))
         if self.operators.selection == "nsga2":
-            chosen = self._deap.tools.selNSGA2([self._individual(genes) for genes in everyone], self.size)
+            chosen = self._tools.selNSGA2([self._individual(genes) for genes in everyone], self.size)
             self.population = [individual.genes for individual in chosen]
             return
         best = max(everyone, key=self._total)
@@ -200,7 +188,7 @@ class Evolution:
         self.population = new[: self.size]
 
     def _parents(self) -> list[Genes]:
-        tools = self._deap.tools
+        tools = self._tools
         individuals = [self._individual(genes) for genes in self.population]
         if self.operators.selection == "nsga2":
             fronts = tools.sortNondominated(individuals, len(individuals))
@@ -220,8 +208,7 @@ class Evolution:
             values = (self._slot(genes),)
         else:
             values = (max(self._total(genes), -1e30),)
-        base = self._deap.base.Fitness
-        kind = type("Fitness", (base,), {"weights": (1.0,) * len(values)})
+        kind = type("Fitness", (self._fitness.Fitness,), {"weights": (1.0,) * len(values)})
         return Individual(genes, kind(values))
 
     def _slot(self, genes: Genes) -> float:

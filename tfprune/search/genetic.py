@@ -5,8 +5,8 @@ from typing import Any
 
 import keras
 
-from tfprune.errors import PruningError
-from tfprune.search.evolution import Evolution, Operators, require_deap
+from tfprune.errors import PruningError, require
+from tfprune.search.evolution import Evolution, Operators
 from tfprune.search.genome import Genes
 from tfprune.search.problem import Ended, Problem, check_count
 from tfprune.search.result import SearchResult
@@ -107,7 +107,7 @@ def genetic_search(
         result = tfprune.genetic_search(model, (x_val, y_val), budget={"macs": 0.5})
         small = tfprune.shrink(tfprune.strip_masks(result.apply()))
     """
-    require_deap()
+    require("deap", extra="search", purpose="Genetic search")
     check_count("population", population, 4)
     check_count("generations", generations, 0)
     if patience is not None:

@@ -13,7 +13,7 @@ from tfprune.errors import PruningError
 from tfprune.model.copying import clone_with_weights, copy_weights
 from tfprune.model.data import Batch
 from tfprune.oneshot.repair.reconstruct import recalibrate
-from tfprune.report import Column, Report, require_matplotlib
+from tfprune.report import Column, Report, new_figure
 from tfprune.search.fine_tuning import FineTuning
 from tfprune.search.genome import ChannelGenome, Genes, Genome
 from tfprune.search.objectives import Judgement
@@ -169,7 +169,7 @@ class SearchResult(Report):
         Returns:
             The matplotlib figure.
         """
-        figure = require_matplotlib()(figsize=(8, 5), layout="constrained")
+        figure = new_figure(8, 5)
         axes = figure.subplots()
         names = [objective.name for objective in self.judgement.objectives]
         across, up = (names[1], names[0]) if len(names) > 1 else ("evaluation", names[0])

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tfprune.errors import PruningError
+from tfprune.errors import PruningError, require
 from tfprune.search.fitness import FitnessError
 from tfprune.search.genome import Genes
 
@@ -31,12 +31,10 @@ class Workers:
     """
 
     def __init__(self, number: int, make: Callable[..., Any], arguments: dict[str, Any]):
-        try:
-            import cloudpickle
-            import joblib
-        except ImportError as error:
-            raise PruningError("workers=2 or more needs joblib and cloudpickle: pip install tfprune[search]") from error
-        self._joblib, self._number = joblib, number
+        cloudpickle, self._joblib = (
+            require(name, extra="search", purpose=f"workers={number}") for name in ("cloudpickle", "joblib")
+        )
+        self._number = number
         try:
             packed = cloudpickle.dumps((make, arguments))
         except Exception as error:  # whatever the user's classes say to being pickled

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tfprune.errors import ConversionError, PruningError
+from tfprune.errors import ConversionError, PruningError, require
 from tfprune.lite.file import flatbuffer
 from tfprune.lite.file.lite_model import LiteModel, dequantized, quantized
 from tfprune.lite.file.reasons import reason_of
@@ -86,7 +86,11 @@ def run_micro(lite: Any, data: Any = None, samples: int = 100) -> MicroRun:
             fit.
         ConversionError: An operator is missing there, which is named, or the file needs more memory than any has.
     """
-    runtime = _runtime()
+    runtime = require(
+        "tflite_micro.python.tflite_micro.runtime",
+        extra="micro",
+        purpose="Running a file as on a microcontroller (Linux on x86-64 only)",
+    )
     lite = lite if isinstance(lite, LiteModel) else LiteModel(flatbuffer.read_content(lite))
     if any(size is None for end in lite.inputs for size in end.shape) or any(
         end.shape[:1] != (1,) for end in lite.inputs
@@ -126,17 +130,6 @@ def run_micro(lite: Any, data: Any = None, samples: int = 100) -> MicroRun:
         largest_difference=max(steps),
         version=metadata.version("tflite-micro"),
     )
-
-
-def _runtime() -> Any:
-    try:
-        from tflite_micro.python.tflite_micro import runtime
-    except ImportError as error:
-        raise PruningError(
-            f"Running a file as on a microcontroller needs the package tflite-micro ({error}). Write: pip install "
-            "'tfprune[micro]'. It has wheels for Linux on x86-64 only."
-        ) from error
-    return runtime
 
 
 def _started(runtime: Any, lite: LiteModel) -> tuple[Any, str]:
