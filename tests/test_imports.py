@@ -17,6 +17,8 @@ PACKAGE = Path(tfprune.__file__).parent
 # The files outside of the rooms, and the rooms in the order of the flow: each imports only what stands before it.
 FILES = ["errors", "version", "quiet", "progress", "report"]
 ROOMS = ["model", "channels", "deciding", "training", "oneshot", "lite", "search", "command"]
+# The rooms inside of a room that has an order of its own: a model learns to round, becomes a file, and is measured.
+LITE = ["file", "quantize", "convert", "measure"]
 ORDER = [*FILES, *ROOMS, "__main__"]
 
 
@@ -63,6 +65,15 @@ def test_imports_point_up_the_list(name):
             assert top(name) in ("command", "__main__"), f"{name} imports the whole of tfprune"
         elif top(other) != top(name):
             assert ORDER.index(top(other)) < place, f"{name} imports {other}, which stands below it"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("tfprune.lite.")])
+def test_the_rooms_of_lite_point_up_their_own_list(name):
+    place = LITE.index(name.split(".")[2])
+    for other in imported(name):
+        if other.startswith("tfprune.lite"):
+            assert other != "tfprune.lite", f"{name} imports the contents page of the room that it is in"
+            assert LITE.index(other.split(".")[2]) <= place, f"{name} imports {other}, which stands below it"
 
 
 def test_no_circle_inside_a_folder_either():

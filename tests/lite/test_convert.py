@@ -14,8 +14,8 @@ from keras import layers
 import tfprune
 from tfprune.errors import ConversionError, PruningError
 from tfprune.lite import convert, verify
+from tfprune.lite.convert.layer_names import layer_at
 from tfprune.lite.convert.request import QUANTIZATIONS
-from tfprune.lite.convert.trace import layer_at
 from tfprune.model.signature import flat_outputs, signature_of
 
 # The largest difference from Keras, in shares of the largest output; int8 has 256 steps and several roundings.

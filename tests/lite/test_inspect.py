@@ -12,7 +12,7 @@ from keras import layers
 from tfprune.errors import ConversionError, PruningError
 from tfprune.lite import LiteModel, benchmark, convert, inspect, time_operators, verify
 from tfprune.lite.file import flatbuffer
-from tfprune.lite.file.inspect import Operator
+from tfprune.lite.file.contents import Operator
 from tfprune.model.signature import signature_of
 
 KERNEL = np.array([[0.0, 1.0, -0.5], [0.0, 0.0, 0.25], [0.75, -0.0, 0.0], [0.0, 0.125, 0.0]], np.float32)  # 7 zeros

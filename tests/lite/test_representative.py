@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 from tfprune.errors import PruningError
-from tfprune.lite.convert.representative import batches, calibration
+from tfprune.lite.quantize.representative import batches, calibration
 from tfprune.model.signature import Input, signature_of
 
 IMAGE = Input("image", (None, 4, 4, 1), "float32")

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from tfprune.errors import PruningError, listing
-from tfprune.model.silence import silence
+from tfprune.model.native import silence
 
 HALF_PRECISION = ("float16", "bfloat16")
 

@@ -59,6 +59,16 @@ def children(layer: keras.Layer) -> list[keras.Layer]:
     return list(layer._flatten_layers(include_self=False, recursive=False))
 
 
+def every_layer(layer: keras.Layer, seen: set[int] | None = None) -> Iterator[keras.Layer]:
+    """A layer and all layers inside it, wrappers too, each once."""
+    seen = set() if seen is None else seen
+    if id(layer) not in seen:
+        seen.add(id(layer))
+        yield layer
+        for child in children(layer):
+            yield from every_layer(child, seen)
+
+
 def places(model: keras.Layer) -> Iterator[Place]:
     """Every layer in a model with its path, parents before children; a shared layer comes once.
 

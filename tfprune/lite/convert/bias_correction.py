@@ -15,10 +15,10 @@ import keras
 import numpy as np
 
 from tfprune.errors import PruningError
-from tfprune.lite.convert.islands import Graph
+from tfprune.lite.convert.layer_results import matched, named_results, run_calls
 from tfprune.lite.file import flatbuffer
+from tfprune.lite.file.edit import Graph
 from tfprune.lite.file.lite_model import LiteModel, allocate, dequantized, quantized
-from tfprune.lite.measure.layer_errors import matched, named_results, run_calls
 from tfprune.model.signature import Signature, flat_outputs
 from tfprune.model.tree import as_array
 

@@ -16,22 +16,23 @@ import numpy as np
 
 from tfprune.errors import ConversionError, PruningError, listing
 from tfprune.lite.convert.bias_correction import correct_biases
-from tfprune.lite.convert.collection import only_new_garbage
 from tfprune.lite.convert.float_layers import converted_with_float_layers, give_integer_ends
+from tfprune.lite.convert.four_bits import pack_four_bits
 from tfprune.lite.convert.islands import join_islands
-from tfprune.lite.convert.representative import Calibration, calibration
+from tfprune.lite.convert.layer_names import layer_at, layers_along
+from tfprune.lite.convert.layer_results import compare_layers, worst_layers
 from tfprune.lite.convert.request import Request
-from tfprune.lite.convert.trace import INPUT, OUTPUT, layer_at, layers_along, loops, prepared, save, trace
-from tfprune.lite.convert.weight_bits import Bits, WeightBits, pack_four_bits
+from tfprune.lite.convert.trace import INPUT, OUTPUT, loops, prepared, save, trace
 from tfprune.lite.file import flatbuffer
-from tfprune.lite.file.inspect import operators_of, results_of
+from tfprune.lite.file.contents import operators_of, results_of
 from tfprune.lite.file.lite_model import LiteModel, allocate
 from tfprune.lite.file.metadata import origin_of, write_origin
-from tfprune.lite.file.reasons import reason_of
-from tfprune.lite.measure.layer_errors import layer_errors
+from tfprune.lite.quantize.frozen import frozen
+from tfprune.lite.quantize.representative import Calibration, calibration
+from tfprune.lite.quantize.weight_bits import Bits, WeightBits
 from tfprune.model.graph import is_graph
-from tfprune.model.signature import Signature, signature_of
-from tfprune.model.silence import silence
+from tfprune.model.native import only_new_garbage, reason_of, silence
+from tfprune.model.signature import Signature, matched_inputs, signature_of
 from tfprune.model.tree import check_model, places
 
 NO_RANGE = 1e-8  # the converter gives a tensor that was always zero a scale of about 8e-9
@@ -103,7 +104,7 @@ def convert(
     request = Request.checked(model, quantization, io, sparse, batch_size, float_layers, weight_bits, bias_correction)
     _refuse_layers(model)
     origin = origin_of(model, quantization, metadata or {})
-    source = _with_fixed_ranges(model) if request.learned else model
+    source = frozen(model) if request.learned else model
     signature = signature_of(source)
     data = Calibration([], ["Calibrated by quantization-aware training."])
     if request.needs_data:
@@ -126,13 +127,6 @@ def convert(
     _require_runnable(lite)
     _compare_answers(lite, model, data, request.bits)
     return lite
-
-
-def _with_fixed_ranges(model: keras.Model) -> keras.Model:
-    """A quantization-aware model with its ranges fixed, in layers that the converter knows."""
-    from tfprune.lite.quantize import frozen
-
-    return frozen(model)
 
 
 def _refuse_layers(model: keras.Model) -> None:
@@ -344,8 +338,8 @@ def _losing_layers(model: keras.Model, lite: LiteModel, data: Calibration) -> li
     """The layers that add most to the error of an integer file; none where they cannot be told."""
     if not is_graph(model):
         return []
-    samples = [np.concatenate(arrays) for arrays in zip(*data.samples[:8])]
-    return layer_errors(model, lite, samples, samples=8).worst(2)
+    order = matched_inputs([end.name for end in lite.inputs], signature_of(model), model)
+    return worst_layers(compare_layers(model, lite, order, data.samples[:8])[0], 2)
 
 
 UNSUPPORTED = re.compile(r"'tf\.(\w+)' op is neither a custom op nor a flex op")

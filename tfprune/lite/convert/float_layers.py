@@ -6,10 +6,10 @@ from typing import Any
 import keras
 
 from tfprune.errors import PruningError, nearest
-from tfprune.lite.convert.islands import Graph
-from tfprune.lite.convert.trace import layers_along
+from tfprune.lite.convert.layer_names import layers_along
 from tfprune.lite.file import flatbuffer
-from tfprune.lite.file.inspect import results_of
+from tfprune.lite.file.contents import results_of
+from tfprune.lite.file.edit import Graph
 from tfprune.model.tree import places
 
 

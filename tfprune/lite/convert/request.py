@@ -7,7 +7,7 @@ import keras
 
 from tfprune.errors import PruningError, nearest
 from tfprune.lite.convert.float_layers import checked_float_layers
-from tfprune.lite.convert.weight_bits import Bits, WeightBits, checked_weight_bits, learned_weight_bits
+from tfprune.lite.quantize.weight_bits import Bits, WeightBits, checked_weight_bits, learned_weight_bits
 from tfprune.model.graph import require_graph
 from tfprune.model.tree import places
 

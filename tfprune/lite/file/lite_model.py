@@ -10,11 +10,11 @@ import numpy as np
 
 from tfprune.errors import ConversionError, PruningError, listing, nearest
 from tfprune.lite.file import flatbuffer
-from tfprune.lite.file.inspect import End, Inspection, ends, gzip_size, inspect, operators_of, quantization_of
+from tfprune.lite.file.contents import End, ends, gzip_size, operators_of, quantization_of
+from tfprune.lite.file.inspect import Inspection, inspect
 from tfprune.lite.file.metadata import read_origin
-from tfprune.lite.file.reasons import reason_of
 from tfprune.model.files import replacing
-from tfprune.model.silence import silence
+from tfprune.model.native import reason_of, silence
 
 CUSTOM = re.compile(r"Encountered unresolved custom op: (\w+)")
 

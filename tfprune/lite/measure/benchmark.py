@@ -12,7 +12,7 @@ import numpy as np
 
 from tfprune.errors import PruningError, listing
 from tfprune.lite.file import flatbuffer
-from tfprune.lite.file.inspect import End
+from tfprune.lite.file.contents import End
 from tfprune.lite.file.lite_model import LiteModel, allocate, quantized
 from tfprune.lite.measure.cost import SOURCE, Cost, cost_of
 from tfprune.lite.measure.memory import process_memory

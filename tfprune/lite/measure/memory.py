@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from tfprune.errors import ConversionError
-from tfprune.lite.file.reasons import reason_of
+from tfprune.model.native import reason_of
 
 # VmHWM and not getrusage, whose maximum a process inherits from the one that started it.
 SCRIPT = """

@@ -10,9 +10,8 @@ import numpy as np
 from tfprune.errors import ConversionError, PruningError, require
 from tfprune.lite.file import flatbuffer
 from tfprune.lite.file.lite_model import LiteModel, dequantized, quantized
-from tfprune.lite.file.reasons import reason_of
 from tfprune.lite.measure.benchmark import random_input
-from tfprune.model.silence import silence
+from tfprune.model.native import reason_of, silence
 from tfprune.report import Column, Report
 
 LARGEST_ARENA = 64 * 2**20

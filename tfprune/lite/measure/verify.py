@@ -9,13 +9,13 @@ import keras
 import numpy as np
 
 from tfprune.errors import PruningError, listing
-from tfprune.lite.convert.representative import batches
 from tfprune.lite.file import flatbuffer
-from tfprune.lite.file.inspect import End, operators_of
+from tfprune.lite.file.contents import End, operators_of
 from tfprune.lite.file.lite_model import LiteModel
 from tfprune.lite.file.zeros import KeptZeros, kept_zeros
 from tfprune.lite.measure.judge import Judge, OutputComparison, decision_of, labels_of, require_all_used
 from tfprune.lite.measure.layer_errors import LayerErrors, layer_errors
+from tfprune.lite.quantize.representative import batches
 from tfprune.model.signature import flat_outputs, matched_inputs, output_names, signature_of
 from tfprune.model.tree import as_array, check_model
 from tfprune.report import Column, Report

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 
 from tfprune.errors import PruningError
-from tfprune.lite.convert.representative import USED, batches
 from tfprune.lite.quantize.fake_quantize import FakeQuantize
+from tfprune.lite.quantize.representative import USED, batches
 from tfprune.model.signature import signature_of
 
 BATCH = 32

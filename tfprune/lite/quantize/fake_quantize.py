@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfprune.errors import PruningError
-from tfprune.lite.convert.weight_bits import LEVELS
+from tfprune.lite.quantize.weight_bits import LEVELS
 
 RangeMode = Literal["moving_average", "learned", "fixed"]
 MODES: tuple[str, ...] = ("moving_average", "learned", "fixed")

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from tfprune.lite.convert.weight_bits import WeightBits
 from tfprune.lite.quantize.fake_quantize import FakeQuantize, RangeMode
 from tfprune.lite.quantize.kernel import QuantizedKernel
 from tfprune.lite.quantize.operators import Scaled
+from tfprune.lite.quantize.weight_bits import WeightBits
 
 
 class Fixed(NamedTuple):

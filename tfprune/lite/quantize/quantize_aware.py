@@ -1,4 +1,4 @@
-"""A float model rebuilt as one that trains with the rounding of int8, and that one made ready for the converter."""
+"""A float model rebuilt as one that trains with the rounding of int8."""
 
 import contextlib
 import warnings
@@ -11,15 +11,16 @@ import keras
 import numpy as np
 
 from tfprune.deciding.methods import Percentile
-from tfprune.errors import PruningError, listing
-from tfprune.lite.convert.representative import calibration
-from tfprune.lite.convert.weight_bits import Bits, checked_weight_bits, refuse_left
+from tfprune.errors import PruningError
 from tfprune.lite.quantize.calibration import observe
 from tfprune.lite.quantize.fake_quantize import FakeQuantize, RangeMode
+from tfprune.lite.quantize.frozen import float32_copy
 from tfprune.lite.quantize.kernel import QuantizedKernel, channel_axes, check_freeze
 from tfprune.lite.quantize.program import Program, Value, values_in
 from tfprune.lite.quantize.report import quantization_report
+from tfprune.lite.quantize.representative import calibration
 from tfprune.lite.quantize.rules import Use, quantize_call
+from tfprune.lite.quantize.weight_bits import Bits, checked_weight_bits, refuse_left
 from tfprune.model.copying import compile_like, copy_weights
 from tfprune.model.graph import Call, flow, require_graph
 from tfprune.model.prunable import kernels_of
@@ -115,66 +116,6 @@ def quantize_aware(
 def is_quantized(model: keras.Model) -> bool:
     """Whether the model is one that `quantize_aware` made."""
     return any(isinstance(layer, (FakeQuantize, QuantizedKernel)) for layer in model.layers)
-
-
-def frozen(model: keras.Model) -> keras.Model:
-    """The model for the converter: plain layers whose kernels are on the int8 grid, between fixed ranges.
-
-    Batch norms are folded for good. Its answers are those of `model` at inference (but for halves in average pooling,
-    which the `.tflite` rounds as `model` does), and its zeros those of the `.tflite`.
-
-    Args:
-        model: What `quantize_aware` gave, calibrated or trained.
-
-    Raises:
-        PruningError: A range has never seen data.
-    """
-    unseen = [layer for layer in model.layers if isinstance(layer, FakeQuantize) and not layer.is_observed()]
-    if unseen:
-        names = listing(name for layer in unseen for name in layer.sources)
-        raise PruningError(
-            f"The int8 ranges of {names} are unknown, for the model has seen no data since quantize_aware(). Train it "
-            "(fit), or give samples: quantize_aware(model, data=images) or calibrate(quantized, images)."
-        )
-    originals: dict[int, tuple[keras.Layer, keras.Layer]] = {}  # new and old layer, by id of the new
-    scales: dict[int, Any] = {}  # the step of a FakeQuantize layer, by id of its symbol; then by id of the layer after
-
-    def plain(layer: Any) -> Any:
-        if isinstance(layer, FakeQuantize):
-            return layer.fixed()
-        layer = getattr(layer, "holds_masks_of", layer)
-        if isinstance(layer, QuantizedKernel):
-            config = {**layer.layer.get_config(), "name": layer.name, "use_bias": True}
-            fresh = type(layer.layer).from_config(config)
-        else:
-            fresh = float32_copy(layer, layer.name)
-        if isinstance(layer, keras.Layer):
-            originals[id(fresh)] = fresh, layer
-        return fresh
-
-    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(layer, FakeQuantize):
-            kwargs.pop("halves_away_from_zero", None)  # the kernel's own doing
-            results = layer(*args, **kwargs)
-            scales[id(results[1])] = layer.step()
-            symbols.append(results)
-            return results
-        if "scale" in kwargs:
-            step = scales[id(kwargs.pop("scale"))]
-            # A shared layer meets several scales; the converter rounds its bias for each.
-            scales[id(layer)] = None if id(layer) in scales else step
-        return layer(*args, **kwargs)
-
-    symbols: list[Any] = []  # kept alive, so that ids stay theirs
-    copy = keras.models.clone_model(model, clone_function=plain, call_function=call)
-    for layer, original in originals.values():
-        if isinstance(original, QuantizedKernel):
-            kernel, bias = original.deployed(scales[id(layer)])
-            layer.kernel.assign(kernel)
-            layer.bias.assign(keras.ops.zeros_like(layer.bias) if bias is None else bias)
-        else:
-            copy_weights(original, layer)
-    return copy
 
 
 class _Rebuild:
@@ -343,37 +284,6 @@ def output_names(model: keras.Model) -> list[str]:
     return list(getattr(model, "output_names", None) or [model.layers[-1].name])
 
 
-def float32_copy(operation: Any, name: str) -> Any:
-    """A new layer or operation of the same configuration that computes in float32, whatever the policy."""
-    config = _in_float32(operation.get_config())
-    try:
-        if isinstance(operation, keras.layers.Lambda):  # from_config refuses functions, lest a file bring them
-            copy = keras.layers.Lambda(operation.function, arguments=operation.arguments, name=name, dtype="float32")
-        elif isinstance(operation, keras.Layer):
-            copy = type(operation).from_config({**config, "name": name})
-        else:
-            copy = type(operation).from_config(config)
-            copy.name = name
-    except Exception as error:
-        raise PruningError(
-            f"The layer '{operation.name}' ({type(operation).__name__}) cannot be copied from its config: {error} "
-            "Give it a get_config() that returns every argument of __init__."
-        ) from error
-    return copy
-
-
-def _in_float32(config: Any) -> Any:
-    """A layer's config with every dtype policy in it, those of inner layers too, replaced by float32."""
-    if isinstance(config, dict):
-        if config.get("class_name") == "DTypePolicy":
-            return "float32"
-        return {
-            key: "float32" if key == "dtype" and _is_float_policy(value) else _in_float32(value)
-            for key, value in config.items()
-        }
-    return [_in_float32(entry) for entry in config] if isinstance(config, list) else config
-
-
 @contextlib.contextmanager
 def _float32_by_default() -> Iterator[None]:
     """Gives new layers inside the block float32, whatever the user's policy for layers of their own."""
@@ -383,10 +293,6 @@ def _float32_by_default() -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(policy)
-
-
-def _is_float_policy(value: Any) -> bool:
-    return isinstance(value, str) and value.startswith(("float", "bfloat", "mixed_"))
 
 
 def _input_like(tensor: keras.KerasTensor) -> keras.KerasTensor:

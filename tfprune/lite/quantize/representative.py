@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from tfprune.errors import PruningError, listing, nearest
-from tfprune.lite.file.reasons import reason_of
+from tfprune.model.native import reason_of
 from tfprune.model.signature import Input, Signature, flat_outputs
 from tfprune.model.tree import as_array
 
