@@ -1,15 +1,16 @@
 """Certificates: is the shrunk model the same function as the masked one?"""
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from tfprune.channels.groups import traced_groups
-from tfprune.channels.plan import plan_shrink
-from tfprune.channels.rebuild import Rebuild
+from tfprune.channels.dead import dead_channels
+from tfprune.channels.grouping import traced_groups
+from tfprune.channels.plan import ShrinkPlan
+from tfprune.channels.sizes import Sizes
 from tfprune.errors import PruningError
 from tfprune.model.data import batches
 from tfprune.model.graph import is_graph
@@ -72,7 +73,13 @@ class Certificate(Report):
 
 
 def certify(
-    masked: keras.Model, shrunk: keras.Model, data: Any = None, *, samples: int = 8, seed: int = 0
+    masked: keras.Model,
+    shrunk: keras.Model,
+    data: Any = None,
+    *,
+    samples: int = 8,
+    seed: int = 0,
+    plan: ShrinkPlan | None = None,
 ) -> Certificate:
     """Compares the outputs of a masked model with those of the smaller one.
 
@@ -83,6 +90,7 @@ def certify(
             standard normal distribution (0 and 1 where an input holds whole numbers).
         samples: how many random inputs.
         seed: of the random inputs.
+        plan: that of `plan_shrink(masked)`, so that the masked model is not traced anew.
 
     Returns:
         The differences, and the class of exactness: exact when the smaller model has just the channels that can be
@@ -114,23 +122,20 @@ def certify(
         )
     count = len(before[0])
     largest = max((row["relative"] for row in rows), default=0.0)
-    return Certificate(rows, _exactness(masked, shrunk, largest), count)
+    return Certificate(rows, _exactness(masked, shrunk, largest, plan), count)
 
 
-def _exactness(masked: keras.Model, shrunk: keras.Model, largest: float) -> Exactness:
+def _exactness(masked: keras.Model, shrunk: keras.Model, largest: float, plan: ShrinkPlan | None) -> Exactness:
     if not largest <= TOLERANCE:
         return Exactness.APPROXIMATE
     if is_graph(masked) and is_graph(shrunk):
-        plan = plan_shrink(masked)
-        if _sizes_by_plan(masked, plan) == [tuple(v.shape) for v in shrunk.weights]:
-            return Exactness.FOLDED if plan.folds else Exactness.EXACT
+        traced = plan is not None and not plan.approximate and plan.groups.holds_for(masked, values=True)
+        groups = plan.groups if plan is not None and traced else traced_groups(masked, values=True)
+        keep, folds = dead_channels(groups)
+        sizes = Sizes(groups, groups.removed(keep))
+        if [sizes.size(variable) for variable in masked.weights] == [tuple(v.shape) for v in shrunk.weights]:
+            return Exactness.FOLDED if folds else Exactness.EXACT
     return Exactness.EQUAL
-
-
-def _sizes_by_plan(model: keras.Model, plan: Mapping[str, np.ndarray]) -> list[tuple[int, ...]]:
-    groups = traced_groups(model)
-    rebuild = Rebuild(groups, groups.removed(dict(plan)))
-    return [rebuild.size(variable) for variable in model.weights]
 
 
 def _outputs(masked: keras.Model, shrunk: keras.Model, data: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:

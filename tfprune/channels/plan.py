@@ -8,41 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from tfprune.channels.graph import Role
-from tfprune.channels.groups import ChannelGroup, ChannelGroups, checked_vector, dead_channels, traced_groups
-from tfprune.errors import PruningError, nearest
+from tfprune.channels.dead import dead_channels
+from tfprune.channels.grouping import traced_groups
+from tfprune.channels.groups import ChannelGroup, ChannelGroups
+from tfprune.channels.reasons import Frozen
+from tfprune.errors import PruningError
 from tfprune.report import Column, Report
 
 FORMAT = "tfprune shrink plan 1"
-
-
-class PlannedGroup:
-    """One group in a plan: what it is, and what is to become of it.
-
-    Attributes:
-        name: of the group.
-        keep: boolean vector over its channels, True = kept.
-        why: why they stay or go, in words.
-        members: keys of its weights.
-        makes: keys of those that make the channels.
-        frozen: why they cannot go, None when they can.
-        macs: saved multiply-accumulates per channel, None when not known.
-        parameters: saved weights per channel.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        keep: np.ndarray,
-        why: str,
-        members: list[str],
-        makes: list[str],
-        frozen: str | None,
-        macs: float | None,
-        parameters: float,
-    ):
-        self.name, self.keep, self.why, self.members, self.makes = name, keep, why, members, makes
-        self.frozen, self.macs, self.parameters = frozen, macs, parameters
 
 
 class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
@@ -51,7 +24,9 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
     Edit it like a dict, `plan["conv1"] = keep`, or with `keep` and `remove`. It is bound to the model it was made for.
 
     Attributes:
-        groups: the groups in the order of the model.
+        groups: the groups in the order of the model, with the trace that they were found by; `shrink` and `certify` go
+            by it as long as the model stays as it is. A plan read from a file has none until it is carried out.
+        why: for each group why its channels stay or go, in words.
         fingerprint: of the model's structure.
         folds: names of the groups for which a constant moves into the bias of the next layer.
         approximate: whether the plan was made with `approximate=True`.
@@ -71,37 +46,37 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
 
     def __init__(
         self,
-        groups: Mapping[str, PlannedGroup],
+        groups: ChannelGroups,
+        keep: Mapping[str, np.ndarray],
+        why: Mapping[str, str],
         fingerprint: str,
-        model_name: str,
         *,
         folds: list[str] | None = None,
         approximate: bool = False,
-        saved: Mapping[str, Any] | None = None,
     ):
-        self.groups = dict(groups)
+        self.groups = groups
+        self._keep = dict(keep)
+        self.why = dict(why)
         self.fingerprint = fingerprint
-        self.model_name = model_name
         self.folds = list(folds or [])
         self.approximate = approximate
-        self._saved = dict(saved or {})
+
+    @property
+    def model_name(self) -> str:
+        """Name of the model that the plan was made for."""
+        return self.groups.model_name
+
+    def __reduce__(self) -> Any:
+        return type(self).from_json, (self.to_json(),)  # a copy leaves the trace, and with it the model, behind
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return self._group(name).keep
+        return self._keep[self.groups[name].name]
 
     def __setitem__(self, name: str, keep: Any) -> None:
-        group = self._group(name)
-        array = np.asarray(keep)
-        if array.dtype != bool or array.shape != group.keep.shape:
-            raise PruningError(
-                f"Group '{name}' needs one boolean for each of its {len(group.keep)} channels, "
-                f"not {array.dtype} of shape {array.shape}."
-            )
-        if group.frozen and not array.all():
-            raise PruningError(f"The channels of group '{name}' cannot be removed, because of {group.frozen}.")
+        array = self.groups[name].vector(keep)
         if not array.any():
             raise PruningError(f"Group '{name}' would lose all of its {len(array)} channels; keep at least one.")
-        group.keep, group.why = array.copy(), "edited"
+        self._keep[name], self.why[name] = array, "edited"
 
     def __delitem__(self, name: str) -> None:
         raise PruningError(
@@ -127,31 +102,29 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
     @property
     def removes(self) -> bool:
         """Whether anything goes."""
-        return any(not group.keep.all() for group in self.groups.values())
+        return any(not keep.all() for keep in self.values())
 
     def rows(self) -> list[dict[str, Any]]:
         rows = []
         for name, group in self.groups.items():
-            gone = int((~group.keep).sum())
+            kept = int(self[name].sum())
+            gone = group.size - kept
             rows.append(
                 {
                     "group": name,
-                    "kept": int(group.keep.sum()),
-                    "channels": len(group.keep),
-                    "weights": len(set(group.members)),
+                    "kept": kept,
+                    "channels": group.size,
+                    "weights": len(group.weights),
                     "parameters": group.parameters * gone,
                     "macs": None if group.macs is None else group.macs * gone,
-                    "why": group.why,
-                    "members": sorted(set(group.members)),
+                    "why": self.why[name],
+                    "members": sorted(group.weights),
                 }
             )
         return rows
 
     def totals(self) -> dict[str, Any]:
-        return {
-            "kept": sum(int(group.keep.sum()) for group in self.groups.values()),
-            "channels": sum(len(group.keep) for group in self.groups.values()),
-        }
+        return {"kept": sum(int(keep.sum()) for keep in self.values()), **self.groups.totals()}
 
     def notes(self) -> list[str]:
         notes = [] if self.removes else ["No channel goes: the model stays as it is."]
@@ -171,10 +144,15 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
             fingerprint=self.fingerprint,
             folds=self.folds,
             approximate=self.approximate,
-            kept={name: np.flatnonzero(group.keep).tolist() for name, group in self.groups.items()},
+            kept={name: np.flatnonzero(keep).tolist() for name, keep in self.items()},
             details={
-                name: {"frozen": g.frozen, "macs": g.macs, "parameters": g.parameters, "makes": g.makes}
-                for name, g in self.groups.items()
+                name: {
+                    "frozen": str(group.frozen) if group.frozen else None,
+                    "macs": group.macs,
+                    "parameters": group.parameters,
+                    "makes": list(group.makes),
+                }
+                for name, group in self.groups.items()
             },
         )
         return report
@@ -199,36 +177,36 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
             raise PruningError(f"This is no shrink plan: {error}. Write one with plan.to_json(path).") from error
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise PruningError(f"This is no shrink plan (format {FORMAT!r}). Write one with plan.to_json(path).")
-        groups = {}
-        for row in data["rows"]:
-            name, details = row["group"], data["details"][row["group"]]
-            groups[name] = PlannedGroup(
-                name, np.ones(row["channels"], bool), row["why"], row["members"], details["makes"], details["frozen"],
-                details["macs"], details["parameters"],
-            )  # fmt: skip
-        plan = cls(groups, data["fingerprint"], data["model"], folds=data["folds"], approximate=data["approximate"])
+        groups = ChannelGroups((_read_group(row, data["details"][row["group"]]) for row in data["rows"]), data["model"])
+        why = {row["group"]: row["why"] for row in data["rows"]}
+        whole = {name: np.ones(group.size, bool) for name, group in groups.items()}
+        plan = cls(groups, whole, why, data["fingerprint"], folds=data["folds"], approximate=data["approximate"])
         missing = set(groups) - set(data["kept"])
         if missing:
             raise PruningError(f"The plan says nothing about group '{min(missing)}' under \"kept\".")
         for name, indices in data["kept"].items():
-            why = plan._group(name).why
             plan.keep(name, np.asarray(indices, int))
-            plan.groups[name].why = why
+        plan.why = why
         return plan
 
-    def _group(self, name: str) -> PlannedGroup:
-        if name in self.groups:
-            return self.groups[name]
-        owners = [g.name for g in self.groups.values() if any(key.startswith(f"{name}/") for key in g.makes)]
-        if owners:
-            raise PruningError(
-                f"'{name}' has no group of its own: its channels can only go together with those of other layers, in "
-                f"group {' or '.join(repr(owner) for owner in owners)}. Edit that group."
-            )
-        raise PruningError(f"'{name}' is no channel group of '{self.model_name}'. {nearest(name, self.groups)}")
+    def traced(self, model: Any) -> ChannelGroups:
+        """The plan's own groups where their trace holds for the model as it is, else those of a new trace.
+
+        Raises:
+            PruningError: the plan was made for another model.
+        """
+        if not self.groups.holds_for(model, values=bool(self.folds)):
+            groups = traced_groups(model, approximate=self.approximate, values=bool(self.folds))
+            if self.fingerprint != fingerprint(groups):
+                raise PruningError(
+                    f"This plan was made for another model ('{self.model_name}'), or '{model.name}' has changed "
+                    "since: its layers, their sizes or connections differ. Make a new one with plan_shrink(model)."
+                )
+            self.groups = groups
+        return self.groups
 
     def _vector(self, name: str, channels: Any, default: bool) -> np.ndarray:
-        size = len(self._group(name).keep)
+        size = self.groups[name].size
         if channels is None:
             return np.full(size, default)
         array = np.asarray(channels)
@@ -258,23 +236,15 @@ def plan_shrink(
         PruningError: the model's graph cannot be read, the method does not choose channels, or would empty a layer.
     """
     groups = traced_groups(model, strict=strict, approximate=approximate, values=method is None)
-    folds: dict[str, bool] = {}
+    folds: list[str] = []
     if method is None:
-        keep, folds = dead_channels(groups, model)
-        why = "dead"
+        keep, folds = dead_channels(groups)
     else:
         chosen = chosen_channels(method, model, groups, data)
         keep = {name: chosen.get(name, np.ones(group.size, bool)) for name, group in groups.items()}
-        why = "chosen"
-    check_not_empty(groups, keep)
-    planned = {name: _planned(group, keep[name], why) for name, group in groups.items()}
-    return ShrinkPlan(
-        planned,
-        fingerprint(groups),
-        model.name,
-        folds=[name for name, fold in folds.items() if fold],
-        approximate=approximate,
-    )
+    groups.require_some_left(keep)
+    why = {name: _why(group, keep[name], "dead" if method is None else "chosen") for name, group in groups.items()}
+    return ShrinkPlan(groups, keep, why, fingerprint(groups), folds=folds, approximate=approximate)
 
 
 def chosen_channels(method: Any, model: Any, groups: ChannelGroups, data: Any) -> dict[str, np.ndarray]:
@@ -289,38 +259,7 @@ def chosen_channels(method: Any, model: Any, groups: ChannelGroups, data: Any) -
             f"{type(method).__name__} does not choose channels; use tfprune.Structured(...), or an object with "
             "channels_to_keep(model, groups, data) -> {group name: boolean array}."
         )
-    chosen = {name: checked_vector(groups[name], vector) for name, vector in choose(model, groups, data).items()}
-    groups.removed(chosen)
-    return chosen
-
-
-def check_not_empty(groups: ChannelGroups, keep: Mapping[str, np.ndarray]) -> None:
-    """Raises when the keep vectors would leave a layer without channels."""
-    found = groups.emptied(groups.removed(keep))
-    if found is not None:
-        key, axis = found
-        raise PruningError(
-            f"The plan would leave nothing of axis {axis} of weight '{key}'. Keep at least one channel of "
-            f"{' or '.join(repr(name) for name in _names_on(groups, key, axis))}."
-        )
-
-
-def check_plan(plan: Any, groups: ChannelGroups) -> dict[str, np.ndarray]:
-    """The keep vectors of a plan, once it is known to fit the model.
-
-    Raises:
-        PruningError: it was made for another model, or would empty a layer.
-    """
-    if not isinstance(plan, ShrinkPlan):
-        raise PruningError(f"shrink takes a ShrinkPlan, not {type(plan).__name__}; make one with plan_shrink(model).")
-    if plan.fingerprint != fingerprint(groups):
-        raise PruningError(
-            f"This plan was made for another model ('{plan.model_name}'), or '{groups.model_name}' has changed since: "
-            "its layers, their sizes or connections differ. Make a new one with plan_shrink(model)."
-        )
-    keep = dict(plan)
-    check_not_empty(groups, keep)
-    return keep
+    return {name: groups[name].vector(vector) for name, vector in choose(model, groups, data).items()}
 
 
 def fingerprint(groups: ChannelGroups) -> str:
@@ -334,20 +273,27 @@ def fingerprint(groups: ChannelGroups) -> str:
     return digest.hexdigest()[:32]
 
 
-def _planned(group: ChannelGroup, keep: np.ndarray, why: str) -> PlannedGroup:
+def _why(group: ChannelGroup, keep: np.ndarray, cause: str) -> str:
     if group.frozen:
-        reason = f"kept, {group.frozen}"
-    elif keep.all():
-        reason = "kept, none is dead" if why == "dead" else "kept"
-    else:
-        reason = why
-    if group.approximate and not group.frozen:
-        reason += f"; not exact, {group.approximate}"
-    members = [member.key for member in group.members]
-    makes = [member.key for member in group.members if member.role is Role.OUTPUT]
-    frozen = str(group.frozen) if group.frozen else None
-    return PlannedGroup(group.name, keep, reason, members, makes, frozen, group.macs, group.parameters)
+        return f"kept, {group.frozen}"
+    if keep.all():
+        cause = "kept, none is dead" if cause == "dead" else "kept"
+    return f"{cause}; not exact, {group.approximate}" if group.approximate else cause
 
 
-def _names_on(groups: ChannelGroups, key: str, axis: int) -> list[str]:
-    return [n for n, g in groups.items() if any(m.key == key and m.axis == axis for m in g.members)]
+def _read_group(row: Mapping[str, Any], details: Mapping[str, Any]) -> ChannelGroup:
+    """A group as a saved plan holds it."""
+    try:
+        frozen = Frozen.parse(details["frozen"]) if details["frozen"] else None
+    except ValueError as error:
+        raise PruningError(f"This is no shrink plan: {error}. Write one with plan.to_json(path).") from error
+    return ChannelGroup(
+        name=row["group"],
+        size=row["channels"],
+        weights=tuple(row["members"]),
+        makes=tuple(details["makes"]),
+        frozen=frozen,
+        approximate=None,
+        macs=details["macs"],
+        parameters=details["parameters"],
+    )

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 
 class Reason(enum.Enum):
-    """Why a group of channels is left alone; the value is the sentence that plans print."""
+    """Why a group of channels is left alone; the value is the sentence that plans print and save."""
 
     MODEL_OUTPUT = "they are the outputs of the model"
     FIXED_PARTNER = "they meet entries that no channel stands for, such as the model's inputs"
@@ -28,3 +28,9 @@ class Frozen(NamedTuple):
 
     def __str__(self) -> str:
         return f"'{self.layer}': {self.reason.value}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Frozen":
+        """What was written as text, as plans are saved; raises ValueError for what is no reason."""
+        layer, _, sentence = text.rpartition("': ")
+        return cls(Reason(sentence), layer[1:])

@@ -10,13 +10,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.channels.graph import Role, Trace
-from tfprune.channels.groups import ChannelGroups, require_plain, traced_groups
-from tfprune.channels.labels import Channels
-from tfprune.channels.optimizer import carry_slots
-from tfprune.channels.plan import ShrinkPlan, check_plan, plan_shrink
+from tfprune.channels.grouping import require_plain
+from tfprune.channels.groups import ChannelGroups
+from tfprune.channels.plan import ShrinkPlan, plan_shrink
 from tfprune.channels.rules import Resized, find
 from tfprune.channels.rules.registry import fresh_operation
+from tfprune.channels.sizes import Sizes
+from tfprune.channels.slots import carry_slots
+from tfprune.channels.trace import Role
 from tfprune.errors import PruningError
 from tfprune.model.copying import compile_like, scope_of
 from tfprune.model.graph import is_graph, nodes_in_order, require_graph
@@ -53,84 +54,32 @@ def shrink(model: Any, plan: ShrinkPlan | None = None, *, optimizer: bool = Fals
                 "shrink(model, plan_shrink(model, Structured(0.5))).",
                 stacklevel=2,
             )
-    approximate = isinstance(plan, ShrinkPlan) and plan.approximate
-    folds = isinstance(plan, ShrinkPlan) and bool(plan.folds)
-    groups = traced_groups(model, approximate=approximate, values=folds)
-    gone = groups.removed(check_plan(plan, groups))
-    rebuild = Rebuild(groups, gone)
+    if not isinstance(plan, ShrinkPlan):
+        raise PruningError(f"shrink takes a ShrinkPlan, not {type(plan).__name__}; make one with plan_shrink(model).")
+    groups = plan.traced(model)
+    rebuild = Rebuild(groups, Sizes(groups, groups.require_some_left(plan)))
     with scope_of(model):
         small = rebuild.model(model)
         rebuild.set_weights()
-        if folds:
-            rebuild.fold_constants(set(plan.folds))
+        rebuild.fold_constants(plan.folds)
         _copy_flags(model, small, rebuild.copies)
         if small.dtype_policy != model.dtype_policy:
             small.dtype_policy = model.dtype_policy  # compile() scales the loss by it
         if model.compiled:
             compile_like(model, small)
         if optimizer:
-            carry_slots(model, small, rebuild.kept_axes)
+            carry_slots(model, small, rebuild.sizes)
     return small
 
 
 class Rebuild:
     """Copies of layers with new sizes, called as the old ones were."""
 
-    def __init__(self, groups: ChannelGroups, gone: np.ndarray):
-        self.trace: Trace = groups.trace
-        self.groups = groups
-        self.gone = gone
+    def __init__(self, groups: ChannelGroups, sizes: Sizes):
+        self.groups, self.trace, self.sizes = groups, groups.trace, sizes
         self.copies: dict[int, Any] = {}  # by id of the old layer
         self.originals: dict[int, Any] = {}
         self.resized: dict[int, Resized] = {}
-        self.kept_axes: dict[int, dict[int, np.ndarray]] = self._kept_axes()
-
-    # Sizes
-
-    def _kept_axes(self) -> dict[int, dict[int, np.ndarray]]:
-        """By id of a variable: the positions that stay along each axis that loses some."""
-        kept: dict[int, dict[int, np.ndarray]] = {}
-        for use in self.trace.uses:
-            stays = ~self.gone[self.trace.partition.root[use.line.labels]]
-            axes = kept.setdefault(id(use.variable), {})
-            axes[use.axis] = axes[use.axis] & stays if use.axis in axes else stays
-        return kept
-
-    def size(self, variable: Any) -> tuple[int, ...]:
-        """The shape that a variable has in the smaller model."""
-        axes = self.kept_axes.get(id(variable), {})
-        return tuple(int(axes[a].sum()) if a in axes else int(n) for a, n in enumerate(variable.shape))
-
-    def kept(self, channels: Channels, axis: int) -> np.ndarray | None:
-        """Which positions along an axis of a tensor stay; None when all do."""
-        axis = channels.axis(axis)
-        stays = None
-        for factor in channels.factors:
-            if axis in factor.axes:
-                alive = self.trace.alive(factor, axis, self.gone)
-                stays = alive if stays is None else stays & alive
-        return None if stays is None or stays.all() else stays
-
-    def shape(self, channels: Channels) -> tuple[int | None, ...]:
-        """The shape that a tensor has in the smaller model."""
-        shape = []
-        for axis, size in enumerate(channels.shape):
-            kept = self.kept(channels, axis)
-            shape.append(size if kept is None else int(kept.sum()))
-        return tuple(shape)
-
-    def resized_for(self, node: Any) -> Resized:
-        """What a rule needs to know of a call to make its layer smaller."""
-        visit = self.trace.calls[id(node)]
-        inputs, outputs = visit.inputs, visit.outputs
-        return Resized(
-            self.size,
-            [self.shape(channels) for channels in inputs],
-            [self.shape(channels) for channels in outputs],
-            [channels.shape for channels in outputs],
-            lambda index, axis: self.kept(outputs[index], axis),
-            lambda index, axis: self.kept(inputs[index], axis),
-        )
 
     # Layers and models
 
@@ -224,7 +173,7 @@ class Rebuild:
     def _replay(self, operation: Any, node: Any, args: Any, kwargs: Any) -> Any:
         entry = find(operation)
         if entry is not None and entry.replay is not None:
-            results = entry.replay(operation, args, kwargs, self.resized_for(node))
+            results = entry.replay(operation, args, kwargs, self.sizes.resized_for(node))
         else:
             results = fresh_operation(operation)(*args, **kwargs)
         _rename(results, (args, kwargs), operation.name)
@@ -238,7 +187,7 @@ class Rebuild:
         if is_graph(layer):
             return self.model(layer, [x for x in arguments if isinstance(x, keras.KerasTensor)])
         entry = find(layer)
-        resized = self.resized[id(layer)] = self.resized_for(node)
+        resized = self.resized[id(layer)] = self.sizes.resized_for(node)
         try:
             config = _cleaned(layer.get_config(), self._loses(layer))
             if entry is not None and entry.resize is not None:
@@ -254,7 +203,7 @@ class Rebuild:
         return copy
 
     def _loses(self, layer: Any) -> bool:
-        return any(self.size(variable) != tuple(variable.shape) for variable in layer.weights)
+        return any(self.sizes.size(variable) != tuple(variable.shape) for variable in layer.weights)
 
     def _remember(self, old: Any, new: Any) -> None:
         self.copies[id(old)] = new
@@ -264,7 +213,7 @@ class Rebuild:
         if id(node) not in self.trace.calls:
             return
         for index, (channels, result) in enumerate(zip(self.trace.calls[id(node)].outputs, results)):
-            expected = self.shape(channels)
+            expected = self.sizes.shape(channels)
             if any(a is not None and b is not None and a != b for a, b in zip(expected, result.shape)):
                 raise PruningError(
                     f"Layer '{self._path(node)}' ({type(node.operation).__name__}) gives shape {tuple(result.shape)} "
@@ -292,7 +241,9 @@ class Rebuild:
     def set_weights(self) -> None:
         """Gives every new variable the entries of the old one that stay."""
         for old, new in self.pairs():
-            value = self.cut(old, keras.ops.convert_to_numpy(old) if self.kept_axes.get(id(old)) else old.value)
+            value = self.sizes.cut(
+                old, keras.ops.convert_to_numpy(old) if self.sizes.kept_axes.get(id(old)) else old.value
+            )
             if tuple(value.shape) != tuple(new.shape):
                 raise PruningError(
                     f"Weight '{self.groups.key_of.get(id(old), old.path)}' has shape {tuple(new.shape)} after "
@@ -306,22 +257,16 @@ class Rebuild:
             if hasattr(self.copies[key], "finalize_state"):  # preprocessing layers derive values from their weights
                 self.copies[key].finalize_state()
 
-    def cut(self, variable: Any, value: Any) -> Any:
-        """The entries of a variable's value (or of an optimizer's slot for it) that stay."""
-        for axis, kept in self.kept_axes.get(id(variable), {}).items():
-            if not kept.all():
-                value = np.compress(kept, value, axis)
-        return value
-
-    def fold_constants(self, names: set[str]) -> None:
+    def fold_constants(self, names: Sequence[str]) -> None:
         """Moves what removed constant channels gave to the layers that listened into the biases of those layers."""
+        if not names:
+            return
         chosen = np.zeros(self.trace.size, bool)
         for name in names:
             chosen[self.groups[name].roots] = True
-        chosen &= self.gone
         new_variables = {id(old): new for old, new in self.pairs()}
         for use in self.trace.uses:
-            lost = chosen[self.trace.partition.root[use.line.labels]]
+            lost = self.sizes.lost(use.line.labels) & chosen[self.trace.partition.root[use.line.labels]]
             if use.role is not Role.INPUT or not use.foldable or not lost.any():
                 continue
             kernel = np.moveaxis(keras.ops.convert_to_numpy(use.variable), use.axis, 0)[lost]
@@ -329,7 +274,7 @@ class Rebuild:
             given = np.tensordot(constant, kernel, 1)
             given = given.reshape(-1, given.shape[-1]).sum(0)  # over the places of a convolution's kernel
             bias = new_variables[id(use.operation.bias)]
-            bias.assign_add(self.cut(use.operation.bias, given).astype(bias.dtype))
+            bias.assign_add(self.sizes.cut(use.operation.bias, given).astype(bias.dtype))
 
 
 def _rename(results: Any, given: Any, name: str) -> None:

@@ -1,6 +1,7 @@
 """What is known about the values of channels, whatever the model's input: zero, a constant, or nothing."""
 
 import math
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,10 +20,18 @@ class Values:
 
     def __init__(self, enabled: bool = False):
         self.enabled = enabled
+        self._read: dict[int, tuple[Any, int]] = {}  # by id of a weight: itself, and the checksum of what it was
 
     def read(self, variable: Any) -> np.ndarray:
         """A weight on the host."""
-        return as_array(variable)
+        array = as_array(variable)
+        if id(variable) not in self._read:
+            self._read[id(variable)] = variable, _checksum(array)
+        return array
+
+    def are_current(self) -> bool:
+        """Whether the weights were read, and are still what they were."""
+        return self.enabled and all(_checksum(as_array(weight)) == before for weight, before in self._read.values())
 
     def is_zero(self, variable: Any, axis: int) -> np.ndarray:
         """For each position along `axis`, whether the whole slice is zero today."""
@@ -62,6 +71,10 @@ class Values:
         if listened.any():
             constant = np.tensordot(arriving[listened], array[listened].sum(axis=others), 1)
         return np.where(blocked, math.nan, constant)
+
+
+def _checksum(array: np.ndarray) -> int:
+    return zlib.crc32(array.tobytes())
 
 
 def known(lines: Sequence[Line], size: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.channels.groups import channel_groups
+from tfprune.channels import channel_groups
 from tfprune.deciding import criteria, patterns
 from tfprune.deciding.criteria import Context, Criterion
 from tfprune.deciding.methods import Masks

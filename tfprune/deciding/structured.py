@@ -7,8 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.channels.graph import Role
-from tfprune.channels.groups import ChannelGroup, ChannelGroups, Member, channel_groups, kernel_macs
+from tfprune.channels import ChannelGroup, ChannelGroups, Member, Role, channel_groups, kernel_macs
 from tfprune.deciding import criteria
 from tfprune.deciding.criteria import Context
 from tfprune.deciding.methods import BoundMethod, Masks, Method

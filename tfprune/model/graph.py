@@ -129,6 +129,18 @@ def flow(
     return [values[id(tensor)] for tensor in model.outputs]
 
 
+def parts_of(model: Any) -> list[Any]:
+    """The variables of a model and the records of its calls, nested models included: while they stay, so does it."""
+    parts = list(model.variables)
+
+    def visit(call: Call) -> list[None]:
+        parts.append(call.node)
+        return [None] * len(call.outputs)
+
+    flow(model, [None] * len(model.inputs), visit)
+    return parts
+
+
 def layer_paths(model: Any, prefix: str = "") -> Iterator[tuple[str, keras.Layer]]:
     """Every layer of `model` that is not itself a model with layers, with its path; each layer once."""
     seen: set[int] = set()

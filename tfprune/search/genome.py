@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.channels.groups import channel_groups, kernel_macs, weight_keys
+from tfprune.channels import channel_groups, kernel_macs, weight_keys
 from tfprune.deciding import criteria, patterns
 from tfprune.deciding.criteria import Context
 from tfprune.deciding.statistics import inform

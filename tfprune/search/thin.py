@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.channels.groups import ChannelGroups
+from tfprune.channels import ChannelGroups
 from tfprune.model.graph import Call, flow
 from tfprune.model.prunable import every_weight
 from tfprune.model.tree import as_array

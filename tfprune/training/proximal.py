@@ -8,8 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.channels.graph import Role
-from tfprune.channels.groups import ChannelGroup
+from tfprune.channels import ChannelGroup, Role
 from tfprune.deciding import methods
 from tfprune.deciding.methods import Threshold
 from tfprune.deciding.schedules import DEFAULT_END, Moment, OneShot

@@ -7,11 +7,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.channels.graph import Visit
 from tfprune.channels.labels import Channels, Factor, Line
 from tfprune.channels.reasons import Reason
 from tfprune.channels.rules.registry import layer_rule
 from tfprune.channels.values import apply
+from tfprune.channels.visit import Visit
 
 ELEMENTWISE = {
     *("linear", "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "swish", "mish", "tanh"),

@@ -7,11 +7,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.channels.graph import Role, Visit
 from tfprune.channels.labels import Channels, Line, unvalued
 from tfprune.channels.reasons import Reason
 from tfprune.channels.rules.merging import contracted
 from tfprune.channels.rules.registry import Resized, fresh_operation, layer_rule, operation_rule
+from tfprune.channels.trace import Role
+from tfprune.channels.visit import Visit
 from tfprune.model.tree import children
 
 layers = keras.layers

@@ -7,7 +7,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.channels.graph import Visit
 from tfprune.channels.labels import KEPT, Channels, Factor, Line
 from tfprune.channels.reasons import Reason
 from tfprune.channels.rules.registry import (
@@ -18,6 +17,7 @@ from tfprune.channels.rules.registry import (
     operation_rule,
 )
 from tfprune.channels.rules.weighted import letter_axes
+from tfprune.channels.visit import Visit
 
 layers = keras.layers
 ops = keras.ops

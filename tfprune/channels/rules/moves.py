@@ -9,10 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.channels.graph import Visit
 from tfprune.channels.labels import Channels, Factor, expand, reshape
 from tfprune.channels.reasons import Reason
 from tfprune.channels.rules.registry import Resized, layer_rule, operation_rule
+from tfprune.channels.visit import Visit
 
 layers = keras.layers
 ops = keras.ops

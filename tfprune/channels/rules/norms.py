@@ -6,11 +6,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.channels.graph import Role, Visit
 from tfprune.channels.labels import Channels, Factor, Line
-from tfprune.channels.reasons import Frozen, Reason
+from tfprune.channels.reasons import Reason
 from tfprune.channels.rules.activation import forget, mixed
 from tfprune.channels.rules.registry import Resized, layer_of_applications, layer_rule
+from tfprune.channels.trace import Role
+from tfprune.channels.visit import Visit
 
 layers = keras.layers
 
@@ -51,7 +52,7 @@ def layer_normalization(visit: Visit) -> Channels:
     """Mean and variance over its axes; channels along others pass."""
     axis, weights = visit.layer.axis, [visit.layer.gamma, visit.layer.beta]
     axes = [visit.input.axis(a) for a in ([axis] if isinstance(axis, int) else axis)]
-    if not visit.approximate:
+    if not visit.trace.approximate:
         return visit.result(mixed(visit, visit.input, axes, Reason.NORMALIZED))
     factors: list[Factor] = []
     remaining = visit.input.factors
@@ -61,7 +62,7 @@ def layer_normalization(visit: Visit) -> Channels:
         for line in lines:
             for weight in weights:
                 visit.use(Role.SCALE, weight, position, line)
-            visit.trace.approximate.append((line.labels, Frozen(Reason.NORMALIZED, visit.path)))
+            visit.inexact(line, Reason.NORMALIZED)
             factors.append(visit.along(place, line.with_values(0.0 if weights[0] is not None else math.nan, math.nan)))
     return visit.result([*factors, *(forget(factor) for factor in remaining)])
 
@@ -113,11 +114,11 @@ def group_normalization(visit: Visit) -> Channels:
         visit.freeze(factor, Reason.OTHER_AXIS)
     factors = []
     for line in lines:
-        if groups == 1 and not visit.approximate:
+        if groups == 1 and not visit.trace.approximate:
             visit.freeze(line, Reason.NORMALIZED)
             continue
         if groups == 1:
-            visit.trace.approximate.append((line.labels, Frozen(Reason.NORMALIZED, visit.path)))
+            visit.inexact(line, Reason.NORMALIZED)
         elif layer.gamma is None and layer.beta is None:
             visit.freeze(line, Reason.INPUT_SHAPE)
             continue

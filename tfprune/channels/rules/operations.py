@@ -6,12 +6,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.channels.graph import Visit
 from tfprune.channels.labels import Channels, Factor
 from tfprune.channels.reasons import Reason
 from tfprune.channels.rules.activation import forget, map_values, mixed, zeros_only
 from tfprune.channels.rules.registry import Resized, operation_rule
 from tfprune.channels.rules.space import over_space
+from tfprune.channels.visit import Visit
 
 _UNARY = [
     *("Absolute", "Arcsin", "Arcsinh", "Arctan", "Arctanh", "Cbrt", "Ceil", "Conjugate", "Cos", "Cosh", "Deg2rad"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from tfprune.channels.graph import Rule
+from tfprune.channels.visit import Rule
 from tfprune.errors import PruningError
 
 

@@ -2,12 +2,12 @@
 
 import keras
 
-from tfprune.channels.graph import Visit
 from tfprune.channels.labels import Channels, Factor
 from tfprune.channels.reasons import Reason
 from tfprune.channels.rules.activation import zeros_only
 from tfprune.channels.rules.registry import layer_rule
 from tfprune.channels.rules.weighted import channel_axis
+from tfprune.channels.visit import Visit
 
 layers = keras.layers
 

@@ -7,12 +7,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.channels.graph import Role, Visit
 from tfprune.channels.labels import Channels, Factor, Line, unvalued
 from tfprune.channels.reasons import Reason
 from tfprune.channels.rules.activation import activate, forget
 from tfprune.channels.rules.registry import Resized, layer_rule
+from tfprune.channels.trace import Role
 from tfprune.channels.values import known
+from tfprune.channels.visit import Visit
 
 layers = keras.layers
 

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from tfprune.channels.graph import Role
-from tfprune.channels.groups import ChannelGroup
+from tfprune.channels import ChannelGroup, Role
 from tfprune.deciding.methods import Masks
 from tfprune.deciding.structured import BoundStructured, removed
 from tfprune.model.activations import observed

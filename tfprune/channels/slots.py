@@ -1,21 +1,21 @@
 """The optimizer's state after shrinking: every slot loses the entries that its weight lost."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
+from tfprune.channels.sizes import Sizes
 from tfprune.errors import PruningError
 
 
-def carry_slots(old: Any, new: Any, kept_axes: Mapping[int, Mapping[int, np.ndarray]]) -> None:
+def carry_slots(old: Any, new: Any, sizes: Sizes) -> None:
     """Copies the state of the old model's optimizer to the new one's, cut as the weights were.
 
     Args:
         old: compiled model whose optimizer has state.
         new: its shrunk copy, compiled alike.
-        kept_axes: by id of an old variable, the positions that stay along its axes.
+        sizes: what is left of every weight.
 
     Raises:
         PruningError: the model is not compiled, or a slot cannot be told to belong to one weight (Adafactor keeps sums
@@ -38,10 +38,7 @@ def carry_slots(old: Any, new: Any, kept_axes: Mapping[int, Mapping[int, np.ndar
         )
     owners = _owners(slots, old.trainable_variables)
     for slot, copy, owner in zip(slots, fresh, owners):
-        value = keras.ops.convert_to_numpy(slot)
-        if owner is not None:
-            for axis, kept in kept_axes.get(id(owner), {}).items():
-                value = np.compress(kept, value, axis)
+        value = sizes.cut(owner, keras.ops.convert_to_numpy(slot))
         if tuple(value.shape) != tuple(copy.shape):
             raise PruningError(
                 f"Slot '{slot.path}' of {type(source).__name__} has shape {tuple(slot.shape)} and cannot be cut like "

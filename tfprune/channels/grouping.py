@@ -1,0 +1,154 @@
+"""Finds the groups of a model: labels that lie on the same axes of the same weights, side by side."""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tfprune.channels.costs import kernel_macs, per_channel
+from tfprune.channels.graph import trace_model
+from tfprune.channels.groups import ChannelGroup, ChannelGroups, Member
+from tfprune.channels.labels import KEPT
+from tfprune.channels.reasons import Frozen, Reason
+from tfprune.channels.trace import Role, Trace
+from tfprune.errors import PruningError
+from tfprune.model.graph import require_graph
+from tfprune.model.tree import named_weights, places, wrapped_layers
+
+Entry = tuple[int, int, Role]  # id of a variable, axis, role
+
+
+def channel_groups(model: Any, *, strict: bool = False, approximate: bool = False) -> ChannelGroups:
+    """Finds the channels of a model that can only be removed together.
+
+    Args:
+        model: functional or Sequential Keras model, built; nested models and `keras.ops` operations included.
+        strict: whether a layer that no rule is known for is an error. By default its channels are left alone, and the
+            table says so.
+        approximate: whether channels that a layer takes statistics over (layer normalisation) may go, although the
+            smaller model is then not equal to the masked one.
+
+    Raises:
+        PruningError: the model is subclassed, not built, or wrapped; with `strict`, a layer is not known.
+
+    Example:
+        groups = channel_groups(model)
+        print(groups)
+        masks = groups.masks({"conv1": keep})
+    """
+    return traced_groups(model, strict=strict, approximate=approximate)
+
+
+def traced_groups(
+    model: Any, *, strict: bool = False, approximate: bool = False, values: bool = False
+) -> ChannelGroups:
+    """The groups; with `values`, the trace also knows which channels are zero or constant today."""
+    require_graph(model, "Removing channels")
+    require_plain(model)
+    trace = trace_model(model, values, strict, approximate)
+    keys = weight_keys(model)
+    frozen = _frozen_by_root(trace)
+    inexact = {int(root): cause for labels, cause in trace.inexact for root in np.unique(trace.partition.root[labels])}
+    costs = kernel_macs(model, keys)
+    variables = {id(use.variable): use.variable for use in trace.uses}
+    entries = _entries(trace)
+    groups: dict[str, ChannelGroup] = {}
+    for (_, lying), roots in _units(entries, frozen).items():
+        members = tuple(
+            _member(keys[entry[0]], variables[entry[0]], entry, entries[entry], roots) for entry, _ in lying
+        )
+        name = _name(trace, roots, groups)
+        groups[name] = ChannelGroup(
+            name,
+            len(roots),
+            tuple(dict.fromkeys(member.key for member in members)),
+            tuple(member.key for member in members if member.role is Role.OUTPUT),
+            frozen.get(int(roots[0])),
+            inexact.get(int(roots[0])),
+            per_channel(members, costs),
+            per_channel(members, {m.key: math.prod(m.variable.shape) for m in members}) or 0,
+            members,
+            roots,
+        )
+    return ChannelGroups(groups.values(), model.name, trace, keys)
+
+
+def require_plain(model: Any) -> None:
+    """Raises for a model whose layers are wrapped for pruning."""
+    found = wrapped_layers(model)
+    if found:
+        raise PruningError(
+            f"'{model.name}' holds wrapped layers, such as '{found[0].name}'. Take the masks off first: "
+            "tfprune.shrink(tfprune.strip_masks(model))."
+        )
+
+
+def weight_keys(model: Any) -> dict[int, str]:
+    """The key of every weight by the id of its variable: path of the layer, then the weight's name."""
+    keys: dict[int, str] = {}
+    for place in places(model):
+        for name, variable in named_weights(place.layer):
+            keys.setdefault(id(variable), f"{place.path}/{name}")
+    return keys
+
+
+def _frozen_by_root(trace: Trace) -> dict[int, Frozen]:
+    """The cause for every frozen set: being the model's output first, being alone last, else the first found."""
+    order = {Reason.MODEL_OUTPUT: 0, Reason.SINGLE: 2}
+    frozen: dict[int, Frozen] = {}
+    for labels, cause in sorted(trace.frozen, key=lambda entry: order.get(entry[1].reason, 1)):
+        for root in np.unique(trace.partition.root[labels]):
+            frozen.setdefault(int(root), cause)
+    return frozen
+
+
+def _units(
+    entries: Mapping[Entry, tuple[np.ndarray, np.ndarray]], frozen: Mapping[int, Frozen]
+) -> dict[tuple[Frozen | None, tuple[tuple[Entry, int], ...]], np.ndarray]:
+    """The sets of labels, those that lie on the same axes equally often side by side."""
+    lying: dict[int, dict[Entry, int]] = defaultdict(dict)
+    for entry, (sets, _) in entries.items():
+        found, counts = np.unique(sets, return_counts=True)
+        for unit, count in zip(found.tolist(), counts.tolist()):
+            lying[unit][entry] = count
+    lying.pop(KEPT, None)
+    sides: dict[Any, list[int]] = defaultdict(list)
+    for unit in sorted(lying):
+        sides[frozen.get(unit), tuple(lying[unit].items())].append(unit)
+    return {signature: np.array(roots) for signature, roots in sides.items()}
+
+
+def _entries(trace: Trace) -> dict[Entry, tuple[np.ndarray, np.ndarray]]:
+    """For each axis of each weight: the sets there and their positions, each once however often a layer is called."""
+    pairs: dict[Entry, list[np.ndarray]] = defaultdict(list)
+    for use in trace.uses:
+        sets = trace.partition.root[use.line.labels]
+        pairs[id(use.variable), use.axis, use.role].append(np.stack([sets, np.arange(len(sets))]))
+    result = {}
+    for entry, found in pairs.items():
+        both = found[0] if len(found) == 1 else np.unique(np.concatenate(found, axis=1), axis=1)
+        result[entry] = (both[0], both[1])
+    return result
+
+
+def _member(key: str, variable: Any, entry: Entry, found: tuple[np.ndarray, np.ndarray], roots: np.ndarray) -> Member:
+    sets, positions = found
+    inside = np.isin(sets, roots)
+    order = np.lexsort((positions[inside], sets[inside]))
+    return Member(key, variable, entry[1], entry[2], positions[inside][order].reshape(len(roots), -1))
+
+
+def _name(trace: Trace, roots: np.ndarray, taken: Mapping[str, Any]) -> str:
+    starts = [block.labels[0] for block in trace.blocks]
+    block = trace.blocks[int(np.searchsorted(starts, roots[0], side="right")) - 1]
+    name = block.layer if block.kind == "channels" else f"{block.layer}/{block.kind}"
+    inside = roots[(roots >= block.labels[0]) & (roots <= block.labels[-1])] - block.labels[0]
+    if len(inside) < len(block.labels) and len(roots) < len(np.unique(trace.partition.root[block.labels])):
+        name = f"{name}[{inside.min()}:{inside.max() + 1}]"
+    unique, count = name, 1
+    while unique in taken:
+        count += 1
+        unique = f"{name}#{count}"
+    return unique

@@ -1,0 +1,139 @@
+"""What the trace records: which axes of which weights carry which labels, and which labels can only go together."""
+
+import enum
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tfprune.channels.labels import KEPT, Factor, Line, Partition
+from tfprune.channels.reasons import Frozen, Reason
+from tfprune.channels.values import Values
+
+
+class Role(enum.Enum):
+    """What a weight's slice does for a channel."""
+
+    OUTPUT = "output"  # makes the channel: kernel outputs, recurrent kernel outputs, embeddings
+    BIAS = "bias"  # is added to it
+    SCALE = "scale"  # gamma and beta of a norm, LayerScale
+    INPUT = "input"  # listens to it: the input slices of the next layers
+    STATISTIC = "statistic"  # follows it, but does not decide its value: moving averages, PReLU slopes
+
+
+class Use(NamedTuple):
+    """Labels along one axis of one weight in one call; `line.now` is what arrives there, for the role INPUT."""
+
+    layer: str
+    operation: Any
+    variable: Any
+    axis: int
+    role: Role
+    line: Line
+    foldable: bool
+    call: int
+
+
+class Block(NamedTuple):
+    """Fresh labels for the channels that one layer produces."""
+
+    layer: str
+    kind: str
+    labels: np.ndarray
+
+
+@dataclass
+class Trace:
+    """Everything that a model's calls say about its channels.
+
+    Attributes:
+        parts: what the trace rests on, the model's variables and records of its calls.
+        values: the reader of weights.
+        approximate: whether channels that meet in a normalisation may go.
+    """
+
+    parts: list[Any]
+    values: Values
+    approximate: bool = False
+    size: int = 1
+    pairs: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    frozen: list[tuple[np.ndarray, Frozen]] = field(default_factory=list)
+    demands: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)  # labels, value that must be zero today
+    inexact: list[tuple[np.ndarray, Frozen]] = field(default_factory=list)
+    blocks: list[Block] = field(default_factory=list)
+    owned: dict[tuple[int, str], np.ndarray] = field(default_factory=dict)  # labels by id of the layer, and kind
+    uses: list[Use] = field(default_factory=list)
+    visits: list[Any] = field(default_factory=list)  # each a `Visit`, in the order of the calls
+    calls: dict[int, Any] = field(default_factory=dict)  # the first of them by id of Keras' node
+    counts: Counter[int] = field(default_factory=Counter)  # calls by id of the layer
+    partition: Partition = field(default_factory=lambda: Partition(1))
+
+    def join(self, left: np.ndarray, right: np.ndarray, layer: str) -> None:
+        """Records that `left[i]` and `right[i]` can only go together; joined with KEPT, a label cannot go at all."""
+        left, right = (side.ravel() for side in np.broadcast_arrays(left, right))
+        fixed = (left == KEPT) != (right == KEPT)
+        if fixed.any():
+            self.freeze(np.where(left == KEPT, right, left)[fixed], Reason.FIXED_PARTNER, layer)
+        different = left != right
+        free = different & ~fixed
+        if free.any():
+            self.pairs.append((left[free], right[free]))
+
+    def freeze(self, labels: np.ndarray, reason: Reason, layer: str) -> None:
+        """Records that labels cannot go."""
+        labels = np.unique(labels)
+        labels = labels[labels != KEPT]
+        if labels.size:
+            self.frozen.append((labels, Frozen(reason, layer)))
+
+    def resolve(self) -> None:
+        """Finds the sets of labels that can only go together.
+
+        Where channels still vary along two axes of one tensor (a reshape into heads and their width), whole slices
+        along one of them are joined: along the one that leaves more channels to choose from, the last one in a tie.
+        """
+        self.partition = Partition(self.size)
+        if self.pairs:
+            left, right = (np.concatenate(side) for side in zip(*self.pairs))
+            self.partition.join(left, right)
+        several = {id(f): (f, visit.path) for visit in self.visits for f in visit.factors() if len(f.axes) > 1}
+        changed = True
+        while changed:  # joining in one tensor may leave another with half a slice joined
+            changed = any(self._join_slices(factor, path) for factor, path in several.values())
+
+    def _join_slices(self, factor: Factor, path: str) -> bool:
+        """Joins slices until the sets of a factor vary along one axis only; whether that changed anything."""
+        roots = self.partition.root[factor.labels]
+        axes = [axis for axis in factor.axes if not _uniform(roots, axis)]
+        if len(axes) < 2:
+            return False
+        chosen = max(axes, key=lambda axis: (_distinct_after_tie(roots, axis), axis))
+        first = roots
+        for axis in axes:
+            if axis != chosen:
+                first = first.take([0], axis)
+        left, right = roots.ravel(), np.broadcast_to(first, roots.shape).ravel()
+        fixed = (left == KEPT) != (right == KEPT)
+        self.freeze(np.where(left == KEPT, right, left)[fixed], Reason.FIXED_PARTNER, path)
+        return self.partition.join(left[~fixed], right[~fixed])
+
+    def times_called(self, operation: Any) -> int:
+        """How many calls of a layer there are in the whole model."""
+        return self.counts[id(operation)]
+
+    def alive(self, factor: Factor, axis: int, removed: np.ndarray) -> np.ndarray:
+        """Which positions along `axis` stay when the sets marked in `removed` (by root) go."""
+        stays = ~removed[self.partition.root[factor.labels]]
+        others = tuple(other for other in range(stays.ndim) if other != axis)
+        return stays.any(axis=others)
+
+
+def _uniform(values: np.ndarray, axis: int) -> bool:
+    return bool((values == values.take([0], axis)).all())
+
+
+def _distinct_after_tie(roots: np.ndarray, axis: int) -> int:
+    """How many sets are left when all entries at one index of `axis` are joined."""
+    others = tuple(other for other in range(roots.ndim) if other != axis)
+    return len(np.unique(roots.min(axis=others)))
