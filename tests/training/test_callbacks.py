@@ -1,3 +1,5 @@
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -111,6 +113,38 @@ def test_the_named_callbacks_take_the_arguments_of_their_methods(callback, count
     model.fit(inputs, targets, batch_size=2, verbose=0, callbacks=[callback])
     found = {key: np.count_nonzero(~mask) for key, mask in tfprune.get_masks(model).items()}
     assert found == counts if counts else sum(found.values()) == 36
+
+
+@pytest.mark.parametrize(
+    ("callback", "method"),
+    [
+        (tfprune.ThresholdPruning, tfprune.Threshold),
+        (tfprune.PercentilePruning, tfprune.Percentile),
+        (tfprune.StructuredPruning, tfprune.Structured),
+    ],
+)
+def test_the_named_callbacks_show_the_arguments_of_their_methods(callback, method):
+    shown, own = inspect.signature(callback), inspect.signature(method)
+    assert list(shown.parameters.values()) == list(own.parameters.values())
+    # And each reaches the method under its own name.
+    given = {name: value for name, value in EVERY_ARGUMENT.items() if name in own.parameters}
+    assert given.keys() == own.parameters.keys()
+    made, expected = callback(**given).method.get_config(), method(**given).get_config()
+    assert made == expected
+    assert len({repr(value) for value in made.values()}) > 3
+
+
+EVERY_ARGUMENT = {
+    "amount": 0.25,
+    "criterion": "l1",
+    "pattern": "2x1",
+    "allocation": "uniform",
+    "layers": ["head"],
+    "unit": "std",
+    "budget": "macs",
+    "round_to": 2,
+    "min_channels": 3,
+}
 
 
 def test_amounts_rise_with_the_schedule_and_stay_to_the_end():

@@ -106,6 +106,11 @@ def test_the_same_seed_gives_the_same_weights():
         np.testing.assert_array_equal(one, other)
 
 
+def test_budgets_that_are_shares_are_taken():
+    for budget in ("channels", "parameters", "macs"):
+        assert tfprune.ProximalSparsity(tfprune.Structured(0.5, budget=budget)).method.budget == budget
+
+
 class Broken(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
         raise KeyboardInterrupt
@@ -122,6 +127,7 @@ def test_after_a_run_that_broke_off_nothing_goes_on_shrinking():
 def test_wrong_use_is_told():
     with pytest.raises(PruningError, match="strength=0 is not positive; write strength=0.02"):
         tfprune.ProximalSparsity(0.5, strength=0)
-    for method in (tfprune.Threshold(0.1), tfprune.Percentile(tfprune.Linear(0.0, 0.5))):
+    thresholds = (tfprune.Threshold(0.1), tfprune.Structured(0.1, budget="threshold"))
+    for method in (*thresholds, tfprune.Percentile(tfprune.Linear(0.0, 0.5))):
         with pytest.raises(PruningError, match="does not say what share is to go in the end; write Percentile"):
             tfprune.ProximalSparsity(method)

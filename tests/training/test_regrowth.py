@@ -12,7 +12,7 @@ from tfprune.errors import PruningError
 from tfprune.model.prunable import PrunableWeight, prunable_weights
 from tfprune.model.tree import Place
 from tfprune.training.masks import MaskConstraint, constraint_of
-from tfprune.training.regrowth import BoundSurgery, LivingConstraint, moved
+from tfprune.training.regrowth import BoundSurgery, LivingConstraint, rewired
 
 L = keras.layers
 
@@ -114,8 +114,8 @@ def test_connections_move_from_small_weights_to_large_gradients():
     weight = np.array([4.0, 1.0, -3.0, 2.0, 0.0, 0.0])
     gradient = np.array([0.0, 9.0, 0.0, 0.0, 1.0, -7.0])
     # The second and fourth are dropped; the second comes back by its gradient, with the last.
-    assert moved(weight, gradient, kept, 0.5).astype(int).tolist() == [1, 1, 1, 0, 0, 1]
-    assert (moved(weight, gradient, kept, 0.0) == kept).all()
+    assert rewired(weight, gradient, kept, 0.5).astype(int).tolist() == [1, 1, 1, 0, 0, 1]
+    assert (rewired(weight, gradient, kept, 0.0) == kept).all()
 
 
 @pytest.mark.parametrize("name", ["convolutional", "attention"])

@@ -18,9 +18,9 @@ from tfprune.deciding.structured import Structured
 from tfprune.errors import PruningError, listing
 from tfprune.model.prunable import PrunableWeight, every_weight
 from tfprune.model.tree import check_model, snapshot, wrapped_layers
-from tfprune.training import masks
-from tfprune.training.gradients import GradientRecord, movement
-from tfprune.training.masks import MaskConstraint, constraint_of, hold, new_mask, set_mask
+from tfprune.training import masks, step
+from tfprune.training.gradients import GradientRecord, Rule, movement
+from tfprune.training.masks import constraint_of, hold, hold_no_more, new_mask, set_mask
 from tfprune.training.wrapper import PrunedLayer
 
 
@@ -45,22 +45,32 @@ class MaskCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         check_model(self.model, "prune")
         self._runs = []
+        step.begin(self.model, self._leave_the_step)
         steps = self._total_steps()
         for bound in self.bound_methods():
             self._runs.append(Run(bound, bound.method.schedule.bind(steps)))
             self._record(bound)
-        newly_held = [weight for run in self._runs for weight in run.bound.weights if _hold(self.model, weight)]
-        if newly_held:
-            masks.retrace(self.model)
+        unheld = [weight for weight in self._weights() if constraint_of(weight.variable) is None]
+        for weight in unheld:
+            hold(weight.variable, new_mask(self.model, weight))
+        if unheld:
+            step.retrace(self.model)
+
+    def _weights(self) -> list[PrunableWeight]:
+        return [weight for run in self._runs for weight in run.bound.weights]
+
+    def _follow(self, weights: list[PrunableWeight], name: str, rule: Rule) -> GradientRecord:
+        """A record of gradients that is kept while this run goes on."""
+        record = GradientRecord(self.model, weights, name, rule)
+        record.open()
+        self._records.append(record)
+        return record
 
     def _record(self, bound: BoundMethod) -> None:
         """Lets a criterion that looks at training see it; refuses one that needs a pass over data before."""
         criterion = bound.method.criterion
         if isinstance(criterion, Movement):
-            record = GradientRecord(self.model, bound.scored, criterion.needs, movement)
-            record.open()
-            self._records.append(record)
-            bound.extras = record
+            bound.extras = self._follow(bound.scored, criterion.needs, movement)
         elif isinstance(criterion, DataCriterion) and bound.scored:
             criterion.statistic(Context(bound.scored[0].key))  # raises
 
@@ -84,16 +94,23 @@ class MaskCallback(keras.callbacks.Callback):
             logs["sparsity"] = self.sparsity
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        for run in self._runs:
+            run.finish()
+        step.end(self.model, self._leave_the_step)
+
+    def _leave_the_step(self) -> None:
+        """Takes out of the compiled step whatever this run added to it, but for the masks."""
         for record in self._records:
             record.close()
         self._records = []
-        for run in self._runs:
-            run.finish()
+        changed = [weight for weight in self._weights() if hold_no_more(weight.variable)]
+        if changed:
+            step.retrace(self.model)
 
     @property
     def sparsity(self) -> float:
         """The share of zeros among the weights that are pruned, now."""
-        kept = [constraint_of(weight.variable) for run in self._runs for weight in run.bound.weights]
+        kept = [constraint_of(weight.variable) for weight in self._weights()]
         arrays = [snapshot(constraint.mask) for constraint in kept if constraint is not None]
         entries = sum(array.size for array in arrays)
         return 1.0 - sum(int(np.count_nonzero(array)) for array in arrays) / entries if entries else 0.0
@@ -208,17 +225,6 @@ def _nothing_pruned(kept: Masks) -> Masks:
     return {key: np.ones_like(mask) for key, mask in kept.items()}
 
 
-def _hold(model: keras.Model, weight: PrunableWeight) -> bool:
-    """Makes the compiled step keep the weight's zeros and no more; False where it does so already."""
-    held = constraint_of(weight.variable)
-    if type(held) is MaskConstraint:
-        return False
-    # A constraint that does more is left of a run that broke off.
-    mask, decided = (new_mask(model, weight), None) if held is None else (held.mask, held.decided)
-    hold(weight.variable, mask, decided)
-    return True
-
-
 def refuse_wrapped(model: keras.Model) -> None:
     """Raises for a model whose layers hold masks of their own."""
     if wrapped_layers(model):
@@ -262,8 +268,15 @@ class ThresholdPruning(PruningCallback):
         model.fit(x, y, epochs=3, callbacks=[tfprune.ThresholdPruning(0.5, unit="std")])
     """
 
-    def __init__(self, amount: Any, *args: Any, **kwargs: Any):
-        super().__init__(Threshold(amount, *args, **kwargs))
+    def __init__(
+        self,
+        amount: Any,
+        criterion: Any = "magnitude",
+        pattern: Any = "element",
+        layers: Any = None,
+        unit: str = "absolute",
+    ):
+        super().__init__(Threshold(amount, criterion, pattern, layers, unit))
 
 
 class PercentilePruning(PruningCallback):
@@ -273,8 +286,15 @@ class PercentilePruning(PruningCallback):
         model.fit(x, y, epochs=3, callbacks=[tfprune.PercentilePruning(0.9)])
     """
 
-    def __init__(self, amount: Any = None, *args: Any, **kwargs: Any):
-        super().__init__(Percentile(amount, *args, **kwargs))
+    def __init__(
+        self,
+        amount: Any = None,
+        criterion: Any = "magnitude",
+        pattern: Any = "element",
+        allocation: Any = "lamp",
+        layers: Any = None,
+    ):
+        super().__init__(Percentile(amount, criterion, pattern, allocation, layers))
 
 
 class StructuredPruning(PruningCallback):
@@ -285,8 +305,17 @@ class StructuredPruning(PruningCallback):
         small = tfprune.shrink(tfprune.strip_masks(model))
     """
 
-    def __init__(self, amount: Any, *args: Any, **kwargs: Any):
-        super().__init__(Structured(amount, *args, **kwargs))
+    def __init__(
+        self,
+        amount: Any,
+        criterion: Any = "l2",
+        allocation: Any = "global",
+        budget: str = "channels",
+        round_to: int = 1,
+        min_channels: int = 1,
+        layers: Any = None,
+    ):
+        super().__init__(Structured(amount, criterion, allocation, budget, round_to, min_channels, layers))
 
 
 class UpdateMasks(MaskCallback):

@@ -11,7 +11,7 @@ from tfprune.errors import PruningError
 from tfprune.model.copying import scope_of
 from tfprune.model.prunable import PrunableWeight
 from tfprune.model.tree import snapshot
-from tfprune.training.masks import retrace
+from tfprune.training.step import retrace
 
 # What becomes of a weight's state at a step: (state, gradient, value of the weight before the step) -> new state.
 Rule = Callable[[Any, Any, Any], Any]
@@ -54,6 +54,8 @@ class GradientRecord(Mapping[str, Mapping[str, np.ndarray]]):
                 weight.key: keras.Variable(np.zeros(weight.shape, np.float32), dtype="float32", trainable=False)
                 for weight in weights
             }
+        # Around the loss-scaling optimizer of mixed precision, gradients are still scaled.
+        self._optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
         self._first = int(self._optimizer.iterations)
 
     @property
@@ -84,11 +86,6 @@ class GradientRecord(Mapping[str, Mapping[str, np.ndarray]]):
         if "apply" in vars(self._optimizer):
             del self._optimizer.apply  # the method of the class shows through again
             retrace(self.model)
-
-    @property
-    def _optimizer(self) -> Any:
-        # Around the loss-scaling optimizer of mixed precision, gradients are still scaled.
-        return getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
 
     def _take(self, weight: PrunableWeight, gradient: Any, scale: float | None) -> None:
         import tensorflow as tf

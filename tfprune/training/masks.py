@@ -15,6 +15,7 @@ from tfprune.errors import PruningError, nearest
 from tfprune.model.copying import scope_of
 from tfprune.model.prunable import PrunableWeight, every_weight
 from tfprune.model.tree import as_array, check_model
+from tfprune.training.step import retrace
 
 
 class MaskConstraint(keras.constraints.Constraint):
@@ -63,6 +64,15 @@ def hold(variable: keras.Variable, mask: keras.Variable, decided: keras.Variable
     inner = held.inner if held is not None else variable.constraint
     variable.constraint = MaskConstraint(mask, inner, decided)
     return variable.constraint
+
+
+def hold_no_more(variable: keras.Variable) -> bool:
+    """Puts a constraint that does more than hold its mask back to one that holds it; False where there is none."""
+    held = constraint_of(variable)
+    if held is None or type(held) is MaskConstraint:
+        return False
+    hold(variable, held.mask, held.decided)
+    return True
 
 
 def new_mask(model: keras.Model, weight: PrunableWeight) -> keras.Variable:
@@ -181,9 +191,3 @@ def apply_masks(model: keras.Model, masks: Mapping[str, Any]) -> keras.Model:
         set_mask(weights[key].variable, array)
     retrace(model)
     return model
-
-
-def retrace(model: keras.Model) -> None:
-    """Makes the next training step be compiled anew, so that it sees the constraints as they are now."""
-    if model.compiled and model.train_function is not None:
-        model.make_train_function(force=True)

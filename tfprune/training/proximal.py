@@ -15,9 +15,9 @@ from tfprune.deciding.schedules import DEFAULT_END, Moment, OneShot
 from tfprune.deciding.structured import BoundStructured
 from tfprune.errors import PruningError
 from tfprune.model.copying import scope_of
-from tfprune.training import masks
 from tfprune.training.callbacks import PruningCallback
 from tfprune.training.masks import MaskConstraint, constraint_of
+from tfprune.training.step import retrace
 
 Shrink = Callable[[Any, Any], Any]  # value of a weight, distance -> value that is as much nearer to zero
 
@@ -126,7 +126,8 @@ class ProximalSparsity(PruningCallback):
         method = methods.get(method)
         if isinstance(strength, bool) or not 0.0 < strength < math.inf:
             raise PruningError(f"ProximalSparsity: strength={strength!r} is not positive; write strength=0.02.")
-        if isinstance(method, Threshold) or not isinstance(method.amount, float):
+        by_threshold = isinstance(method, Threshold) or getattr(method, "budget", None) == "threshold"
+        if by_threshold or not isinstance(method.amount, float):
             raise PruningError(
                 f"ProximalSparsity: {method!r} does not say what share is to go in the end; write Percentile(0.8) or "
                 "Structured(0.5), with a number."
@@ -148,20 +149,12 @@ class ProximalSparsity(PruningCallback):
             held = constraint_of(weight.variable)
             if shrink is not None and held is not None:
                 weight.variable.constraint = ProximalConstraint(held, self._distance, shrink)
-        masks.retrace(self.model)
+        retrace(self.model)
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         super().on_train_batch_begin(batch, logs)
         if self._runs[0].done >= self._runs[0].schedule.end:
             self._strength.assign(0.0)
-
-    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        super().on_train_end(logs)
-        for weight in self._runs[0].bound.weights:
-            held = constraint_of(weight.variable)
-            if isinstance(held, ProximalConstraint):
-                weight.variable.constraint = MaskConstraint(held.mask, held.inner, held.decided)
-        masks.retrace(self.model)
 
     def _distance(self) -> Any:
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)

@@ -20,6 +20,7 @@ from tfprune.training import masks
 from tfprune.training.callbacks import MaskCallback, PruningCallback, refuse_wrapped
 from tfprune.training.gradients import GradientRecord, latest
 from tfprune.training.masks import MaskConstraint, constraint_of
+from tfprune.training.step import retrace
 
 
 class LivingConstraint(MaskConstraint):
@@ -82,7 +83,7 @@ class DynamicSurgery(PruningCallback):
         amount: Sparsity in [0, 1); number or schedule, as in `Percentile`.
         margin: How far the thresholds lie to either side of the cut, in [0, 1): kept entries go below cut / (1 +
             margin), removed ones come back above cut / (1 - margin). Defaults to `0.1`.
-        **arguments: Those of `Percentile`: `criterion`, `pattern`, `allocation`, `layers`.
+        criterion, pattern, allocation, layers: Those of `Percentile`.
 
     Raises:
         PruningError: A margin out of range, or what `Percentile` and `PruningCallback` raise.
@@ -98,10 +99,18 @@ class DynamicSurgery(PruningCallback):
     0.5
     """
 
-    def __init__(self, amount: Any, margin: float = 0.1, **arguments: Any):
+    def __init__(
+        self,
+        amount: Any,
+        margin: float = 0.1,
+        criterion: Any = "magnitude",
+        pattern: Any = "element",
+        allocation: Any = "lamp",
+        layers: Any = None,
+    ):
         if isinstance(margin, bool) or not 0.0 <= margin < 1.0:
             raise PruningError(f"DynamicSurgery: margin={margin!r} is not in [0, 1); write margin=0.1.")
-        super().__init__(Percentile(amount, **arguments))
+        super().__init__(Percentile(amount, criterion, pattern, allocation, layers))
         self.margin = float(margin)
 
     def bound_methods(self) -> list[BoundMethod]:
@@ -116,18 +125,7 @@ class DynamicSurgery(PruningCallback):
                 with scope_of(self.model):
                     living = keras.Variable(snapshot(weight.variable), dtype="float32", trainable=False)
                 weight.variable.constraint = LivingConstraint(held, living)
-        masks.retrace(self.model)
-
-    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        super().on_train_end(logs)
-        for weight in self._weights():
-            held = constraint_of(weight.variable)
-            if isinstance(held, LivingConstraint):
-                weight.variable.constraint = MaskConstraint(held.mask, held.inner, held.decided)
-        masks.retrace(self.model)
-
-    def _weights(self) -> list[PrunableWeight]:
-        return [weight for run in self._runs for weight in run.bound.weights]
+        retrace(self.model)
 
 
 class BoundRigging(BoundMethod):
@@ -144,7 +142,7 @@ class BoundRigging(BoundMethod):
         first = BoundWeightMethod(self.method, self.weights).decide(amount, kept)
         if kept is None:
             return first
-        begun = {key: filled(kept[key], mask) for key, mask in first.items()}
+        begun = {key: topped_up(kept[key], mask) for key, mask in first.items()}
         if masks.zeros(begun) != masks.zeros(kept):
             return begun
         if self.record is None or not self.record.seen:
@@ -152,17 +150,17 @@ class BoundRigging(BoundMethod):
         # The share that moves falls to zero along half a cosine.
         share = 0.5 * self.fraction * (1.0 + math.cos(math.pi * self.progress))
         return {
-            weight.key: moved(snapshot(weight.variable), self.record.array(weight.key), kept[weight.key], share)
+            weight.key: rewired(snapshot(weight.variable), self.record.array(weight.key), kept[weight.key], share)
             for weight in self.weights
         }
 
 
-def filled(kept: np.ndarray, first: np.ndarray) -> np.ndarray:
+def topped_up(kept: np.ndarray, first: np.ndarray) -> np.ndarray:
     """A first mask that takes nothing from one of an earlier run, to which it adds what that one has too little.
 
     An entry that was grown and has not moved from zero looks removed to a run that goes on from saved weights.
 
-    >>> filled(np.array([1, 0, 0, 0], bool), np.array([0, 0, 1, 1], bool)).astype(int)
+    >>> topped_up(np.array([1, 0, 0, 0], bool), np.array([0, 0, 1, 1], bool)).astype(int)
     array([1, 0, 1, 0])
     """
     missing = np.count_nonzero(first) - np.count_nonzero(kept)
@@ -174,11 +172,11 @@ def filled(kept: np.ndarray, first: np.ndarray) -> np.ndarray:
     return result
 
 
-def moved(weight: np.ndarray, gradient: np.ndarray, kept: np.ndarray, share: float) -> np.ndarray:
+def rewired(weight: np.ndarray, gradient: np.ndarray, kept: np.ndarray, share: float) -> np.ndarray:
     """A mask of as many entries, some of which have moved from small weights to large gradients.
 
-    >>> mask = moved(np.array([3.0, 1.0, 0.0, 0.0]), np.array([0.0, 0.0, 1.0, -2.0]), np.array([1, 1, 0, 0], bool), 0.5)
-    >>> mask.astype(int)
+    >>> weight, gradient = np.array([3.0, 1.0, 0.0, 0.0]), np.array([0.0, 0.0, 1.0, -2.0])
+    >>> rewired(weight, gradient, np.array([1, 1, 0, 0], bool), 0.5).astype(int)
     array([1, 0, 0, 1])
     """
     count = round(share * np.count_nonzero(kept))
@@ -244,7 +242,4 @@ class RigL(MaskCallback):
         super().on_train_begin(logs)
         for run in self._runs:
             if isinstance(run.bound, BoundRigging):
-                record = GradientRecord(self.model, run.bound.weights, "gradient", latest)
-                record.open()
-                self._records.append(record)
-                run.bound.record = record
+                run.bound.record = self._follow(run.bound.weights, "gradient", latest)
