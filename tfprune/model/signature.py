@@ -71,7 +71,7 @@ def signature_of(model: keras.Model) -> Signature:
     Raises:
         PruningError: The model has never been called, or takes strings.
     """
-    signature = _recorded(model) or _from_shapes(model)
+    signature = recorded_signature(model) or _from_shapes(model)
     for given in signature.inputs:
         if given.dtype == "string":
             raise PruningError(
@@ -124,8 +124,8 @@ def flat_outputs(outputs: Any) -> list[Any]:
     return [leaf for _, leaf in _flat(outputs, _is_tensor)[1]]
 
 
-def _recorded(model: keras.Model) -> Signature | None:
-    """The inputs of a functional or Sequential model."""
+def recorded_signature(model: keras.Model) -> Signature | None:
+    """What a functional or Sequential model takes; None for one that does not say so."""
     tensors = getattr(model, "inputs", None)
     if not tensors:
         return None

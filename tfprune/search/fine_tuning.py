@@ -1,13 +1,14 @@
 """Short training of a candidate before it is measured, in one compiled step for all of them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from tfprune.errors import PruningError
-from tfprune.model.data import Batch, batches, is_arrays
+from tfprune.model.data import Batch, batches, whole_batch
 from tfprune.model.prunable import every_weight
 from tfprune.model.tree import as_array
 
@@ -90,19 +91,11 @@ def training_batches(train: Any, steps: Any, model: keras.Model, seed: int) -> l
         raise PruningError(f"fine_tune={steps} needs data to train on; write train=(x, y).")
     if not model.compiled or model.optimizer is None:
         raise PruningError(f"fine_tune trains, but '{model.name}' is not compiled; compile it with optimizer and loss.")
-    found = list(_read(train, steps, model, seed))
+    whole = whole_batch(train, model, "fine_tune", "train")
+    if whole is not None:
+        train = whole.taken(np.random.default_rng(seed).permutation(whole.size)[: steps * BATCH_SIZE])
+    read = itertools.islice(batches(train, model, "fine_tune", BATCH_SIZE, "train"), steps)
+    found = [keras.tree.map_structure(lambda array: None if array is None else as_array(array), each) for each in read]
     if found[0].targets is None:
         raise PruningError("fine_tune needs targets, and train has none; write train=(x, y).")
     return [found[step % len(found)] for step in range(steps)]
-
-
-def _read(train: Any, steps: int, model: keras.Model, seed: int) -> Iterator[Batch]:
-    if is_arrays(train):
-        whole = tuple(keras.utils.unpack_x_y_sample_weight(train))
-        count = len(keras.tree.flatten(whole[0])[0])
-        order = np.random.default_rng(seed).permutation(count)[: steps * BATCH_SIZE]
-        train = keras.tree.map_structure(lambda array: None if array is None else np.asarray(array)[order], whole)
-    for step, batch in enumerate(batches(train, model, "fine_tune", BATCH_SIZE)):
-        if step == steps:
-            break
-        yield Batch(*keras.tree.map_structure(lambda array: None if array is None else as_array(array), tuple(batch)))

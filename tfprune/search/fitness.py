@@ -11,7 +11,7 @@ import numpy as np
 
 from tfprune.errors import PruningError
 from tfprune.model.copying import clone_with_weights
-from tfprune.model.data import Batch, input_specs
+from tfprune.model.data import Batch, input_specs, joined
 from tfprune.model.prunable import every_weight
 from tfprune.model.tree import as_array, places
 from tfprune.oneshot.repair.reconstruct import recalibrate
@@ -219,7 +219,7 @@ def _pieces(given: Sequence[dict[str, Any]], size: int) -> list[dict[str, Any]]:
     shapes = {tuple(tuple(array.shape[1:]) for array in keras.tree.flatten(each)) for each in given}
     if len(shapes) > 1:
         return list(given)
-    whole = keras.tree.map_structure(lambda *arrays: np.concatenate([np.asarray(each) for each in arrays]), *given)
+    whole = joined(given)
     count = len(keras.tree.flatten(whole)[0])
 
     def piece(start: int) -> dict[str, Any]:
@@ -271,13 +271,6 @@ def _finite(figures: dict[str, float]) -> dict[str, float]:
         if not math.isfinite(value):
             raise FitnessError(f"'{name}' is {value}")
     return figures
-
-
-def joined(parts: Sequence[Any]) -> Any:
-    """One part of all batches as whole arrays; None where there is none."""
-    if parts[0] is None:
-        return None
-    return keras.tree.map_structure(lambda *arrays: np.concatenate([np.asarray(each) for each in arrays]), *parts)
 
 
 def _value(objective: Objective, trial: Trial) -> float:

@@ -18,14 +18,13 @@ from tfprune.lite.file.lite_model import LiteModel
 from tfprune.lite.measure.benchmark import benchmark
 from tfprune.lite.quantize import quantize_aware
 from tfprune.model.copying import compile_like
-from tfprune.model.data import Batch, batches
+from tfprune.model.data import Batch, batches, joined
 from tfprune.model.graph import require_graph
 from tfprune.model.summary import summary
 from tfprune.model.tree import as_array, check_model
 from tfprune.search.compress.compression import Compression, Step
 from tfprune.search.compress.distillation import Tuning, first_inputs
 from tfprune.search.compress.folder import StepFolder
-from tfprune.search.fitness import joined
 from tfprune.search.genetic import genetic_search
 from tfprune.search.journal import data_fingerprint, model_fingerprint
 from tfprune.search.problem import check_count

@@ -10,7 +10,7 @@ import numpy as np
 from tfprune.errors import PruningError
 from tfprune.lite.measure.judge import decision_of
 from tfprune.model.copying import clone_with_weights
-from tfprune.model.data import batches, is_arrays
+from tfprune.model.data import batches, joined, whole_batch
 
 TEMPERATURE = 3.0
 STUDENT_SHARE = 0.5  # of the loss on the labels; the rest is the distance from the teacher
@@ -32,7 +32,8 @@ class Tuning:
 
     def __init__(self, teacher: keras.Model, train: Any, batch_size: int, distill: bool = True):
         self._teacher, self._train, self._batch_size = teacher, train, batch_size
-        self.steps = _steps(train, batch_size)
+        self._whole = whole_batch(train, teacher, "compress", "train")
+        self.steps = _steps(train) if self._whole is None else -(-self._whole.size // batch_size)
         self.note = None if distill else "Fine-tuned without the unpruned model as teacher, as asked for."
         if distill:
             self.note = _obstacle(teacher)
@@ -53,8 +54,8 @@ class Tuning:
         following = [Follows(callback, model) for callback in callbacks]
         arguments: dict[str, Any] = {"epochs": epochs, "verbose": 0}
         decay = Decay(_rate(self._teacher) * rate, epochs * self.steps)
-        if is_arrays(self._train):
-            x, y, weights = keras.utils.unpack_x_y_sample_weight(self._train)
+        if self._whole is not None:
+            x, y, weights = self._whole
             arguments.update(x=x, y=y, sample_weight=weights, batch_size=self._batch_size)
         else:
             arguments.update(x=self._train)
@@ -164,11 +165,8 @@ def _rate(model: keras.Model) -> float:
     return float(np.asarray(model.optimizer.learning_rate if configured is None else configured))
 
 
-def _steps(train: Any, batch_size: int) -> int:
-    """Optimizer steps in an epoch."""
-    if is_arrays(train):
-        inputs = keras.utils.unpack_x_y_sample_weight(train)[0]
-        return -(-len(keras.tree.flatten(inputs)[0]) // batch_size)
+def _steps(train: Any) -> int:
+    """Optimizer steps in an epoch of batches."""
     if hasattr(train, "cardinality") and int(train.cardinality()) > 0:
         return int(train.cardinality())
     if getattr(train, "num_batches", None):
@@ -181,11 +179,4 @@ def _steps(train: Any, batch_size: int) -> int:
 
 def first_inputs(train: Any, model: keras.Model, count: int) -> Any:
     """Some inputs of the training data, to find the ranges of activations with."""
-    found: list[Any] = []
-    size = 0
-    for batch in batches(train, model, "compress"):
-        found.append(keras.tree.map_structure(np.asarray, batch.inputs))
-        size += batch.size
-        if size >= count:
-            break
-    return keras.tree.map_structure(lambda *arrays: np.concatenate(arrays)[:count], *found)
+    return joined([batch.inputs for batch in batches(train, model, "compress", argument="train", at_most=count)])
