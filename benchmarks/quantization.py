@@ -180,7 +180,7 @@ def judge(
 ) -> None:
     """Adds the figures of one file: `source` is the float network, `answers` are those of the model trained in int8."""
     given = lite(data.x_test)
-    kept = kept_zeros(source, lite.content)
+    kept = kept_zeros(source, lite.file)
     step = lite.outputs[0].scale
     run[key] = {
         "accuracy": 100.0 * float(np.mean(given.argmax(-1) == data.y_test)),

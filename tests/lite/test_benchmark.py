@@ -11,7 +11,6 @@ from keras import layers
 from tfprune.errors import ConversionError, PruningError
 from tfprune.lite import LiteModel, benchmark, convert, time_operators
 from tfprune.lite.file import flatbuffer
-from tfprune.lite.file.lite_model import quantized
 from tfprune.lite.measure.cost import cost_of
 from tfprune.lite.measure.memory import process_memory
 from tfprune.lite.measure.operator_times import single_operator
@@ -83,7 +82,7 @@ def test_inputs_of_open_length_take_their_length_from_data():
 
 
 def test_counts_of_the_file_stand_beside_the_times(report, files):
-    cost = cost_of(files["integer"].content)
+    cost = cost_of(files["integer"].file)
     row = report.rows()[1]
     assert (row["macs"], row["activation_bytes"]) == (cost.macs, cost.peak_bytes)
     assert row["microjoules"] == cost.picojoules / 1e6
@@ -110,7 +109,7 @@ def test_every_operator_is_timed_by_itself(files):
     operators = files["integer"].inspect().operators
     assert [found.operator for found in report.operators] == [operator.name for operator in operators]
     assert all(found.milliseconds > 0 for found in report.operators)
-    assert sum(found.macs for found in report.operators) == cost_of(files["integer"].content).macs
+    assert sum(found.macs for found in report.operators) == cost_of(files["integer"].file).macs
     assert report.whole > 0
     assert sum(row["share"] for row in report.rows()) == pytest.approx(1.0)
     assert "has no profiler" in str(report)
@@ -124,14 +123,14 @@ def test_a_single_operator_computes_what_it_does_in_the_whole(files, kind):
     image = np.random.default_rng(1).normal(size=(1, 12, 12, 3)).astype(np.float32)
     runner = lite.interpreter(xnnpack=False, keep_all=True)
     runner.allocate_tensors()
-    runner.set_tensor(lite.inputs[0].tensor, quantized(image, lite.inputs[0]))
+    runner.set_tensor(lite.inputs[0].tensor, lite.inputs[0].quantized(image))
     runner.invoke()
     for operator in flat.subgraphs[0].operators:
-        alone = LiteModel(single_operator(flat, operator, lite.content))
+        alone = LiteModel.written(single_operator(flat, operator))
         single = alone.interpreter(xnnpack=False)
         single.allocate_tensors()
         constants = [
-            i for i in operator.inputs if flatbuffer.stored_bytes(flat, flat.subgraphs[0].tensors[i], b"") is not None
+            i for i in operator.inputs if flatbuffer.stored_bytes(flat, flat.subgraphs[0].tensors[i]) is not None
         ]
         given = [i for i in dict.fromkeys(operator.inputs) if i not in constants]
         for index, end in zip(given, alone.inputs):

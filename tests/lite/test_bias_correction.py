@@ -65,7 +65,7 @@ def test_only_biases_change(files):
             {
                 flatbuffer.tensor_name(tensor): (flatbuffer.dtype_name(tensor), values)
                 for tensor in file.subgraphs[0].tensors
-                if (values := flatbuffer.stored_values(file, tensor, lite.content)) is not None
+                if (values := flatbuffer.stored_values(file, tensor)) is not None
             }
         )
     assert constants[0].keys() == constants[1].keys()

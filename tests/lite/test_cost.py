@@ -29,18 +29,18 @@ BODIES = {
 @pytest.mark.parametrize("name", BODIES)
 def test_multiply_accumulates_are_those_of_the_keras_model(name):
     model = image_model(*BODIES[name]())
-    assert cost_of(convert(model).content).macs == tfprune.summary(model).macs > 0
+    assert cost_of(convert(model).file).macs == tfprune.summary(model).macs > 0
 
 
 def test_products_of_two_results_count():
     values = keras.Input((6, 8), name="values")
     model = keras.Model(values, keras.ops.matmul(values, keras.ops.transpose(values, (0, 2, 1))))
-    assert cost_of(convert(model).content).macs == 6 * 6 * 8
+    assert cost_of(convert(model).file).macs == 6 * 6 * 8
 
 
 def test_bytes_and_energy_follow_from_the_counts():
     model = image_model(layers.Conv2D(6, 1, name="conv"), layers.ReLU(), layers.MaxPooling2D())
-    plain = cost_of(convert(model).content)
+    plain = cost_of(convert(model).file)
     weights, image, result, pooled = 4 * (6 * 4 + 6), 4 * 8 * 8 * 4, 4 * 8 * 8 * 6, 4 * 4 * 4 * 6
     assert plain.macs == 8 * 8 * 6 * 4
     assert plain.other == 4 * 4 * 6
@@ -54,7 +54,7 @@ def test_bytes_and_energy_follow_from_the_counts():
 def test_integers_cost_less():
     model = lite_models.convolutional()
     data = np.random.default_rng(0).normal(size=(20, 12, 12, 3)).astype(np.float32)
-    plain, whole = cost_of(convert(model).content), cost_of(convert(model, "int8", data).content)
+    plain, whole = cost_of(convert(model).file), cost_of(convert(model, "int8", data).file)
     assert whole.macs == plain.macs
     assert 4 * whole.activation_bytes < 1.01 * plain.activation_bytes
     assert 4 * whole.peak_bytes == plain.peak_bytes

@@ -54,11 +54,9 @@ def test_errors_are_those_of_a_comparison_by_hand(model, images):
     runner.allocate_tensors()
     answers = []
     for image in images:
-        runner.set_tensor(lite.inputs[0].tensor, tfprune.lite.file.lite_model.quantized(image[None], lite.inputs[0]))
+        runner.set_tensor(lite.inputs[0].tensor, lite.inputs[0].quantized(image[None]))
         runner.invoke()
-        answers.append(
-            tfprune.lite.file.lite_model.dequantized(runner.get_tensor(lite.outputs[0].tensor), lite.outputs[0])
-        )
+        answers.append(lite.outputs[0].dequantized(runner.get_tensor(lite.outputs[0].tensor)))
     wanted = np.asarray(model(images))
     difference = np.concatenate(answers) - wanted
     assert found.error == pytest.approx(np.sqrt(np.mean(difference**2) / np.mean(wanted**2)), rel=1e-4)

@@ -12,7 +12,8 @@ import pytest
 from keras import layers
 
 from tfprune.errors import PruningError
-from tfprune.lite import LiteModel, convert
+from tfprune.lite import LiteModel, benchmark, convert, time_operators, verify
+from tfprune.lite.file import flatbuffer
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +194,31 @@ def test_models_can_be_copied_and_pickled(lite, images):
     lite(images[:1])
     for other in (copy.deepcopy(lite), pickle.loads(pickle.dumps(lite))):
         np.testing.assert_array_equal(other(images[:2]), lite(images[:2]))
+
+
+def test_a_file_is_read_once_by_all_who_look_into_it(model, images, monkeypatch):
+    read = []
+    whole = flatbuffer.schema().ModelT.InitFromPackedBuf
+    monkeypatch.setattr(
+        flatbuffer.schema().ModelT,
+        "InitFromPackedBuf",
+        lambda content, start: read.append(content) or whole(content, start),
+    )
+    lite = convert(model, "int8", images)
+    assert len(read) == 1  # what TensorFlow's converter gave
+    lite.inspect()
+    assert lite.origin["quantization"] == "int8"
+    verify(model, lite, images, layers=True)
+    benchmark({"lite": lite}, runs=1)
+    time_operators(lite, runs=1)
+    assert len(read) == 1
+    loaded = LiteModel(lite.content)
+    assert len(read) == 2
+    assert loaded.inspect().to_dict() == lite.inspect().to_dict()
+    assert loaded.inputs == lite.inputs and loaded.outputs == lite.outputs and loaded.operators == lite.operators
+    assert len(read) == 2
+    convert(model, "int8", images, bias_correction=True)
+    assert len(read) == 4  # what the converter gave, and a copy to correct
 
 
 def test_sizes_are_those_of_the_file(lite):

@@ -67,8 +67,8 @@ def test_a_single_lost_zero_is_found(model, images, quantization):
     flat = flatbuffer.read_model(content)
     shape = model.get_layer("hidden").kernel.shape[::-1]
     constants = [t for t in flat.subgraphs[0].tensors if flatbuffer.shape_of(t) == shape]
-    (tensor,) = [t for t in constants if flatbuffer.stored_values(flat, t, content) is not None]
-    values = flatbuffer.stored_values(flat, tensor, content).copy()
+    (tensor,) = [t for t in constants if flatbuffer.stored_values(flat, t) is not None]
+    values = flatbuffer.stored_values(flat, tensor).copy()
     values[np.flatnonzero(values == 0)[:1]] = 1
     flat.buffers[tensor.buffer].data = values.view(np.uint8)
     zeros = int(np.sum(model.get_layer("hidden").kernel.numpy() == 0))

@@ -55,7 +55,7 @@ def kernels(lite):
         if name not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"):
             continue
         kernel = graph.tensors[operator.inputs[1]]
-        values = flatbuffer.stored_values(file, kernel, lite.content).reshape(flatbuffer.shape_of(kernel))
+        values = flatbuffer.stored_values(file, kernel).reshape(flatbuffer.shape_of(kernel))
         axes = {"FULLY_CONNECTED": (1, 0), "CONV_2D": (1, 2, 3, 0), "DEPTHWISE_CONV_2D": (1, 2, 3, 0)}
         text = " ".join(flatbuffer.tensor_name(graph.tensors[i]) for i in (operator.inputs[1], operator.outputs[0]))
         layer = next(layer for layer in DTYPES if layer in text)
@@ -95,7 +95,7 @@ def test_kernels_are_stored_in_the_bits_that_were_asked_for(model, digits, bits,
 def test_every_zero_is_a_zero_in_four_bits(model, quantized, digits):
     masks = tfprune.get_masks(model)
     for lite in (convert(model, "int8", digits[0][:200], weight_bits=4), convert(quantized, "int8")):
-        for weight in kept_zeros(model, lite.content):
+        for weight in kept_zeros(model, lite.file):
             assert weight.kept == weight.zeros > 0, weight
         for layer, (_, integers) in kernels(lite).items():
             mask = masks[f"{layer}/kernel"]
@@ -185,7 +185,7 @@ def test_four_bit_integers_are_read_as_they_were_packed(count):
     file, buffer = flatbuffer.schema().ModelT(), flatbuffer.schema().BufferT()
     buffer.data, file.buffers = flatbuffer.pack_four_bits(values), [None, buffer]
     buffer.offset = 0
-    np.testing.assert_array_equal(flatbuffer.stored_values(file, tensor, b""), values)
+    np.testing.assert_array_equal(flatbuffer.stored_values(file, tensor), values)
 
 
 @pytest.mark.parametrize(

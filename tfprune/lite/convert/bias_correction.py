@@ -18,7 +18,7 @@ from tfprune.errors import PruningError
 from tfprune.lite.convert.layer_results import matched, named_results, run_calls
 from tfprune.lite.file import flatbuffer
 from tfprune.lite.file.edit import Graph
-from tfprune.lite.file.lite_model import LiteModel, allocate, dequantized, quantized
+from tfprune.lite.file.lite_model import LiteModel
 from tfprune.model.signature import Signature, flat_outputs
 from tfprune.model.tree import as_array
 
@@ -30,9 +30,7 @@ Sample = Sequence[np.ndarray]
 BIAS = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "TRANSPOSE_CONV": 3}  # its place in the inputs
 
 
-def correct_biases(
-    model: keras.Model, signature: Signature, content: bytes, samples: Sequence[Sample]
-) -> tuple[bytes, str]:
+def correct_biases(model: keras.Model, signature: Signature, lite: LiteModel, samples: Sequence[Sample]) -> LiteModel:
     """Moves the mean error of each layer's results into its bias.
 
     A layer that is called more than once has one bias for several means, and is left as it is. A file whose answers
@@ -41,16 +39,16 @@ def correct_biases(
     Args:
         model: The Keras model, functional or Sequential.
         signature: Its inputs.
-        content: The int8 file made of it.
+        lite: The int8 file made of it.
         samples: Representative inputs, each with a batch axis of one; at most 128 are used, evenly spaced.
 
     Returns:
-        The bytes of the corrected file, and what to say about it.
+        The corrected file, or the one that came; with a note on what was done.
     """
     chosen = np.linspace(0, len(samples) - 1, min(SAMPLES, len(samples))).round().astype(int)
     samples = [samples[index] for index in chosen]
-    means, tensors = _means_in_keras(model, content, samples)
-    file = flatbuffer.read_model(content)
+    means, tensors = _means_in_keras(model, lite, samples)
+    file = flatbuffer.read_model(lite.content)
     graph = Graph(file, file.subgraphs[0])
     count = 0
     for place, operator in enumerate(graph.subgraph.operators):
@@ -58,21 +56,22 @@ def correct_biases(
         if path is not None and _can_be_corrected(graph, operator):
             _correct(graph, operator, means[path] - _mean_in_file(graph, place, samples))
             count += 1
-    corrected = flatbuffer.write_model(file)
+    corrected = LiteModel.written(file, lite.notes)
     answers = flat_outputs(signature.answers(model, [np.concatenate(arrays) for arrays in zip(*samples)]))
-    before, after = (_error(LiteModel(each), samples, answers) for each in (content, corrected))
+    before, after = (_error(each, samples, answers) for each in (lite, corrected))
     if not after < before:
-        return content, f"Bias correction brings the answers no nearer to Keras (error {before:.2%}) and is left out."
+        lite.notes += (f"Bias correction brings the answers no nearer to Keras (error {before:.2%}) and is left out.",)
+        return lite
     layers = f"{count} layer{'s' * (count != 1)}"
     errors = f"the answers' error on {len(samples)} samples was {before:.2%} and is {after:.2%}"
-    return corrected, f"Biases of {layers} corrected: {errors}."
+    corrected.notes += (f"Biases of {layers} corrected: {errors}.",)
+    return corrected
 
 
 def _means_in_keras(
-    model: keras.Model, content: bytes, samples: Sequence[Sample]
+    model: keras.Model, lite: LiteModel, samples: Sequence[Sample]
 ) -> tuple[dict[str, np.ndarray], dict[int, str]]:
     """The mean of each channel behind each call, and the call whose result each tensor of the file is."""
-    lite = LiteModel(content)
     sums: dict[str, np.ndarray] = {}
     tensors: dict[int, str] = {}
     for start in range(0, len(samples), CHUNK):
@@ -115,17 +114,15 @@ def _mean_in_file(graph: Graph, place: int, samples: Sequence[Sample]) -> np.nda
     result = subgraph.operators[place].outputs[:1]
     subgraph.operators, subgraph.outputs, file.signatureDefs = subgraph.operators[: place + 1], result, []
     try:
-        lite = LiteModel(flatbuffer.write_model(file))
+        lite = LiteModel.written(file)
     finally:
         subgraph.operators, subgraph.outputs, file.signatureDefs = whole
-    runner = lite.interpreter()
-    allocate(runner, lite.inputs, [array.shape for array in samples[0]])
+    runner = lite.prepared([array.shape for array in samples[0]])
     total: Any = 0.0
     for sample in samples:
-        for array, end in zip(sample, lite.inputs):
-            runner.set_tensor(end.tensor, quantized(array, end))
+        lite.fill(runner, sample)
         runner.invoke()
-        total += _mean(dequantized(runner.get_tensor(lite.outputs[0].tensor), lite.outputs[0]))
+        total += _mean(lite.outputs[0].dequantized(runner.get_tensor(lite.outputs[0].tensor)))
     return total / len(samples)
 
 
@@ -135,7 +132,7 @@ def _correct(graph: Graph, operator: Any, error: np.ndarray) -> None:
     if not _has_bias(graph, operator):
         _add_bias(graph, operator, len(error))
     bias = graph.own_constant(operator, place)
-    values = flatbuffer.stored_values(graph.model, bias, b"")
+    values = flatbuffer.stored_values(graph.model, bias)
     if values is None:
         raise PruningError(f"The constant '{flatbuffer.tensor_name(bias)}' cannot be read.")
     steps = np.round(values + error / np.asarray(bias.quantization.scale, np.float64))

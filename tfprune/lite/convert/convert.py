@@ -24,8 +24,8 @@ from tfprune.lite.convert.layer_results import compare_layers, worst_layers
 from tfprune.lite.convert.request import Request
 from tfprune.lite.convert.trace import INPUT, OUTPUT, loops, prepared, save, trace
 from tfprune.lite.file import flatbuffer
-from tfprune.lite.file.contents import operators_of, results_of
-from tfprune.lite.file.lite_model import LiteModel, allocate
+from tfprune.lite.file.contents import results_of
+from tfprune.lite.file.lite_model import LiteModel
 from tfprune.lite.file.metadata import origin_of, write_origin
 from tfprune.lite.quantize.frozen import frozen
 from tfprune.lite.quantize.representative import Calibration, calibration
@@ -112,11 +112,11 @@ def convert(
             raise PruningError(_missing_data(quantization, signature))
         data = calibration(representative_data, signature, source)
     content, names = _converted(source, signature, request, data.samples)
-    content, notes = _finished(content, signature, names, source, request, origin)
+    lite = _finished(content, signature, names, source, request, origin)
     if request.bias_correction:
-        content, said = correct_biases(model, signature, content, data.samples)
-        notes.append(said)
-    lite = LiteModel(content, [*data.notes, *notes] if request.is_integer else notes)
+        lite = correct_biases(model, signature, lite, data.samples)
+    if request.is_integer:
+        lite.notes = (*data.notes, *lite.notes)
     if quantization == "dynamic" and lite.quantization == "float32":
         lite.notes += ("No kernel has 1,024 entries or more, and the converter leaves smaller ones in float32.",)
     if request.needs_data:  # with learned ranges, layers in float are those that the user has left so
@@ -235,7 +235,7 @@ def _refuse_loops(model: keras.Model, function: Any, request: Request) -> None:
 def _finished(
     content: bytes, signature: Signature, names: list[str], source: keras.Model, request: Request,
     origin: Mapping[str, Any],
-) -> tuple[bytes, list[str]]:  # fmt: skip
+) -> LiteModel:  # fmt: skip
     """The file with the ends' names and order of the Keras model, its origin, and without float islands."""
     model = flatbuffer.read_model(content)
     given = [spec.name for spec in signature.inputs]
@@ -247,7 +247,7 @@ def _finished(
         packed = pack_four_bits(model, source, names, request.bits)
         notes.append(f"Kernels in 4 bits: {listing(packed)}." if packed else "No kernel is one that 4 bits suit.")
     write_origin(model, origin)
-    return flatbuffer.write_model(model), notes
+    return LiteModel.written(model, notes)
 
 
 def _name_ends(model: Any, side: str, prefix: str, names: list[str]) -> None:
@@ -263,8 +263,7 @@ def _name_ends(model: Any, side: str, prefix: str, names: list[str]) -> None:
 
 
 def _require_integers(lite: LiteModel, model: keras.Model, request: Request) -> None:
-    operators = operators_of(flatbuffer.read_model(lite.content))
-    floats = [operator for operator in operators if operator.is_float]
+    floats = [operator for operator in lite.operators if operator.is_float]
     if request.float_layers:
         along = layers_along(model, [name for operator in floats for name in operator.tensors])
         floats = [
@@ -285,7 +284,7 @@ def _require_integers(lite: LiteModel, model: keras.Model, request: Request) -> 
 
 def _untouched(lite: LiteModel, model: keras.Model) -> list[str]:
     """The layers whose results were zero for all representative data, so that no range could be learned."""
-    empty = [end.name for end in results_of(flatbuffer.read_model(lite.content)) if end.scale and end.scale < NO_RANGE]
+    empty = [end.name for end in results_of(lite.file) if end.scale and end.scale < NO_RANGE]
     layers = [layer_at(model, name) or name for name in empty]
     return list(dict.fromkeys(layers))
 
@@ -306,7 +305,7 @@ def _refuse_untouched(layers: list[str], lite: LiteModel) -> None:
 def _require_runnable(lite: LiteModel) -> None:
     """Raises where LiteRT cannot prepare the file; an open length is left to the caller's data."""
     if all(None not in end.shape for end in lite.inputs):
-        allocate(lite.interpreter(), lite.inputs, [end.shape for end in lite.inputs])
+        lite.prepared()
 
 
 def _compare_answers(lite: LiteModel, model: keras.Model, data: Calibration, bits: WeightBits) -> None:

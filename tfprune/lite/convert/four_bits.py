@@ -91,7 +91,7 @@ def _pack(graph: Graph, index: int) -> None:
 
 
 def _stored(graph: Graph, tensor: Any) -> np.ndarray:
-    values = flatbuffer.stored_values(graph.model, tensor, b"")
+    values = flatbuffer.stored_values(graph.model, tensor)
     if values is None:
         raise PruningError(f"The constant '{flatbuffer.tensor_name(tensor)}' cannot be read.")
     return values

@@ -94,7 +94,7 @@ def _comparison(graph: Graph, operator: Any) -> None:
     sources = [graph.integer_source(int(index)) for index in operator.inputs]
     known = [source for source in sources if source is not None]
     constants = [
-        flatbuffer.stored_values(graph.model, graph.tensors[index], b"")
+        flatbuffer.stored_values(graph.model, graph.tensors[index])
         for index, source in zip(operator.inputs, sources)
         if source is None
     ]
@@ -196,7 +196,7 @@ def _compare_numbers(graph: Graph, comparison: Any, number: int, index: int) -> 
         if other == number:
             inputs.append(index)
             continue
-        values = flatbuffer.stored_values(graph.model, graph.tensors[other], b"")
+        values = flatbuffer.stored_values(graph.model, graph.tensors[other])
         shape = flatbuffer.shape_of(graph.tensors[other])
         inputs.append(graph.constant("number", np.asarray(values).reshape(shape).astype(np.int32)))
     comparison.inputs = inputs

@@ -10,9 +10,8 @@ import keras
 import numpy as np
 
 from tfprune.lite.convert.layer_names import layers_at
-from tfprune.lite.file import flatbuffer
 from tfprune.lite.file.contents import End, results_of
-from tfprune.lite.file.lite_model import LiteModel, allocate, dequantized, quantized
+from tfprune.lite.file.lite_model import LiteModel
 from tfprune.model.graph import Call, flow
 from tfprune.model.tree import as_array
 
@@ -56,15 +55,14 @@ def compare_layers(
         the number of samples.
     """
     results = named_results(model, lite)
-    runner = lite.interpreter(xnnpack=False, keep_all=True)
+    runner: Any = None
     layers: dict[str, MatchedLayer] = {}
     count = 0
     for sample in samples:
         given = [sample[index] for index in order]
         if not count:
-            allocate(runner, lite.inputs, [array.shape for array in given])
-        for array, end in zip(given, lite.inputs):
-            runner.set_tensor(end.tensor, quantized(array, end))
+            runner = lite.prepared([array.shape for array in given], xnnpack=False, keep_all=True)
+        lite.fill(runner, given)
         runner.invoke()
         calls = run_calls(model, sample)
         if not count:
@@ -132,7 +130,7 @@ def run_calls(model: keras.Model, sample: Sequence[np.ndarray]) -> list[Called]:
 
 def named_results(model: keras.Model, lite: LiteModel) -> list[tuple[End, set[str]]]:
     """The computed tensors of a file, each with the names of the layers that the converter has joined in it."""
-    computed = results_of(flatbuffer.read_model(lite.content))
+    computed = results_of(lite.file)
     joined = layers_at(model, [end.name for end in computed])
     ends = {end.tensor: end.name for end in lite.outputs}  # these have lost the names that the converter gave them
     return [(end, {ends[end.tensor]} if end.tensor in ends else joined[end.name]) for end in computed]
@@ -169,7 +167,7 @@ class MatchedLayer:
         """Adds the differences of one sample, which the interpreter has run, from Keras' value."""
         self.power += float(np.sum(np.square(value, dtype=np.float64)))
         for index, end in enumerate(self.results):
-            difference = dequantized(runner.get_tensor(end.tensor), end).astype(np.float64) - value
+            difference = end.dequantized(runner.get_tensor(end.tensor)).astype(np.float64) - value
             self.squares[index] += float(np.sum(np.square(difference)))
             self.largest[index] = max(self.largest[index], float(np.abs(difference).max(initial=0.0)))
 

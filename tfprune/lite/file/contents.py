@@ -94,6 +94,20 @@ class End:
     zero_point: int
     tensor: int
 
+    def quantized(self, array: Any) -> np.ndarray:
+        """Real values as this end stores them: divided by the scale, rounded, moved by the zero point, cut off."""
+        if self.scale is None:
+            return np.ascontiguousarray(array, dtype=self.dtype)
+        limits = np.iinfo(self.dtype)
+        steps = np.round(np.asarray(array, np.float32) / np.float32(self.scale)) + self.zero_point
+        return np.clip(steps, limits.min, limits.max).astype(self.dtype)
+
+    def dequantized(self, array: np.ndarray) -> np.ndarray:
+        """What this end stores as real values."""
+        if self.scale is None:
+            return array.astype(np.float32) if array.dtype == np.float16 else array
+        return (array.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
+
 
 def gzip_size(content: bytes) -> int:
     """Bytes after gzip at level 9, with no time stamp, so that equal files give equal figures."""
@@ -171,10 +185,8 @@ def quantization_of(model: Any, operators: Sequence[Operator]) -> str:
         operator.is_float or "int8" in operator.outputs for operator in computing
     ):
         return "int8"
-    constants = [
-        tensor for graph in model.subgraphs for tensor in graph.tensors if tensor.buffer and _has_data(model, tensor)
-    ]
-    types = {flatbuffer.dtype_name(tensor) for tensor in constants}
+    tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]
+    types = {flatbuffer.dtype_name(tensor) for tensor in tensors if flatbuffer.stored_bytes(model, tensor) is not None}
     if read_origin(model).get("quantization") == "int8":  # with layers kept in float
         return "int8"
     if "int8" in types or "int4" in types:
@@ -182,22 +194,17 @@ def quantization_of(model: Any, operators: Sequence[Operator]) -> str:
     return "float16" if "float16" in types else "float32"
 
 
-def _has_data(model: Any, tensor: Any) -> bool:
-    buffer = model.buffers[tensor.buffer]
-    return buffer.offset > 1 or (buffer.data is not None and len(buffer.data) > 0)
-
-
-def constants_of(model: Any, content: bytes) -> list[Constant]:
+def constants_of(model: Any) -> list[Constant]:
     """Every constant of a model that holds numbers, each buffer once."""
     result = []
     seen: set[int] = set()
     for graph in model.subgraphs:
         for tensor in graph.tensors:
-            stored = flatbuffer.stored_bytes(model, tensor, content)
+            stored = flatbuffer.stored_bytes(model, tensor)
             if stored is None or tensor.buffer in seen or not _holds_numbers(tensor):
                 continue
             seen.add(tensor.buffer)
-            shape, zeros = flatbuffer.shape_of(tensor), flatbuffer.zero_pattern(model, tensor, content)
+            shape, zeros = flatbuffer.shape_of(tensor), flatbuffer.zero_pattern(model, tensor)
             result.append(
                 Constant(
                     name=flatbuffer.tensor_name(tensor),
@@ -212,11 +219,11 @@ def constants_of(model: Any, content: bytes) -> list[Constant]:
     return result
 
 
-def zero_patterns(model: Any, content: bytes) -> Iterator[tuple[str, np.ndarray]]:
+def zero_patterns(model: Any) -> Iterator[tuple[str, np.ndarray]]:
     """The weights of a file by name, as booleans that are true where they are zero."""
     for graph in model.subgraphs:
         for tensor in graph.tensors:
-            zeros = flatbuffer.zero_pattern(model, tensor, content) if _holds_numbers(tensor) else None
+            zeros = flatbuffer.zero_pattern(model, tensor) if _holds_numbers(tensor) else None
             if zeros is not None and zeros.ndim >= 2:
                 yield short_name(flatbuffer.tensor_name(tensor)), zeros
 

@@ -107,13 +107,17 @@ def _kind(content: bytes) -> str:
 
 
 def read_model(content: bytes) -> Any:
-    """The model as objects of the schema.
+    """The model as objects of the schema, the values of all constants in their buffers.
 
     Raises:
         PruningError: The file is cut off or damaged.
     """
     try:
         model = schema().ModelT.InitFromPackedBuf(content, 0)
+        for buffer in model.buffers:
+            if buffer.offset > 1:  # files above 2 GB keep their values behind the tables
+                buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+                buffer.offset = buffer.size = 0
         for graph in model.subgraphs:
             for tensor in graph.tensors:
                 model.buffers[tensor.buffer]
@@ -134,22 +138,18 @@ def write_model(model: Any) -> bytes:
     return bytes(builder.Output())
 
 
-def stored_bytes(model: Any, tensor: Any, content: bytes) -> np.ndarray | None:
+def stored_bytes(model: Any, tensor: Any) -> np.ndarray | None:
     """The bytes of a constant as they lie in the file; None for a tensor that is computed."""
-    buffer = model.buffers[tensor.buffer]
-    if buffer.offset > 1:  # files above 2 GB keep their buffers behind the tables
-        return np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
-    if tensor.buffer == 0 or buffer.data is None or len(buffer.data) == 0:
-        return None
-    return np.asarray(buffer.data, np.uint8)
+    data = model.buffers[tensor.buffer].data
+    return None if tensor.buffer == 0 or data is None or len(data) == 0 else np.asarray(data, np.uint8)
 
 
-def stored_values(model: Any, tensor: Any, content: bytes) -> np.ndarray | None:
+def stored_values(model: Any, tensor: Any) -> np.ndarray | None:
     """The values of a constant as a flat array, without the zeros that a sparse encoding leaves out.
 
     None for a tensor that is computed, or whose type has no counterpart in NumPy.
     """
-    stored = stored_bytes(model, tensor, content)
+    stored = stored_bytes(model, tensor)
     if stored is None:
         return None
     name = type_name(tensor)
@@ -187,9 +187,9 @@ def zero_points(tensor: Any) -> np.ndarray:
     return points.reshape(shape)
 
 
-def zero_pattern(model: Any, tensor: Any, content: bytes) -> np.ndarray | None:
+def zero_pattern(model: Any, tensor: Any) -> np.ndarray | None:
     """Where a constant is zero, as booleans of its shape; None where that cannot be told."""
-    values = stored_values(model, tensor, content)
+    values = stored_values(model, tensor)
     shape = shape_of(tensor)
     if values is None:
         return None

@@ -215,18 +215,18 @@ def inspect(source: Any) -> Inspection:
         PruningError: The file is missing, truncated, or another kind of file.
     """
     content = flatbuffer.read_content(source)
-    model = flatbuffer.read_model(content)
+    model = getattr(source, "file", None) or flatbuffer.read_model(content)  # a LiteModel has read it already
     operators = operators_of(model)
     return Inspection(
         operators=operators,
-        constants=tuple(constants_of(model, content)),
+        constants=tuple(constants_of(model)),
         inputs=ends(model, "inputs"),
         outputs=ends(model, "outputs"),
         size=len(content),
         gzip_size=gzip_size(content),
         quantization=quantization_of(model, operators),
         origin=read_origin(model),
-        zero_patterns=dict(zero_patterns(model, content)),
+        zero_patterns=dict(zero_patterns(model)),
     )
 
 

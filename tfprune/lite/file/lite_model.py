@@ -1,5 +1,6 @@
 """A converted model: its bytes, saved, loaded, and run on ordinary float arrays."""
 
+import functools
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ import numpy as np
 
 from tfprune.errors import ConversionError, PruningError, listing, nearest
 from tfprune.lite.file import flatbuffer
-from tfprune.lite.file.contents import End, ends, gzip_size, operators_of, quantization_of
+from tfprune.lite.file.contents import End, Operator, ends, gzip_size, operators_of, quantization_of
 from tfprune.lite.file.inspect import Inspection, inspect
 from tfprune.lite.file.metadata import read_origin
 from tfprune.model.files import replacing
@@ -51,12 +52,34 @@ class LiteModel:
     def __init__(self, content: bytes, notes: Sequence[str] = ()):
         self.content = flatbuffer.read_content(content)
         self.notes = tuple(notes)
-        model = flatbuffer.read_model(self.content)
-        self.inputs: tuple[End, ...] = ends(model, "inputs")
-        self.outputs: tuple[End, ...] = ends(model, "outputs")
-        self.quantization = quantization_of(model, operators_of(model))
+        self._describe()
+
+    def _describe(self) -> None:
+        """Notes what the file tells of itself."""
+        self.inputs: tuple[End, ...] = ends(self.file, "inputs")
+        self.outputs: tuple[End, ...] = ends(self.file, "outputs")
+        self.operators: tuple[Operator, ...] = operators_of(self.file)
+        self.quantization = quantization_of(self.file, self.operators)
         self._runner: Any = None
         self._shapes: tuple[tuple[int, ...], ...] = ()
+
+    @functools.cached_property
+    def file(self) -> Any:
+        """The file as objects of the schema, read once for all who look into it; nobody changes them."""
+        return flatbuffer.read_model(self.content)
+
+    @classmethod
+    def of(cls, source: Any) -> "LiteModel":
+        """A `LiteModel` as it is, or the one in the file of this path or in these bytes."""
+        return source if isinstance(source, cls) else cls(flatbuffer.read_content(source))
+
+    @classmethod
+    def written(cls, file: Any, notes: Sequence[str] = ()) -> "LiteModel":
+        """The model of a file given as objects of the schema, which stay in use and are not to be changed any more."""
+        model = cls.__new__(cls)
+        model.content, model.notes, model.file = flatbuffer.write_model(file), tuple(notes), file
+        model._describe()
+        return model
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "LiteModel":
@@ -108,11 +131,11 @@ class LiteModel:
     @property
     def origin(self) -> dict[str, Any]:
         """What the file tells about its making: model, zeros of each kernel, versions; empty for other files."""
-        return read_origin(flatbuffer.read_model(self.content))
+        return read_origin(self.file)
 
     def inspect(self) -> Inspection:
         """What is in the file: operators, types, bytes, zeros of every constant."""
-        return inspect(self.content)
+        return inspect(self)
 
     def interpreter(self, threads: int = 1, xnnpack: bool = True, keep_all: bool = False) -> Any:
         """A new LiteRT interpreter of the model, its tensors not allocated yet.
@@ -138,6 +161,25 @@ class LiteModel:
                 )
         except (ValueError, RuntimeError) as error:
             raise ConversionError(f"LiteRT cannot read the model: {reason_of(error)}") from error
+
+    def prepared(self, shapes: Sequence[Sequence[int | None]] = (), **options: Any) -> Any:
+        """A new interpreter with the memory for inputs of these shapes, or for those of the file.
+
+        Args:
+            shapes: One for each input. Defaults to those of the file.
+            **options: Of `interpreter`.
+
+        Raises:
+            ConversionError: LiteRT cannot read the model, or not prepare it for such inputs.
+        """
+        runner = self.interpreter(**options)
+        self._allocate(runner, shapes or [end.shape for end in self.inputs])
+        return runner
+
+    def fill(self, runner: Any, arrays: Sequence[np.ndarray]) -> None:
+        """Gives an interpreter real values for all inputs."""
+        for array, end in zip(arrays, self.inputs):
+            runner.set_tensor(end.tensor, end.quantized(array))
 
     def __call__(self, inputs: Any) -> Any:
         """Runs the model.
@@ -205,66 +247,43 @@ class LiteModel:
         count = len(arrays[0])
         if any(end.shape[0] is not None for end in self.inputs) and count < step:
             arrays = [np.concatenate([array, np.repeat(array[-1:], step - count, axis=0)]) for array in arrays]
-        runner = self._prepared(tuple(array.shape for array in arrays))
-        for array, end in zip(arrays, self.inputs):
-            runner.set_tensor(end.tensor, quantized(array, end))
+        runner = self._ready(tuple(array.shape for array in arrays))
+        self.fill(runner, arrays)
         try:
             runner.invoke()
         except (ValueError, RuntimeError) as error:
             raise ConversionError(f"LiteRT cannot run the model: {reason_of(error)}") from error
-        results = [dequantized(runner.get_tensor(end.tensor), end) for end in self.outputs]
+        results = [end.dequantized(runner.get_tensor(end.tensor)) for end in self.outputs]
         return [array[:count] if len(array) == step else array for array in results]
 
-    def _prepared(self, shapes: tuple[tuple[int, ...], ...]) -> Any:
+    def _ready(self, shapes: tuple[tuple[int, ...], ...]) -> Any:
         if self._runner is None or shapes != self._shapes:
             runner = self._runner if self._runner is not None else self.interpreter()
-            allocate(runner, self.inputs, shapes)
+            self._allocate(runner, shapes)
             self._runner, self._shapes = runner, shapes
         return self._runner
 
+    def _allocate(self, runner: Any, shapes: Sequence[Sequence[int | None]]) -> None:
+        try:
+            with silence():
+                for end, shape in zip(self.inputs, shapes):
+                    if None in end.shape:
+                        runner.resize_tensor_input(end.tensor, shape)
+                runner.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            custom = CUSTOM.search(str(error))
+            if custom:
+                raise ConversionError(
+                    f"The file holds the custom operator '{custom[1]}', which this interpreter does not have. "
+                    "inspect() reads such a file; it runs only in programs that bring the operator along."
+                ) from error
+            raise ConversionError(
+                f"LiteRT cannot prepare the model for inputs of shape {listing(shapes)}: {reason_of(error)}"
+            ) from error
+
     def __getstate__(self) -> dict[str, Any]:
         # An interpreter cannot be copied or pickled; a new one is made when the copy is first called.
-        return {**self.__dict__, "_runner": None, "_shapes": ()}
-
-
-def allocate(interpreter: Any, inputs: Sequence[End], shapes: Sequence[Sequence[int | None]]) -> None:
-    """Gives an interpreter the memory for inputs of these shapes.
-
-    Raises:
-        ConversionError: LiteRT cannot prepare the model for them.
-    """
-    try:
-        with silence():
-            for end, shape in zip(inputs, shapes):
-                if None in end.shape:
-                    interpreter.resize_tensor_input(end.tensor, shape)
-            interpreter.allocate_tensors()
-    except (ValueError, RuntimeError) as error:
-        custom = CUSTOM.search(str(error))
-        if custom:
-            raise ConversionError(
-                f"The file holds the custom operator '{custom[1]}', which this interpreter does not have. inspect() "
-                "reads such a file; it runs only in programs that bring the operator along."
-            ) from error
-        raise ConversionError(
-            f"LiteRT cannot prepare the model for inputs of shape {listing(shapes)}: {reason_of(error)}"
-        ) from error
-
-
-def quantized(array: np.ndarray, end: End) -> np.ndarray:
-    """Real values as the model's end stores them: divided by the scale, rounded, moved by the zero point, cut off."""
-    if end.scale is None:
-        return np.ascontiguousarray(array, dtype=end.dtype)
-    limits = np.iinfo(end.dtype)
-    steps = np.round(np.asarray(array, np.float32) / np.float32(end.scale)) + end.zero_point
-    return np.clip(steps, limits.min, limits.max).astype(end.dtype)
-
-
-def dequantized(array: np.ndarray, end: End) -> np.ndarray:
-    """What the model's end stores as real values."""
-    if end.scale is None:
-        return array.astype(np.float32) if array.dtype == np.float16 else array
-    return (array.astype(np.float32) - np.float32(end.zero_point)) * np.float32(end.scale)
+        return {**{key: value for key, value in vars(self).items() if key != "file"}, "_runner": None, "_shapes": ()}
 
 
 def _checked(array: Any, end: End) -> np.ndarray:

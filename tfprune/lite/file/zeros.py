@@ -4,6 +4,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -32,7 +33,7 @@ class KeptZeros:
     constant: str | None
 
 
-def kept_zeros(model: keras.Model, content: bytes) -> tuple[KeptZeros, ...]:
+def kept_zeros(model: keras.Model, file: Any) -> tuple[KeptZeros, ...]:
     """Follows the zeros of every kernel that has some into the file.
 
     The file lays kernels out in its own order of axes and under names that the converter builds, so a kernel is looked
@@ -44,9 +45,9 @@ def kept_zeros(model: keras.Model, content: bytes) -> tuple[KeptZeros, ...]:
 
     Args:
         model: The Keras model that the file was made of.
-        content: The bytes of the file.
+        file: The file as objects of the schema.
     """
-    patterns = _patterns(content)
+    patterns = _patterns(file)
     result = []
     for weight in every_weight(model):
         if not weight.is_kernel:
@@ -65,13 +66,12 @@ def kept_zeros(model: keras.Model, content: bytes) -> tuple[KeptZeros, ...]:
     return tuple(result)
 
 
-def _patterns(content: bytes) -> dict[int, list[tuple[str, np.ndarray]]]:
+def _patterns(file: Any) -> dict[int, list[tuple[str, np.ndarray]]]:
     """Where each constant of the file is zero, flat, by the number of entries."""
-    model = flatbuffer.read_model(content)
     result: dict[int, list[tuple[str, np.ndarray]]] = defaultdict(list)
-    for graph in model.subgraphs:
+    for graph in file.subgraphs:
         for tensor in graph.tensors:
-            pattern = flatbuffer.zero_pattern(model, tensor, content)
+            pattern = flatbuffer.zero_pattern(file, tensor)
             if pattern is not None and pattern.ndim >= 1:
                 result[pattern.size].append((flatbuffer.tensor_name(tensor), pattern.reshape(-1)))
     return result

@@ -11,9 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tfprune.errors import PruningError, listing
-from tfprune.lite.file import flatbuffer
 from tfprune.lite.file.contents import End
-from tfprune.lite.file.lite_model import LiteModel, allocate, quantized
+from tfprune.lite.file.lite_model import LiteModel
 from tfprune.lite.measure.cost import SOURCE, Cost, cost_of
 from tfprune.lite.measure.memory import process_memory
 from tfprune.lite.measure.phone import PhoneRun, is_phone_output, read_phone_output
@@ -220,8 +219,8 @@ def benchmark(
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise PruningError(f"{name}={value!r}: give a whole number of {least} or more.")
     phones = {name: read_phone_output(source) for name, source in models.items() if is_phone_output(source)}
-    loaded = {name: _loaded(source) for name, source in models.items() if name not in phones}
-    ready = {name: _ready(lite, threads, xnnpack, data) for name, lite in loaded.items()}
+    loaded = {name: LiteModel.of(source) for name, source in models.items() if name not in phones}
+    ready = {name: filled(lite, threads, xnnpack, data) for name, lite in loaded.items()}
     for interpreter in ready.values():
         for _ in range(warmup):
             interpreter.invoke()
@@ -230,18 +229,13 @@ def benchmark(
     for name, lite in loaded.items():
         used = process_memory(lite.content, threads, xnnpack) if memory else None
         sizes = (lite.size, lite.gzip_size, lite.quantization)
-        timings.append(Timing(name, tuple(times[name]), *sizes, cost_of(lite.content), used))
+        timings.append(Timing(name, tuple(times[name]), *sizes, cost_of(lite.file), used))
     on_phones = tuple(PhoneTiming(name, run) for name, run in phones.items())
     return Benchmark(tuple(timings), threads, xnnpack, warmup, _machine(), on_phones)
 
 
-def _loaded(source: Any) -> LiteModel:
-    return source if isinstance(source, LiteModel) else LiteModel(flatbuffer.read_content(source))
-
-
-def _ready(lite: LiteModel, threads: int, xnnpack: bool, data: Any) -> Any:
-    """An interpreter with its inputs filled in."""
-    interpreter = lite.interpreter(threads, xnnpack)
+def filled(lite: LiteModel, threads: int, xnnpack: bool, data: Any = None) -> Any:
+    """An interpreter with its inputs filled in: with data, or with random numbers and, for plain integers, zeros."""
     open_lengths = [end.name for end in lite.inputs if None in end.shape[1:]]
     if open_lengths and data is None:  # a guess could be too short for a kernel, and some versions of LiteRT crash then
         raise PruningError(
@@ -253,9 +247,8 @@ def _ready(lite: LiteModel, threads: int, xnnpack: bool, data: Any) -> Any:
         arrays = [random_input(end, end.shape, generator) for end in lite.inputs]
     else:
         arrays = [array[: end.shape[0] or 1] for array, end in zip(lite.arrays(data), lite.inputs)]
-    allocate(interpreter, lite.inputs, [array.shape for array in arrays])
-    for array, end in zip(arrays, lite.inputs):
-        interpreter.set_tensor(end.tensor, quantized(array, end))
+    interpreter = lite.prepared([array.shape for array in arrays], threads=threads, xnnpack=xnnpack)
+    lite.fill(interpreter, arrays)
     return interpreter
 
 

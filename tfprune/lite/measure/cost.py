@@ -46,7 +46,7 @@ class Cost:
     picojoules: float
 
 
-def cost_of(content: bytes) -> Cost:
+def cost_of(model: Any) -> Cost:
     """Counts what one run of a file takes; operators inside loops are counted once.
 
     The energy is an estimate from these counts and published constants, good for comparing models and not for
@@ -54,16 +54,15 @@ def cost_of(content: bytes) -> Cost:
     through a cache of 1 MB.
 
     Args:
-        content: The bytes of the file.
+        model: The file as objects of the schema.
     """
-    model = flatbuffer.read_model(content)
     macs = other = weight_bytes = moved = peak = 0
     picojoules = 0.0
     seen: set[int] = set()
     for graph in model.subgraphs:
         constants = {}
         for index, tensor in enumerate(graph.tensors):
-            stored = flatbuffer.stored_bytes(model, tensor, content)
+            stored = flatbuffer.stored_bytes(model, tensor)
             if stored is not None:
                 constants[index] = tensor
                 weight_bytes += 0 if tensor.buffer in seen else len(stored)

@@ -10,7 +10,6 @@ import numpy as np
 
 from tfprune.errors import PruningError
 from tfprune.lite.convert.layer_results import LayerError, compare_layers, worst_layers
-from tfprune.lite.file import flatbuffer
 from tfprune.lite.file.lite_model import LiteModel
 from tfprune.lite.quantize.representative import batches
 from tfprune.model.graph import require_graph
@@ -87,7 +86,7 @@ def layer_errors(model: keras.Model, lite: Any, data: Any, samples: int = SAMPLE
     require_graph(model, "The error of each layer")
     if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
         raise PruningError(f"samples={samples!r}: give a whole number of 1 or more.")
-    lite = lite if isinstance(lite, LiteModel) else LiteModel(flatbuffer.read_content(lite))
+    lite = LiteModel.of(lite)
     signature = signature_of(model)
     order = matched_inputs([end.name for end in lite.inputs], signature, model)
     rows, fused, count = compare_layers(model, lite, order, _single(data, signature, samples))

@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tfprune.errors import ConversionError, PruningError, require
-from tfprune.lite.file import flatbuffer
-from tfprune.lite.file.lite_model import LiteModel, dequantized, quantized
+from tfprune.lite.file.lite_model import LiteModel
 from tfprune.lite.measure.benchmark import random_input
 from tfprune.model.native import reason_of, silence
 from tfprune.report import Column, Report
@@ -90,7 +89,7 @@ def run_micro(lite: Any, data: Any = None, samples: int = 100) -> MicroRun:
         extra="micro",
         purpose="Running a file as on a microcontroller (Linux on x86-64 only)",
     )
-    lite = lite if isinstance(lite, LiteModel) else LiteModel(flatbuffer.read_content(lite))
+    lite = LiteModel.of(lite)
     if any(size is None for end in lite.inputs for size in end.shape) or any(
         end.shape[:1] != (1,) for end in lite.inputs
     ):
@@ -109,12 +108,12 @@ def run_micro(lite: Any, data: Any = None, samples: int = 100) -> MicroRun:
     answers = []
     for row in range(count):
         for index, (array, end) in enumerate(zip(arrays, lite.inputs)):
-            interpreter.set_input(quantized(array[row : row + 1], end), index)
+            interpreter.set_input(end.quantized(array[row : row + 1]), index)
         interpreter.invoke()
         answers.append([np.array(interpreter.get_output(index)) for index in range(len(lite.outputs))])
     expected = lite(arrays if len(arrays) > 1 else arrays[0])
     wanted = list(expected) if isinstance(expected, list) else [expected]
-    given = [dequantized(np.concatenate(parts), end) for parts, end in zip(zip(*answers), lite.outputs)]
+    given = [end.dequantized(np.concatenate(parts)) for parts, end in zip(zip(*answers), lite.outputs)]
     steps = [float(np.abs(a - b).max()) / (end.scale or 1.0) for a, b, end in zip(given, wanted, lite.outputs)]
     same = given[0].reshape(count, -1).argmax(-1) == wanted[0].reshape(count, -1).argmax(-1)
     from importlib import metadata
@@ -145,7 +144,7 @@ def _started(runtime: Any, lite: LiteModel) -> tuple[Any, str]:
             said = spoken.text if spoken is not None else ""
             missing = MISSING.findall(said)
             if CUSTOM in said:
-                missing = [name for name in lite.inspect().ops if name.startswith("CUSTOM")]
+                missing = [entry.name for entry in lite.operators if entry.name.startswith("CUSTOM")]
             if missing:
                 layer = _made_by(lite, missing[0])
                 raise ConversionError(
@@ -159,5 +158,5 @@ def _started(runtime: Any, lite: LiteModel) -> tuple[Any, str]:
 
 
 def _made_by(lite: LiteModel, operator: str) -> str:
-    found = [entry.tensors[0] for entry in lite.inspect().operators if entry.name == operator]
+    found = [entry.tensors[0] for entry in lite.operators if entry.name == operator]
     return f" (it makes '{found[0].split(';')[0]}')" if found else ""

@@ -9,9 +9,9 @@ import numpy as np
 
 from tfprune.errors import ConversionError, PruningError
 from tfprune.lite.file import flatbuffer
-from tfprune.lite.file.flatbuffer import operator_name, shape_of, tensor_name
-from tfprune.lite.file.lite_model import LiteModel, allocate
-from tfprune.lite.measure.benchmark import interleaved
+from tfprune.lite.file.flatbuffer import operator_name, tensor_name
+from tfprune.lite.file.lite_model import LiteModel
+from tfprune.lite.measure.benchmark import filled, interleaved
 from tfprune.lite.measure.cost import operator_macs, tensor_bytes
 from tfprune.report import Column, Report
 
@@ -111,17 +111,17 @@ def time_operators(model: Any, runs: int = 50, threads: int = 1, *, xnnpack: boo
         PruningError: A length is open, a number is below 1, or the source is no `.tflite` file.
         ConversionError: LiteRT cannot run the file.
     """
-    lite = model if isinstance(model, LiteModel) else LiteModel(flatbuffer.read_content(model))
+    lite = LiteModel.of(model)
     for name, value in (("runs", runs), ("threads", threads)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise PruningError(f"{name}={value!r}: give a whole number of 1 or more.")
     if any(None in end.shape for end in lite.inputs):
         raise PruningError("The operators cannot be timed: a length of the inputs is open. Convert with fixed lengths.")
-    flat = flatbuffer.read_model(lite.content)
+    flat = lite.file
     graph = flat.subgraphs[0]
-    ready: dict[str, Any] = {"whole": _filled(lite, threads, xnnpack)}
+    ready: dict[str, Any] = {"whole": filled(lite, threads, xnnpack)}
     for number, operator in enumerate(graph.operators):
-        runner = _alone(flat, operator, lite.content, threads, xnnpack)
+        runner = _alone(flat, operator, threads, xnnpack)
         if runner is not None:
             ready[str(number)] = runner
     for runner in ready.values():
@@ -134,33 +134,33 @@ def time_operators(model: Any, runs: int = 50, threads: int = 1, *, xnnpack: boo
             tensor_name(graph.tensors[operator.outputs[0]]).split(";")[0],
             times.get(str(number)),
             operator_macs(flat, graph, operator),
-            sum(tensor_bytes(graph.tensors[index]) for index in _constants(flat, graph, operator, lite.content)),
+            sum(tensor_bytes(graph.tensors[index]) for index in _constants(flat, operator)),
         )
         for number, operator in enumerate(graph.operators)
     ]
     return OperatorTimes(tuple(rows), times["whole"], runs, threads, xnnpack)
 
 
-def _constants(flat: Any, graph: Any, operator: Any, content: bytes) -> list[int]:
+def _constants(flat: Any, operator: Any) -> list[int]:
+    tensors = flat.subgraphs[0].tensors
     used = [int(index) for index in operator.inputs if index >= 0]
-    return [index for index in used if flatbuffer.stored_bytes(flat, graph.tensors[index], content) is not None]
+    return [index for index in used if flatbuffer.stored_bytes(flat, tensors[index]) is not None]
 
 
-def _alone(flat: Any, operator: Any, content: bytes, threads: int, xnnpack: bool) -> Any:
+def _alone(flat: Any, operator: Any, threads: int, xnnpack: bool) -> Any:
     """An interpreter of one operator with its inputs filled in; None where it needs more of the file."""
     try:
-        return _filled(LiteModel(single_operator(flat, operator, content)), threads, xnnpack)
+        return filled(LiteModel.written(single_operator(flat, operator)), threads, xnnpack)
     except (ConversionError, PruningError, ValueError, RuntimeError):  # loops and states refer to the rest of the file
         return None
 
 
-def single_operator(flat: Any, operator: Any, content: bytes) -> bytes:
+def single_operator(flat: Any, operator: Any) -> Any:
     """A file with one operator of another: its constants, and its other inputs as inputs.
 
     Args:
         flat: The whole file as objects of the schema.
         operator: The operator of its main graph.
-        content: The bytes of the whole file.
     """
     schema = flatbuffer.schema()
     graph = flat.subgraphs[0]
@@ -170,13 +170,13 @@ def single_operator(flat: Any, operator: Any, content: bytes) -> bytes:
     only.opcodeIndex = 0
     numbers: dict[int, int] = {}
     alone.tensors = []
-    constants = set(_constants(flat, graph, operator, content))
+    constants = set(_constants(flat, operator))
     for index in (*operator.inputs, *operator.outputs):
         if index < 0 or int(index) in numbers:
             continue
         tensor, buffer = copy.copy(graph.tensors[index]), schema.BufferT()
         if int(index) in constants:
-            buffer.data = flatbuffer.stored_bytes(flat, graph.tensors[index], content)
+            buffer.data = flatbuffer.stored_bytes(flat, graph.tensors[index])
         model.buffers.append(buffer)
         tensor.buffer = len(model.buffers) - 1
         numbers[int(index)] = len(alone.tensors)
@@ -188,21 +188,4 @@ def single_operator(flat: Any, operator: Any, content: bytes) -> bytes:
     alone.outputs = list(only.outputs)
     alone.operators = [only]
     model.subgraphs = [alone]
-    return flatbuffer.write_model(model)
-
-
-def _filled(lite: LiteModel, threads: int, xnnpack: bool) -> Any:
-    """An interpreter with random inputs, zeros for integers that are no quantized values."""
-    runner = lite.interpreter(threads, xnnpack)
-    allocate(runner, lite.inputs, [end.shape for end in lite.inputs])
-    generator = np.random.default_rng(0)
-    for end in lite.inputs:
-        shape = shape_of(runner.get_tensor(end.tensor))
-        if end.dtype in ("int8", "int16"):
-            values: np.ndarray = generator.integers(-100, 100, shape)
-        elif end.dtype.startswith("float"):
-            values = generator.uniform(0, 1, shape)
-        else:
-            values = np.zeros(shape)
-        runner.set_tensor(end.tensor, values.astype(end.dtype))
-    return runner
+    return model

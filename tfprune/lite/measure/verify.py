@@ -9,8 +9,7 @@ import keras
 import numpy as np
 
 from tfprune.errors import PruningError, listing
-from tfprune.lite.file import flatbuffer
-from tfprune.lite.file.contents import End, operators_of
+from tfprune.lite.file.contents import End
 from tfprune.lite.file.lite_model import LiteModel
 from tfprune.lite.file.zeros import KeptZeros, kept_zeros
 from tfprune.lite.measure.judge import Judge, OutputComparison, decision_of, labels_of, require_all_used
@@ -229,7 +228,7 @@ def verify(model: keras.Model, lite: Any, data: Any, labels: Any = None, *, laye
     """
     check_model(model, "verify")
     signature = signature_of(model)
-    lite = lite if isinstance(lite, LiteModel) else LiteModel(flatbuffer.read_content(lite))
+    lite = LiteModel.of(lite)
     order = matched_inputs([end.name for end in lite.inputs], signature, model)
     judges: list[Judge] = []
     samples = 0
@@ -247,14 +246,13 @@ def verify(model: keras.Model, lite: Any, data: Any, labels: Any = None, *, laye
             judge.add(wanted, answer, right)
         samples += count
     require_all_used(labels, samples)
-    operators = operators_of(flatbuffer.read_model(lite.content))
     return Verification(
         samples=samples,
         outputs=tuple(judge.result() for judge in judges),
-        weights=kept_zeros(model, lite.content),
+        weights=kept_zeros(model, lite.file),
         quantization=lite.quantization,
         size=lite.size,
-        float_ops=dict(Counter(operator.name for operator in operators if operator.is_float)),
+        float_ops=dict(Counter(operator.name for operator in lite.operators if operator.is_float)),
         layers=layer_errors(model, lite, data) if layers else None,
     )
 
