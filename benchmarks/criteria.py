@@ -25,9 +25,8 @@ from tables import BySeed, add_output, versions, write
 import tfprune
 from tfprune import Percentile, Structured
 from tfprune.command.datasets import Dataset
-from tfprune.deciding.methods import Method
+from tfprune.deciding.method import Method
 from tfprune.deciding.salience import Activation
-from tfprune.deciding.statistics import inform
 from tfprune.model.copying import clone_with_weights
 from tfprune.model.prunable import every_weight
 from tfprune.oneshot.repair.reconstruct import reconstruct
@@ -148,7 +147,7 @@ def judged(
     """Every amount by one criterion, which reads its data once, with every repair."""
     images = judge.data.x_train[:CALIBRATION]
     bound = method.bind(clone_with_weights(dense))
-    inform(bound, dense, (judge.data.x_train[:LABELLED], judge.data.y_train[:LABELLED]))
+    bound.inform(dense, (judge.data.x_train[:LABELLED], judge.data.y_train[:LABELLED]))
     found = {}
     for amount in amounts:
         masks = bound.decide(amount)

@@ -13,8 +13,9 @@ import keras
 import numpy as np
 
 from tfprune.deciding import criteria, schedules
-from tfprune.deciding.criteria import Context
-from tfprune.deciding.methods import BoundWeightMethod, Percentile, Threshold
+from tfprune.deciding.criterion import Context
+from tfprune.deciding.method import BoundWeightMethod
+from tfprune.deciding.methods import Percentile, Threshold
 from tfprune.deciding.patterns import Block, Element, NofM
 from tfprune.model.prunable import PrunableWeight
 from tfprune.model.tree import Place
@@ -59,7 +60,7 @@ SCHEDULES = {
     "one shot decided anew": schedules.OneShot(0.5, at=0.2, end=0.9),
     "piecewise": schedules.Piecewise({0.0: 0.3, 0.4: 0.6, 0.9: 0.8}),
     "piecewise decided anew": schedules.Piecewise({0.1: 0.3, 0.6: 0.7}, end=1.0, every=0.1),
-    "function": schedules.Function(rising),
+    "function": schedules.ScheduleFunction(rising),
 }
 CRITERIA = {
     "magnitude": criteria.Magnitude(),
@@ -67,7 +68,7 @@ CRITERIA = {
     "random": criteria.Random(seed=3),
     "geometric median": criteria.GeometricMedian(),
     "batch-norm scale": criteria.BatchNormScale(),
-    "function": criteria.Function(cubed),
+    "function": criteria.CriterionFunction(cubed),
 }
 PATTERNS = {
     "element": Element(),

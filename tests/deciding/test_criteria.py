@@ -6,7 +6,7 @@ import pytest
 from battery import CRITERIA, cubed, scores_of, through_json
 
 from tfprune.deciding import criteria
-from tfprune.deciding.criteria import L2, Context, Function, Magnitude, Random
+from tfprune.deciding.criteria import L2, Context, CriterionFunction, Magnitude, Random
 from tfprune.errors import PruningError
 
 members = pytest.mark.parametrize("criterion", CRITERIA.values(), ids=CRITERIA)
@@ -128,7 +128,7 @@ def test_context_carries_what_a_pass_over_data_gathered():
 
 
 def test_repr_and_equality():
-    assert repr(Random(3)) == "Random(seed=3)" and repr(L2()) == "L2()" and repr(Function(cubed)) == "Function(cubed)"
+    assert repr(Random(3)) == "Random(seed=3)" and repr(L2()) == "L2()" and repr(CriterionFunction(cubed)) == "CriterionFunction(cubed)"
     assert Random(3) != Random(4) and L2() != Magnitude() and L2() != "l2"
 
 

@@ -238,8 +238,8 @@ def test_in_mixed_precision_scores_are_close_to_those_in_full(policy, name):
         return made
 
     criterion = criteria.get(name)
-    full = gather(built(), ["hidden/kernel"], criterion, (X, Y)).extras["hidden/kernel"][criterion.needs]
+    full = gather(built(), ["hidden/kernel"], criterion, (X, Y)).extras["hidden/kernel"][criterion.needs.name]
     policy("mixed_float16")
-    half = gather(built(), ["hidden/kernel"], criterion, (X, Y)).extras["hidden/kernel"][criterion.needs]
+    half = gather(built(), ["hidden/kernel"], criterion, (X, Y)).extras["hidden/kernel"][criterion.needs.name]
     assert half.dtype == np.float32
     np.testing.assert_allclose(half, full, rtol=0.05, atol=0.02 * np.abs(full).max())

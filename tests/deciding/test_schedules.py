@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tfprune.deciding import schedules
 from tfprune.deciding.methods import Percentile
-from tfprune.deciding.schedules import Constant, Cosine, Exponential, Function, Linear, OneShot, Piecewise, Polynomial
+from tfprune.deciding.schedules import Constant, Cosine, Exponential, ScheduleFunction, Linear, OneShot, Piecewise, Polynomial
 from tfprune.errors import PruningError
 
 LENGTHS = [1, 2, 3, 80, 100, 1050]
@@ -37,7 +37,7 @@ def test_fires_at_begin_and_end_whatever_the_length_of_the_run(schedule, total_s
 @pytest.mark.parametrize("total_steps", LENGTHS)
 def test_final_amount_is_reached_exactly_at_the_last_step_that_fires(schedule, total_steps):
     bound = schedule.bind(total_steps)
-    if isinstance(schedule, Function):
+    if isinstance(schedule, ScheduleFunction):
         assert bound.final == rising(bound.end)
     else:
         assert bound(bound.steps()[-1]) == bound.final == schedule.final
@@ -53,7 +53,7 @@ def test_nothing_is_pruned_before_begin(schedule):
 def test_amounts_stay_between_the_extremes(schedule):
     bound = schedule.bind(1050)
     amounts = [bound(step) for step in range(bound.begin, 1050)]
-    if isinstance(schedule, Function):
+    if isinstance(schedule, ScheduleFunction):
         low, high = 0.0, 0.8
         assert schedule.extremes == (0.0, 0.0)
     else:
@@ -80,7 +80,7 @@ def test_get_takes_the_object_and_its_config(schedule):
 @members
 def test_every_step_of_a_schedule_that_is_through_stays_at_its_end(schedule):
     bound = schedule.bind(1050)
-    if not isinstance(schedule, Function):
+    if not isinstance(schedule, ScheduleFunction):
         assert {bound(step) for step in range(bound.end, 1050)} == {bound.final}
 
 
@@ -182,7 +182,7 @@ def test_equality_looks_at_kind_and_arguments():
     assert Linear(0.0, 0.8) != Cosine(0.0, 0.8) and Linear(0.0, 0.8) != Linear(0.0, 0.7)
     assert Linear(0.0, 0.8) != "linear" and Linear(0.0, 0.8) == Linear(0.0, 0.8)
     assert repr(Linear(0.0, 0.8, 1, 2, 3)) == "Linear(initial=0.0, final=0.8, begin=1, end=2, every=3)"
-    assert repr(schedules.get(rising)) == "Function(rising, begin=0.0, end=1.0, every=0.02)"
+    assert repr(schedules.get(rising)) == "ScheduleFunction(rising, begin=0.0, end=1.0, every=0.02)"
 
 
 # Schedules of tensorflow-model-optimization. Importing it switches tf.keras, so it is done in a process of its own.
@@ -324,8 +324,8 @@ def test_random_scores_are_the_same_in_every_process(tfmot):
         (lambda: schedules.get("polynomial"), r"'polynomial' is no schedule; give a number, a schedule such as"),
         (lambda: schedules.get(True), r"True is no schedule"),
         (lambda: schedules.get({"final": 0.8}), r"is no schedule"),
-        (lambda: schedules.get(Polynomial), r"class 'tfprune.deciding.schedules.Polynomial'> is no schedule"),
-        (lambda: Function(rising).final, r"schedule rising is a function of the step and has no final amount"),
+        (lambda: schedules.get(Polynomial), r"class 'tfprune.deciding.schedules.ramps.Polynomial'> is no schedule"),
+        (lambda: ScheduleFunction(rising).final, r"schedule rising is a function of the step and has no final amount"),
         (
             lambda: Linear(0, 0.8)(5),
             r"Linear\(begin=0.0, end=0.75\) is stated in shares .* schedule.bind\(",
@@ -358,4 +358,4 @@ def test_a_target_out_of_reach_is_an_error_that_names_the_numbers(schedule, tota
 
 
 def test_a_method_shows_its_schedule():
-    assert "amount=Function(rising" in repr(Percentile(rising))
+    assert "amount=ScheduleFunction(rising" in repr(Percentile(rising))

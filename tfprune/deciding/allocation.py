@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune.deciding.amounts import is_share
 from tfprune.deciding.pieces import pieces
 from tfprune.deciding.selection import between, count_where, kth_smallest, smallest
 from tfprune.errors import PruningError, listing, nearest
@@ -221,7 +222,7 @@ def check(allocation: Any) -> Allocation:
         if "class_name" in allocation:
             return check(keras.saving.deserialize_keras_object(dict(allocation)))
         for layer, amount in allocation.items():
-            if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not 0.0 <= amount < 1.0:
+            if not is_share(amount):
                 raise PruningError(f"allocation: {amount!r} for {layer!r} is no sparsity in [0, 1); write 0.8, say.")
         return allocation
     if callable(allocation):

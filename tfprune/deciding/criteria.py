@@ -1,83 +1,22 @@
-"""How important each entry of a weight is: larger scores are kept.
+"""How important each entry of a weight is, by the weight alone, and every criterion by its name: larger is kept.
 
 Every criterion is a function `(weight, context) -> entries`: an array of the weight's shape whose entries add up over
 a block or a channel. `total` turns such a sum into the score of the whole (the root of a sum of squares, say), so one
 criterion serves single entries, blocks and channels alike.
 """
 
-import inspect
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-import keras
 import numpy as np
 
+from tfprune.deciding import salience
+from tfprune.deciding.configured import from_identifier
+from tfprune.deciding.criterion import Context, Criterion, CriterionFunction
 from tfprune.deciding.pieces import pieces
 from tfprune.errors import PruningError, listing, nearest
 
 
-@dataclass(frozen=True)
-class Context:
-    """What a criterion may look at besides the weight.
-
-    Args:
-        key: The weight's place in the model, such as `"conv1/kernel"`.
-        extras: What a pass over data gathered for this weight, by name (`"gradient"`, `"activation"`, ...).
-    """
-
-    key: str = ""
-    extras: Mapping[str, Any] = field(default_factory=dict)
-
-
-class Criterion:
-    """Base of every criterion: entries that add up, and the score of a sum.
-
-    Attributes:
-        reads: Where a channel's importance is read: in the `"kernels"` that make it (default), or in the `"gamma"` of
-            the batch norm after it.
-    """
-
-    reads: str = "kernels"
-
-    def __call__(self, weight: np.ndarray, context: Context) -> np.ndarray:
-        """The additive importance of every entry, an array of the weight's shape."""
-        raise NotImplementedError
-
-    def total(self, summed: np.ndarray) -> np.ndarray:
-        """The score of entries whose sum is given; single entries are sums of one."""
-        return summed
-
-    def channels(self, weights: np.ndarray, entries: np.ndarray) -> np.ndarray:
-        """The additive score of every channel of one weight.
-
-        Args:
-            weights: Array `[channels, entries per channel]` of the weight.
-            entries: What `__call__` gave for them, in the same order.
-        """
-        return entries.sum(axis=1)
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that build the criterion again."""
-        return {}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Criterion":
-        """The criterion that `get_config` described."""
-        return cls(**config)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Criterion) and type(self) is type(other) and self.get_config() == other.get_config()
-
-    def __hash__(self) -> int:
-        return hash((type(self), repr(self.get_config())))
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_config().items())})"
-
-
-@keras.saving.register_keras_serializable(package="tfprune")
 class Magnitude(Criterion):
     """The absolute value; over blocks and channels the L1 norm.
 
@@ -92,7 +31,6 @@ class Magnitude(Criterion):
         return np.abs(weight)
 
 
-@keras.saving.register_keras_serializable(package="tfprune")
 class L2(Criterion):
     """The L2 norm: for single entries the same order as the magnitude, for blocks and channels the Euclidean length.
 
@@ -108,7 +46,6 @@ class L2(Criterion):
         return np.sqrt(summed)
 
 
-@keras.saving.register_keras_serializable(package="tfprune")
 class Random(Criterion):
     """Chance, the honest baseline: the same seed and weight name give the same scores at every update.
 
@@ -124,11 +61,7 @@ class Random(Criterion):
         generator = np.random.default_rng([self.seed, zlib.crc32(context.key.encode())])
         return generator.random(weight.shape, dtype=np.float32)
 
-    def get_config(self) -> dict[str, Any]:
-        return {"seed": self.seed}
 
-
-@keras.saving.register_keras_serializable(package="tfprune")
 class GeometricMedian(Magnitude):
     """For channels: the sum of distances to all other channels of the weight, so the most replaceable one goes first.
 
@@ -148,7 +81,6 @@ class GeometricMedian(Magnitude):
         return distances.sum(axis=1)
 
 
-@keras.saving.register_keras_serializable(package="tfprune")
 class BatchNormScale(Magnitude):
     """For channels: the absolute scale (gamma) of the batch norm after them; groups without one are left whole.
 
@@ -159,47 +91,17 @@ class BatchNormScale(Magnitude):
     reads = "gamma"
 
 
-@keras.saving.register_keras_serializable(package="tfprune", name="CriterionFunction")
-class Function(Criterion):
-    """A plain function of the user's as a criterion; `get` makes it.
+class NormalizedMagnitude(Criterion):
+    """The absolute value over the largest of the weight, so that layers compare on one scale.
 
-    Args:
-        function: Takes the weight, or the weight and a `Context`; gives additive scores of the weight's shape.
+    >>> NormalizedMagnitude()(np.array([-2.0, 4.0]), Context())
+    array([0.5, 1. ])
     """
 
-    def __init__(self, function: Callable[..., np.ndarray]):
-        self.function = function
-
     def __call__(self, weight: np.ndarray, context: Context) -> np.ndarray:
-        scores = np.asarray(self.function(weight, context) if self._takes_context() else self.function(weight))
-        scores = scores.astype(np.result_type(scores, np.float32), copy=False)
-        if scores.shape != weight.shape:
-            raise PruningError(
-                f"The criterion {getattr(self.function, '__name__', self.function)} gave scores of shape "
-                f"{scores.shape} for '{context.key}' of shape {weight.shape}; give one score for each entry."
-            )
-        return scores
-
-    def __repr__(self) -> str:
-        return f"Function({getattr(self.function, '__name__', self.function)})"
-
-    def _takes_context(self) -> bool:
-        """Whether the function needs two arguments; one with a default is the user's own option."""
-        try:
-            parameters = inspect.signature(self.function).parameters.values()
-        except ValueError:  # functions written in C may not tell
-            return False
-        needed = [
-            p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-        ]
-        return len(needed) > 1
-
-    def get_config(self) -> dict[str, Any]:
-        return {"function": keras.saving.serialize_keras_object(self.function)}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Function":
-        return cls(keras.saving.deserialize_keras_object(config["function"]))
+        size = np.abs(weight)
+        largest = size.max(initial=0.0)
+        return size / largest if largest > 0 else size
 
 
 NAMES: dict[str, type[Criterion]] = {
@@ -209,6 +111,19 @@ NAMES: dict[str, type[Criterion]] = {
     "random": Random,
     "geometric_median": GeometricMedian,
     "batch_norm": BatchNormScale,
+    "normalized_magnitude": NormalizedMagnitude,
+    "gradient_norm": salience.GradientNorm,
+    "taylor": salience.Taylor,
+    "sensitivity": salience.Taylor,
+    "normalized_sensitivity": salience.NormalizedSensitivity,
+    "fisher": salience.Fisher,
+    "hessian": salience.Hessian,
+    "snip": salience.Snip,
+    "grasp": salience.Grasp,
+    "synflow": salience.SynapticFlow,
+    "wanda": salience.Wanda,
+    "activation": salience.Activation,
+    "movement": salience.Movement,
 }
 
 
@@ -221,19 +136,16 @@ def get(identifier: Any) -> Criterion:
     >>> get("l2")
     L2()
     """
-    if isinstance(identifier, Criterion):
-        return identifier
     if isinstance(identifier, type) and issubclass(identifier, Criterion):
         return identifier()
-    if isinstance(identifier, str):
-        if identifier not in NAMES:
-            raise PruningError(f"There is no criterion {identifier!r}. {nearest(identifier, NAMES)}")
-        return NAMES[identifier]()
-    if isinstance(identifier, Mapping) and "class_name" in identifier:
-        return keras.saving.deserialize_keras_object(dict(identifier))
-    if callable(identifier) and not isinstance(identifier, type):
-        return Function(identifier)
-    raise PruningError(f"{identifier!r} is no criterion; give one of {listing(NAMES)}, or a function of the weight.")
+    if isinstance(identifier, str) and identifier not in NAMES:
+        raise PruningError(f"There is no criterion {identifier!r}. {nearest(identifier, NAMES)}")
+    found = from_identifier(Criterion, identifier, NAMES, CriterionFunction)
+    if found is None:
+        raise PruningError(
+            f"{identifier!r} is no criterion; give one of {listing(NAMES)}, or a function of the weight."
+        )
+    return found
 
 
 # Criteria that score each entry by itself and carry every NaN and infinity of a weight into its scores.

@@ -7,17 +7,17 @@ scores first, ties to the lowest flat index.
 """
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
-import keras
 import numpy as np
 
-from tfprune.deciding.criteria import Criterion
+from tfprune.deciding.amounts import is_count
+from tfprune.deciding.configured import Configured, from_identifier
+from tfprune.deciding.criterion import Criterion
 from tfprune.errors import PruningError, listing
 
 
-class Pattern:
+class Pattern(Configured):
     """Base of every pattern."""
 
     # The sparsity at which every unit is chosen; below 1 where a unit is not removed whole.
@@ -40,26 +40,7 @@ class Pattern:
     def check(self, key: str, shape: tuple[int, ...]) -> None:
         """Raises where a weight of this shape cannot carry the pattern."""
 
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that build the pattern again."""
-        return {}
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Pattern":
-        """The pattern that `get_config` described."""
-        return cls(**config)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Pattern) and type(self) is type(other) and self.get_config() == other.get_config()
-
-    def __hash__(self) -> int:
-        return hash((type(self), repr(self.get_config())))
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_config().items())})"
-
-
-@keras.saving.register_keras_serializable(package="tfprune")
 class Element(Pattern):
     """Any entry by itself (unstructured sparsity)."""
 
@@ -73,7 +54,6 @@ class Element(Pattern):
         return np.logical_not(chosen)
 
 
-@keras.saving.register_keras_serializable(package="tfprune")
 class Block(Pattern):
     """Rectangles of `height` x `width` over the last two axes of a weight.
 
@@ -92,7 +72,7 @@ class Block(Pattern):
 
     def __init__(self, height: int, width: int):
         for name, value in (("height", height), ("width", width)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if not is_count(value):
                 raise PruningError(f"Block: {name}={value!r} is no number of entries; write Block(4, 1), say.")
         self.height, self.width = height, width
 
@@ -117,11 +97,7 @@ class Block(Pattern):
         spread = chosen.repeat(self.height, axis=-2)[..., :rows, :].repeat(self.width, axis=-1)[..., :columns]
         return np.logical_not(spread)
 
-    def get_config(self) -> dict[str, Any]:
-        return {"height": self.height, "width": self.width}
 
-
-@keras.saving.register_keras_serializable(package="tfprune")
 class NofM(Pattern):
     """Keeps the best `keep` of every `group` entries along the input-channel axis, as sparse hardware wants it.
 
@@ -141,7 +117,7 @@ class NofM(Pattern):
 
     def __init__(self, keep: int, group: int):
         for name, value in (("keep", keep), ("group", group)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if not is_count(value):
                 raise PruningError(f"NofM: {name}={value!r} is no number of entries; write NofM(2, 4).")
         if keep >= group:
             raise PruningError(f"NofM: keeping {keep} of {group} removes nothing; write NofM(keep=2, group=4).")
@@ -177,11 +153,7 @@ class NofM(Pattern):
         length = entries.shape[input_axis]
         return np.moveaxis(kept.reshape(*kept.shape[:-2], -1)[..., :length], -1, input_axis)
 
-    def get_config(self) -> dict[str, Any]:
-        return {"keep": self.keep, "group": self.group}
 
-
-@keras.saving.register_keras_serializable(package="tfprune")
 class Template(Pattern):
     """Gives the window of every kernel that one of a few templates which keeps most of it.
 
@@ -257,7 +229,7 @@ class Template(Pattern):
     def mask(self, chosen: np.ndarray, entries: np.ndarray, input_axis: int) -> np.ndarray:
         return self._best(entries) | ~chosen
 
-    def get_config(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, Any]:
         return {"templates": self.templates.astype(int).tolist()}
 
 
@@ -270,18 +242,13 @@ def get(identifier: Any) -> Pattern:
     >>> get("2:4"), get("4x1")
     (NofM(keep=2, group=4), Block(height=4, width=1))
     """
-    if isinstance(identifier, Pattern):
-        return identifier
-    if identifier == "element":
-        return Element()
-    if isinstance(identifier, str):
-        found = re.fullmatch(r"(\d+)([:x])(\d+)", identifier)
-        if found:
-            kind = NofM if found[2] == ":" else Block
-            return kind(int(found[1]), int(found[3]))
-    if isinstance(identifier, Mapping) and "class_name" in identifier:
-        return keras.saving.deserialize_keras_object(dict(identifier))
-    raise PruningError(
-        f"{identifier!r} is no pattern; give 'element', '2:4' (keep 2 of every 4), '4x1' (blocks), "
-        "Block(height, width), NofM(keep, group) or Template(templates)."
-    )
+    found = re.fullmatch(r"(\d+)([:x])(\d+)", identifier) if isinstance(identifier, str) else None
+    if found:
+        return (NofM if found[2] == ":" else Block)(int(found[1]), int(found[3]))
+    pattern = from_identifier(Pattern, identifier, {"element": Element})
+    if pattern is None:
+        raise PruningError(
+            f"{identifier!r} is no pattern; give 'element', '2:4' (keep 2 of every 4), '4x1' (blocks), "
+            "Block(height, width), NofM(keep, group) or Template(templates)."
+        )
+    return pattern

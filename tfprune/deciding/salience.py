@@ -12,8 +12,17 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.deciding import criteria
-from tfprune.deciding.criteria import Context, Criterion
+from tfprune.deciding.criterion import Context, Criterion, needed
+from tfprune.deciding.statistics import (
+    ChannelOutput,
+    Curvature,
+    GradientFlow,
+    InputScale,
+    MeanGradient,
+    MeanSquaredGradient,
+    PathFlow,
+    WeightMovement,
+)
 from tfprune.errors import PruningError, nearest
 
 MEASURES = ("mean", "nonzero", "percentile")
@@ -23,16 +32,14 @@ class DataCriterion(Criterion):
     """Base of the criteria that need a pass over data.
 
     Attributes:
-        needs: The name of what it looks at, as `tfprune.statistics` gathers it.
-        uses_loss: Whether targets and a loss are needed.
+        needs: The statistic that it looks at, which the pass gathers.
 
     Args:
         loss: The loss, a Keras name, object or function `(targets, outputs) -> loss`. Defaults to None: the one that
             the model is compiled with.
     """
 
-    needs: str = ""
-    uses_loss: bool = True
+    needs: Any = None
 
     def __init__(self, loss: Any = None):
         self.loss = loss
@@ -43,25 +50,24 @@ class DataCriterion(Criterion):
         Raises:
             PruningError: Nothing was: the method is used without data.
         """
-        if self.needs not in context.extras:
-            raise PruningError(
-                f"{self!r} needs the {self.needs.replace('_', ' ')} of '{context.key}', which only a pass over data "
-                "gives. Write tfprune.prune(model, method, data=(x, y)); fit cannot use it."
-            )
-        return context.extras[self.needs]
+        needs = needed(self)
+        if needs is None or needs.name not in context.extras:
+            raise PruningError(self.missing(context.key))
+        return context.extras[needs.name]
 
-    def get_config(self) -> dict[str, Any]:
-        if self.loss is None or isinstance(self.loss, str):
-            return {"loss": self.loss} if self.loss is not None else {}
-        return {"loss": keras.saving.serialize_keras_object(self.loss)}
+    def missing(self, key: str) -> str:
+        """What to do where nothing was gathered for a weight."""
+        name = "statistic" if self.needs is None else self.needs.name.replace("_", " ")
+        return (
+            f"{self!r} needs the {name} of '{key}', which only a pass over data gives. "
+            "Write tfprune.prune(model, method, data=(x, y)); fit cannot use it."
+        )
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "DataCriterion":
-        loss = config.get("loss")
-        return cls(keras.saving.deserialize_keras_object(loss) if isinstance(loss, dict) else loss)
+    def arguments(self) -> dict[str, Any]:
+        # Losses of Keras do not compare by value; their configs do.
+        return {} if self.loss is None else {"loss": keras.saving.serialize_keras_object(self.loss)}
 
 
-@keras.saving.register_keras_serializable(package="tfprune")
 class GradientNorm(DataCriterion):
     """The size of the gradient of the loss; over blocks and channels the root of the sum of squares.
 
@@ -69,7 +75,7 @@ class GradientNorm(DataCriterion):
     array([9.])
     """
 
-    needs = "gradient"
+    needs = MeanGradient
 
     def __call__(self, weight: np.ndarray, context: Context) -> np.ndarray:
         return np.square(self.statistic(context))
@@ -78,7 +84,6 @@ class GradientNorm(DataCriterion):
         return np.sqrt(summed)
 
 
-@keras.saving.register_keras_serializable(package="tfprune")
 class Taylor(DataCriterion):
     """How much the loss changes when the entry goes, to first order: |weight x gradient|.
 
@@ -88,13 +93,12 @@ class Taylor(DataCriterion):
     array([6.])
     """
 
-    needs = "gradient"
+    needs = MeanGradient
 
     def __call__(self, weight: np.ndarray, context: Context) -> np.ndarray:
         return np.abs(weight * self.statistic(context))
 
 
-@keras.saving.register_keras_serializable(package="tfprune")
 class Snip(Taylor):
     """Connection sensitivity, |weight x gradient|, meant for a network before training, on one batch.
 
@@ -103,7 +107,6 @@ class Snip(Taylor):
     """
 
 
-@keras.saving.register_keras_serializable(package="tfprune")
 class NormalizedSensitivity(DataCriterion):
     """The size of the gradient over the root of the sum of squares of all gradients of the weight.
 
@@ -111,7 +114,7 @@ class NormalizedSensitivity(DataCriterion):
     array([0.6, 0.8])
     """
 
-    needs = "gradient"
+    needs = MeanGradient
 
     def __call__(self, weight: np.ndarray, context: Context) -> np.ndarray:
         gradient = np.abs(self.statistic(context))
@@ -119,7 +122,6 @@ class NormalizedSensitivity(DataCriterion):
         return gradient / length if length > 0 else gradient
 
 
-@keras.saving.register_keras_serializable(package="tfprune")
 class Fisher(DataCriterion):
     """Half the squared weight times its mean squared gradient: the rise of the loss by the empirical Fisher matrix.
 
@@ -130,13 +132,12 @@ class Fisher(DataCriterion):
     array([6.])
     """
 
-    needs = "squared_gradient"
+    needs = MeanSquaredGradient
 
     def __call__(self, weight: np.ndarray, context: Context) -> np.ndarray:
         return 0.5 * np.square(weight) * self.statistic(context)
 
 
-@keras.saving.register_keras_serializable(package="tfprune")
 class Hessian(DataCriterion):
     """Half the squared weight times the curvature of the loss: optimal brain damage.
 
@@ -147,13 +148,12 @@ class Hessian(DataCriterion):
     array([6.])
     """
 
-    needs = "curvature"
+    needs = Curvature
 
     def __call__(self, weight: np.ndarray, context: Context) -> np.ndarray:
         return 0.5 * np.square(weight) * self.statistic(context)
 
 
-@keras.saving.register_keras_serializable(package="tfprune")
 class Grasp(DataCriterion):
     """The weight times (Hessian x gradient): what keeps gradients flowing, for a network before training.
 
@@ -164,13 +164,12 @@ class Grasp(DataCriterion):
     array([-6.])
     """
 
-    needs = "gradient_flow"
+    needs = GradientFlow
 
     def __call__(self, weight: np.ndarray, context: Context) -> np.ndarray:
         return weight * self.statistic(context)
 
 
-@keras.saving.register_keras_serializable(package="tfprune")
 class SynapticFlow(DataCriterion):
     """The share of an entry in all paths from input to output, with absolute weights; needs no data.
 
@@ -181,14 +180,12 @@ class SynapticFlow(DataCriterion):
     array([6.])
     """
 
-    needs = "synaptic_flow"
-    uses_loss = False
+    needs = PathFlow
 
     def __call__(self, weight: np.ndarray, context: Context) -> np.ndarray:
         return np.abs(weight * self.statistic(context))
 
 
-@keras.saving.register_keras_serializable(package="tfprune")
 class Wanda(DataCriterion):
     """The magnitude times the root mean square of the input that the entry is multiplied with; needs no labels.
 
@@ -199,14 +196,12 @@ class Wanda(DataCriterion):
     array([6.])
     """
 
-    needs = "input_scale"
-    uses_loss = False
+    needs = InputScale
 
     def __call__(self, weight: np.ndarray, context: Context) -> np.ndarray:
         return np.abs(weight) * self.statistic(context)
 
 
-@keras.saving.register_keras_serializable(package="tfprune")
 class Activation(DataCriterion):
     """For channels and neurons: what comes out of them, shared evenly among the entries that make it.
 
@@ -228,8 +223,7 @@ class Activation(DataCriterion):
     Activation(measure='percentile', percentile=95.0)
     """
 
-    needs = "activation"
-    uses_loss = False
+    needs = ChannelOutput
 
     def __init__(self, measure: str = "mean", percentile: float = 90.0):
         super().__init__()
@@ -243,15 +237,10 @@ class Activation(DataCriterion):
     def __call__(self, weight: np.ndarray, context: Context) -> np.ndarray:
         return self.statistic(context)
 
-    def get_config(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, Any]:
         return {"measure": self.measure, "percentile": self.percentile}
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Activation":
-        return cls(**config)
 
-
-@keras.saving.register_keras_serializable(package="tfprune")
 class Movement(DataCriterion):
     """How far training pushes an entry away from zero: minus weight x gradient, summed over the steps of `fit`.
 
@@ -264,50 +253,14 @@ class Movement(DataCriterion):
     array([-3.])
     """
 
-    needs = "movement"
-    uses_loss = False
+    needs = WeightMovement
 
     def __call__(self, weight: np.ndarray, context: Context) -> np.ndarray:
         return self.statistic(context)
 
-    def statistic(self, context: Context) -> np.ndarray:
-        if self.needs not in context.extras:
-            raise PruningError(
-                f"{self!r} adds up what happens in training, and there was no step of it yet for '{context.key}'. "
-                'Write model.fit(..., callbacks=[tfprune.PercentilePruning(0.8, criterion="movement")]), with a '
-                "schedule that prunes nothing at the first step."
-            )
-        return context.extras[self.needs]
-
-
-@keras.saving.register_keras_serializable(package="tfprune")
-class NormalizedMagnitude(Criterion):
-    """The absolute value over the largest of the weight, so that layers compare on one scale.
-
-    >>> NormalizedMagnitude()(np.array([-2.0, 4.0]), Context())
-    array([0.5, 1. ])
-    """
-
-    def __call__(self, weight: np.ndarray, context: Context) -> np.ndarray:
-        size = np.abs(weight)
-        largest = size.max(initial=0.0)
-        return size / largest if largest > 0 else size
-
-
-criteria.NAMES.update(
-    {
-        "normalized_magnitude": NormalizedMagnitude,
-        "gradient_norm": GradientNorm,
-        "taylor": Taylor,
-        "sensitivity": Taylor,
-        "normalized_sensitivity": NormalizedSensitivity,
-        "fisher": Fisher,
-        "hessian": Hessian,
-        "snip": Snip,
-        "grasp": Grasp,
-        "synflow": SynapticFlow,
-        "wanda": Wanda,
-        "activation": Activation,
-        "movement": Movement,
-    }
-)
+    def missing(self, key: str) -> str:
+        return (
+            f"{self!r} adds up what happens in training, and there was no step of it yet for '{key}'. "
+            'Write model.fit(..., callbacks=[tfprune.PercentilePruning(0.8, criterion="movement")]), with a '
+            "schedule that prunes nothing at the first step."
+        )

@@ -9,8 +9,9 @@ import numpy as np
 
 from tfprune.channels import channel_groups
 from tfprune.deciding import criteria, patterns
-from tfprune.deciding.criteria import Context, Criterion
-from tfprune.deciding.methods import Masks
+from tfprune.deciding.amounts import is_share
+from tfprune.deciding.criterion import Context, Criterion
+from tfprune.deciding.method import Masks
 from tfprune.deciding.patterns import Pattern
 from tfprune.deciding.selection import smallest
 from tfprune.deciding.structured import BoundStructured, Structured
@@ -81,7 +82,7 @@ class Sensitivity(Report):
         Raises:
             PruningError: A sparsity outside [0, 1).
         """
-        if not 0.0 <= sparsity < 1.0:
+        if not is_share(sparsity):
             raise PruningError(f"amounts: {sparsity} is no sparsity in [0, 1); write 0.8 for 80 % zeros.")
         total = sum(self.sizes.values())
         low, high = 0.0, 2.0

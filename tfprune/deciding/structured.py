@@ -9,9 +9,9 @@ import numpy as np
 
 from tfprune.channels import ChannelGroup, ChannelGroups, Member, Role, channel_groups, kernel_macs
 from tfprune.deciding import criteria
-from tfprune.deciding.criteria import Context
-from tfprune.deciding.methods import BoundMethod, Masks, Method
-from tfprune.deciding.statistics import inform
+from tfprune.deciding.amounts import is_count, is_share
+from tfprune.deciding.criterion import Context
+from tfprune.deciding.method import BoundMethod, Masks, Method
 from tfprune.errors import PruningError, listing, nearest
 from tfprune.model.copying import unwrapped
 from tfprune.model.prunable import PrunableWeight, amount_for, every_weight, prunable_weights
@@ -23,7 +23,6 @@ BUDGETS = ("channels", "parameters", "macs", "threshold")
 ALLOCATIONS = ("global", "uniform", "hierarchical")
 
 
-@keras.saving.register_keras_serializable(package="tfprune")
 class Structured(Method):
     """Removes whole channels, each together with everything that only it uses.
 
@@ -76,30 +75,28 @@ class Structured(Method):
                 "of layer name to share."
             )
         for name, value in (("round_to", round_to), ("min_channels", min_channels)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if not is_count(value):
                 raise PruningError(f"Structured: {name}={value!r} is no number of channels; write {name}=1 or more.")
         self.budget = budget
         self.allocation = dict(allocation) if isinstance(allocation, Mapping) else allocation
         self.round_to = round_to
         self.min_channels = min_channels
-        amounts = isinstance(self.layers, Mapping) or isinstance(self.allocation, Mapping)
-        if amounts and budget != "channels":
+        if self.amounts_by_layer is not None and budget != "channels":
             raise PruningError(
                 f"Structured: shares by layer count channels, so they do not go with budget={budget!r}; "
                 'leave the budget at "channels", or give one overall amount.'
             )
-        stated: list[float] = [self.amount] if isinstance(self.amount, float) else list(self.schedule.extremes)
-        for mapping in (self.layers, self.allocation):
-            stated += list(mapping.values()) if isinstance(mapping, Mapping) else []
-        for share in stated:
-            self.check_amount(share)
+        self.check_amounts()
 
     def check_amount(self, amount: float) -> None:
-        if self.budget == "threshold":
-            if not 0.0 <= amount < math.inf:
-                raise PruningError(f"Structured: {amount} is no threshold; give a number of at least 0.")
-        elif not 0.0 <= amount < 1.0:
+        if not self.by_share and not 0.0 <= amount < math.inf:
+            raise PruningError(f"Structured: {amount} is no threshold; give a number of at least 0.")
+        if self.by_share and not is_share(amount):
             raise PruningError(f"Structured: {amount} is no share of {self.budget} in [0, 1); write 0.5 for half.")
+
+    @property
+    def by_share(self) -> bool:
+        return self.budget != "threshold"
 
     def bind(self, model: keras.Model) -> "BoundStructured":
         check_model(model, "prune")
@@ -110,17 +107,8 @@ class Structured(Method):
         """The channels of each group that stay at the final amount, for `plan_shrink(model, method)`."""
         check_model(model, "prune")
         bound = BoundStructured(self, model, model, groups)
-        inform(bound, model, data)
+        bound.inform(model, data)
         return bound.keep(self.final)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "allocation": self.allocation,
-            "budget": self.budget,
-            "round_to": self.round_to,
-            "min_channels": self.min_channels,
-        }
 
 
 class BoundStructured(BoundMethod):
@@ -157,7 +145,7 @@ class BoundStructured(BoundMethod):
     def keep(self, amount: float, kept: Mapping[str, np.ndarray] | None = None) -> Keep:
         """For each group that may lose channels, which of them stay at an amount."""
         scores = self.scores(kept)
-        if self.method.budget == "threshold":
+        if not self.method.by_share:
             removed = {name: int(np.count_nonzero(values <= amount)) for name, values in scores.items()}
             counts = {name: self._allowed(group, removed[name]) for name, group in self.chosen.items()}
         else:
@@ -187,9 +175,9 @@ class BoundStructured(BoundMethod):
     def _counts(self, scores: Mapping[str, np.ndarray], amount: float) -> dict[str, int]:
         """How many channels each group loses."""
         total = sum(group.size for group in self.chosen.values())
-        ranked = self._by_layer(amount) or self._ranking(scores)
-        if isinstance(self.method.layers, Mapping) or isinstance(self.method.allocation, Mapping):
-            return ranked(total)
+        if self.method.amounts_by_layer is not None:
+            return self._by_layer(amount, self.method.amounts_by_layer)
+        ranked = self._ranking(scores)
         unit = self.method.budget
         whole = float(total) if unit == "channels" else self._costs.total(unit)
         wanted: float = round(amount * total) if unit == "channels" else amount * whole
@@ -244,23 +232,16 @@ class BoundStructured(BoundMethod):
             number -= gone
         return {name: counts[name] for name in self.chosen}
 
-    def _by_layer(self, amount: float) -> Callable[[int], dict[str, int]] | None:
-        """The counts where a mapping gives shares by layer, None where it does not."""
-        mapping = self.method.layers if isinstance(self.method.layers, Mapping) else self.method.allocation
-        if not isinstance(mapping, Mapping):
-            return None
-        progress = amount / self.method.final if self.method.final else 1.0
+    def _by_layer(self, amount: float, amounts: Mapping[str, float]) -> dict[str, int]:
+        """The counts where a mapping gives shares by layer or group."""
         counts = {}
         for name, group in self.chosen.items():
-            named = [mapping[name]] if name in mapping else []
-            named += [
-                own
-                for member in group.members
-                if member.role is Role.OUTPUT and (own := amount_for(self._weights[member.key], mapping)) is not None
-            ]
-            share = max(named) * progress if named else amount
+            makers = [self._weights[member.key] for member in _read_members(group, "kernels")]
+            named = [amounts.get(name), *(amount_for(weight, amounts) for weight in makers)]
+            own = max((share for share in named if share is not None), default=None)
+            share = amount if own is None else own * self.method.progress(amount)
             counts[name] = self._allowed(group, round(share * group.size))
-        return lambda number: counts
+        return counts
 
     def _least(self, group: ChannelGroup) -> int:
         return min(group.size, max(self.method.min_channels, 1))

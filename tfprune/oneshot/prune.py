@@ -8,7 +8,8 @@ import keras
 import numpy as np
 
 from tfprune.deciding import methods
-from tfprune.deciding.statistics import Statistics, inform
+from tfprune.deciding.method import Method
+from tfprune.deciding.statistics import Statistics
 from tfprune.deciding.structured import BoundStructured, Structured
 from tfprune.errors import PruningError
 from tfprune.model.copying import clone_with_weights
@@ -36,7 +37,7 @@ class Pruning(Report):
         Column("after", "error after", ".4f"),
     )
 
-    method: methods.Method
+    method: Method
     masks: Mapping[str, np.ndarray] = field(repr=False)
     statistics: Statistics = field(default_factory=Statistics)
     reconstruction: Reconstruction | None = None
@@ -108,7 +109,7 @@ def prune(
     way = _way(reconstruct, method, data)
     pruned = clone_with_weights(model)
     bound = method.bind(pruned)
-    statistics = inform(bound, model, data)
+    statistics = bound.inform(model, data)
     before = get_masks(model)
     kept = {weight.key: before.get(weight.key, as_array(weight.variable) != 0) for weight in bound.weights}
     if way == "obs" and isinstance(bound, BoundStructured):
@@ -128,15 +129,12 @@ def prune(
     return pruned, Pruning(method, masks, statistics, done)
 
 
-def _way(reconstruct: Any, method: methods.Method, data: Any) -> str | None:
+def _way(reconstruct: Any, method: Method, data: Any) -> str | None:
     """The name of the repair, once it is known to be possible."""
     if reconstruct is None or reconstruct is False:
         return None
-    by_share = isinstance(method, methods.Percentile) or (
-        isinstance(method, Structured) and method.budget != "threshold"
-    )
-    way = "least_squares" if reconstruct is True and not by_share else check_way(reconstruct)
-    if way == "obs" and not by_share:
+    way = "least_squares" if reconstruct is True and not method.by_share else check_way(reconstruct)
+    if way == "obs" and not method.by_share:
         units = "channels" if isinstance(method, Structured) else "entries"
         raise PruningError(
             f"reconstruct='obs' chooses which {units} stay, which a threshold has decided; "

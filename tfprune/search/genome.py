@@ -14,8 +14,7 @@ import numpy as np
 
 from tfprune.channels import channel_groups, kernel_macs, weight_keys
 from tfprune.deciding import criteria, patterns
-from tfprune.deciding.criteria import Context
-from tfprune.deciding.statistics import inform
+from tfprune.deciding.criterion import Context
 from tfprune.deciding.structured import BoundStructured, Costs, Structured, relative_scores
 from tfprune.errors import PruningError, nearest
 from tfprune.model.prunable import PrunableWeight, every_weight, prunable_weights
@@ -133,7 +132,7 @@ class ChannelGenome(Genome):
     def __init__(self, model: keras.Model, criterion: Any, layers: Any, data: Any):
         self.groups = channel_groups(model)
         self._bound = BoundStructured(Structured(0.5, criterion, layers=layers), model, model, self.groups)
-        inform(self._bound, model, data)
+        self._bound.inform(model, data)
         self.chosen = self._bound.chosen
         self.scores = self._bound.scores()
         self._costs = Costs(self.groups, model)

@@ -1,6 +1,5 @@
 """Targets in other words than a share: how much to prune for so many parameters, multiplications or bytes."""
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +7,8 @@ import keras
 
 from tfprune.channels import shrink
 from tfprune.deciding import methods
-from tfprune.deciding.methods import Method, Percentile
+from tfprune.deciding.method import Method
+from tfprune.deciding.methods import Percentile
 from tfprune.deciding.structured import Structured
 from tfprune.errors import PruningError, listing
 from tfprune.lite.convert.convert import convert
@@ -71,21 +71,13 @@ def method_for(
     _check(method, name)
 
     def measured(step: int) -> float:
-        return _measure(model, with_amount(method, step / STEPS), name, data, conversion)
+        return _measure(model, method.with_amount(step / STEPS), name, data, conversion)
 
-    return with_amount(method, _smallest(measured, target, name, method) / STEPS)
-
-
-def with_amount(method: Method, amount: float) -> Method:
-    """A copy of a method with another amount."""
-    other = copy.copy(method)
-    other.amount = amount
-    return other
+    return method.with_amount(_smallest(measured, target, name, method) / STEPS)
 
 
 def _check(method: Method, name: str) -> None:
-    shares = isinstance(method, (Percentile, Structured)) and getattr(method, "budget", "channels") != "threshold"
-    if not shares or getattr(getattr(method, "pattern", None), "full", 1.0) < 1.0:
+    if not method.by_share or getattr(getattr(method, "pattern", None), "full", 1.0) < 1.0:
         raise PruningError(
             f"method_for: {method!r} has no share that could be varied; write Percentile(0.5) or Structured(0.5)."
         )

@@ -1,6 +1,5 @@
 """Callbacks: decide masks while a model trains, and log its sparsity."""
 
-import copy
 import os
 import warnings
 from collections.abc import Mapping
@@ -10,16 +9,17 @@ import keras
 import numpy as np
 
 from tfprune.deciding import methods
-from tfprune.deciding.criteria import Context
-from tfprune.deciding.methods import BoundMethod, Masks, Percentile, Threshold
-from tfprune.deciding.salience import DataCriterion, Movement
+from tfprune.deciding.criterion import Context, TrainingStatistic, needed
+from tfprune.deciding.method import BoundMethod, Masks, WeightMethod
+from tfprune.deciding.methods import Percentile, Threshold
+from tfprune.deciding.salience import DataCriterion
 from tfprune.deciding.schedules import BoundSchedule
 from tfprune.deciding.structured import Structured
 from tfprune.errors import PruningError, listing
 from tfprune.model.prunable import PrunableWeight, every_weight
 from tfprune.model.tree import check_model, snapshot, wrapped_layers
 from tfprune.training import masks, step
-from tfprune.training.gradients import GradientRecord, Rule, movement
+from tfprune.training.gradients import GradientRecord, Rule
 from tfprune.training.masks import constraint_of, hold, hold_no_more, new_mask, set_mask
 from tfprune.training.wrapper import PrunedLayer
 
@@ -69,8 +69,9 @@ class MaskCallback(keras.callbacks.Callback):
     def _record(self, bound: BoundMethod) -> None:
         """Lets a criterion that looks at training see it; refuses one that needs a pass over data before."""
         criterion = bound.method.criterion
-        if isinstance(criterion, Movement):
-            bound.extras = self._follow(bound.scored, criterion.needs, movement)
+        needs = needed(criterion)
+        if needs is not None and issubclass(needs, TrainingStatistic):
+            bound.extras = self._follow(bound.scored, needs.name, needs.update)
         elif isinstance(criterion, DataCriterion) and bound.scored:
             criterion.statistic(Context(bound.scored[0].key))  # raises
 
@@ -354,9 +355,9 @@ class UpdateMasks(MaskCallback):
             for weight in every_weight(self.model)
             if (held := constraint_of(weight.variable)) is not None and id(held.mask) in masked
         ]
-        method = copy.copy(layers[0].method)
-        if isinstance(method, (Percentile, Threshold)) and not isinstance(method.layers, Mapping):
-            method.layers = keys
+        method = layers[0].method
+        if isinstance(method, WeightMethod) and not isinstance(method.layers, Mapping):
+            method = method.with_arguments(layers=keys)
         bound = method.bind(self.model)
         bound.weights = [weight for weight in bound.weights if weight.key in keys]
         left = sorted(set(keys) - {weight.key for weight in bound.weights})

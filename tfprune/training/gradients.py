@@ -22,11 +22,6 @@ def latest(state: Any, gradient: Any, value: Any) -> Any:
     return gradient
 
 
-def movement(state: Any, gradient: Any, value: Any) -> Any:
-    """The sum over all steps of minus weight times gradient: how far the loss pushes an entry away from zero."""
-    return state - value * gradient
-
-
 class GradientRecord(Mapping[str, Mapping[str, np.ndarray]]):
     """State that follows the gradients of weights while a model trains, readable as a criterion's extras.
 

@@ -1,6 +1,5 @@
 """Iterative pruning: train, remove a part, retrain, and again, with the weights wound back where wanted."""
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,9 +7,8 @@ import keras
 import numpy as np
 
 from tfprune.deciding import methods
-from tfprune.deciding.methods import BoundMethod, Method, Percentile
+from tfprune.deciding.method import BoundMethod, Method
 from tfprune.deciding.schedules import Constant, Moment, Piecewise
-from tfprune.deciding.structured import Structured
 from tfprune.errors import PruningError
 from tfprune.training.callbacks import PruningCallback
 
@@ -94,9 +92,7 @@ class IterativePruning(PruningCallback):
             number * steps // (self.rounds + 1): 1.0 - (1.0 - final) ** (number / self.rounds)
             for number in range(1, self.rounds)
         }
-        scheduled = copy.copy(self.method)
-        scheduled.amount = Piecewise({**amounts, self.rounds * steps // (self.rounds + 1): final})
-        return scheduled
+        return self.method.with_amount(Piecewise({**amounts, self.rounds * steps // (self.rounds + 1): final}))
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
@@ -145,8 +141,7 @@ class IterativePruning(PruningCallback):
 
 
 def _check_share(method: Method) -> None:
-    share = isinstance(method, Percentile) or (isinstance(method, Structured) and method.budget != "threshold")
-    if not share or not isinstance(method.amount, float):
+    if not method.by_share or not isinstance(method.amount, float):
         raise PruningError(
             f"IterativePruning: {method!r} has no share to divide into rounds; write Percentile(0.9) or "
             "Structured(0.5), with a number."

@@ -1,6 +1,5 @@
 """Training that makes weights or channels small until they are zero, by proximal steps behind the optimizer's."""
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -132,9 +131,7 @@ class ProximalSparsity(PruningCallback):
                 f"ProximalSparsity: {method!r} does not say what share is to go in the end; write Percentile(0.8) or "
                 "Structured(0.5), with a number."
             )
-        at_the_end = copy.copy(method)
-        at_the_end.amount = OneShot(method.amount, at=end)
-        super().__init__(at_the_end)
+        super().__init__(method.with_amount(OneShot(method.amount, at=end)))
         self.strength = float(strength)
         self._strength: Any = None
 

@@ -8,8 +8,10 @@ import keras
 import numpy as np
 
 from tfprune.deciding import schedules
+from tfprune.deciding.amounts import is_share
 from tfprune.deciding.criteria import Random
-from tfprune.deciding.methods import BoundMethod, BoundWeightMethod, Masks, Percentile
+from tfprune.deciding.method import BoundMethod, BoundWeightMethod, Masks
+from tfprune.deciding.methods import Percentile
 from tfprune.deciding.schedules import DEFAULT_END, DEFAULT_EVERY, Constant, Moment
 from tfprune.deciding.selection import smallest
 from tfprune.errors import PruningError
@@ -108,7 +110,7 @@ class DynamicSurgery(PruningCallback):
         allocation: Any = "lamp",
         layers: Any = None,
     ):
-        if isinstance(margin, bool) or not 0.0 <= margin < 1.0:
+        if not is_share(margin):
             raise PruningError(f"DynamicSurgery: margin={margin!r} is not in [0, 1); write margin=0.1.")
         super().__init__(Percentile(amount, criterion, pattern, allocation, layers))
         self.margin = float(margin)

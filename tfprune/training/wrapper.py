@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from tfprune.deciding import methods
-from tfprune.deciding.methods import Method
+from tfprune.deciding.method import Method
 from tfprune.errors import PruningError, nearest
 from tfprune.model.copying import copy_model, copy_weights, fresh_layer
 from tfprune.model.graph import is_graph

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from tfprune.channels import ChannelGroup, Role
-from tfprune.deciding.methods import Masks
+from tfprune.deciding.method import Masks
 from tfprune.deciding.structured import BoundStructured, removed
 from tfprune.model.activations import observed
 from tfprune.model.copying import clone_with_weights

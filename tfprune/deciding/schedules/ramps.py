@@ -1,0 +1,246 @@
+"""The shapes of schedules: constant, linear, polynomial (the cubic ramp), cosine, exponential, at once, in pieces."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tfprune.deciding.amounts import is_share
+from tfprune.deciding.schedules.schedule import (
+    DEFAULT_END,
+    DEFAULT_EVERY,
+    BoundSchedule,
+    Moment,
+    Schedule,
+    moment_of,
+    step_of,
+)
+from tfprune.errors import PruningError
+
+
+class Constant(Schedule):
+    """One amount from `begin` on.
+
+    Args:
+        value: The amount.
+        begin, end, every: See `Schedule`.
+
+    >>> Constant(0.5, begin=10, end=20)(15)
+    0.5
+    """
+
+    def __init__(self, value: float, begin: Moment = 0.0, end: Moment = DEFAULT_END, every: Moment = DEFAULT_EVERY):
+        super().__init__(begin, end, every)
+        self.value = float(value)
+
+    def amount_at(self, progress: float) -> float:
+        return self.value
+
+
+class Ramp(Schedule):
+    """A schedule from `initial` to `final`; a subclass gives the curve."""
+
+    def __init__(
+        self,
+        initial: float,
+        final: float,
+        begin: Moment = 0.0,
+        end: Moment = DEFAULT_END,
+        every: Moment = DEFAULT_EVERY,
+    ):
+        super().__init__(begin, end, every)
+        self.check("initial", initial)
+        self.check("final", final)
+        self.initial, self._final = float(initial), float(final)
+
+    @property
+    def final(self) -> float:
+        return self._final
+
+    def check(self, name: str, value: float) -> None:
+        """Raises where the curve cannot begin or end at an amount."""
+
+    def curve(self, progress: float) -> float:
+        """The share of the way from `initial` to `final`, for a share of the time; 0 at 0 and 1 at 1."""
+        raise NotImplementedError
+
+    def amount_at(self, progress: float) -> float:
+        if progress >= 1.0:
+            return self.final  # exactly: no rounding of the sum below
+        return self.initial + (self.final - self.initial) * self.curve(progress)
+
+
+class Linear(Ramp):
+    """A straight line from `initial` to `final`.
+
+    >>> Linear(0.0, 0.8, begin=0, end=100)(25)
+    0.2
+    """
+
+    def curve(self, progress: float) -> float:
+        return progress
+
+
+class Polynomial(Ramp):
+    """Fast at first, ever slower towards `final`: `final + (initial - final) * (1 - progress) ** power`.
+
+    Zhu and Gupta, "To prune, or not to prune", 2017 (https://arxiv.org/abs/1710.01878), with power 3.
+
+    >>> round(Polynomial(0.0, 0.8, begin=0, end=100)(50), 6)
+    0.7
+    """
+
+    def __init__(
+        self,
+        initial: float,
+        final: float,
+        power: float = 3,
+        begin: Moment = 0.0,
+        end: Moment = DEFAULT_END,
+        every: Moment = DEFAULT_EVERY,
+    ):
+        super().__init__(initial, final, begin, end, every)
+        if not power > 0:
+            raise PruningError(f"Polynomial: power={power} gives no ramp; write a power above 0, such as 3.")
+        self.power = power
+
+    def arguments(self) -> dict[str, Any]:
+        given = super().arguments()
+        return {
+            **{name: given[name] for name in given if name != "power"},
+            "power": self.power,
+        }  # reads like the others
+
+    def curve(self, progress: float) -> float:
+        return 1.0 - (1.0 - progress) ** self.power
+
+
+class Cosine(Ramp):
+    """Slow, fast, slow: half a cosine wave from `initial` to `final`.
+
+    >>> round(Cosine(0.0, 0.8, begin=0, end=100)(50), 6)
+    0.4
+    """
+
+    def curve(self, progress: float) -> float:
+        return (1.0 - math.cos(math.pi * progress)) / 2.0
+
+
+class Exponential(Ramp):
+    """Removes the same share of what is left in equal times, as iterative pruning by a fixed rate does.
+
+    The density falls geometrically: `1 - (1 - initial) * ((1 - final) / (1 - initial)) ** progress`.
+
+    Raises:
+        PruningError: `initial` or `final` is no sparsity in [0, 1).
+
+    >>> round(Exponential(0.0, 0.75, begin=0, end=100)(50), 6)
+    0.5
+    """
+
+    def check(self, name: str, value: float) -> None:
+        if not is_share(value):
+            raise PruningError(f"Exponential: {name}={value} is no sparsity in [0, 1); write Linear for thresholds.")
+
+    def amount_at(self, progress: float) -> float:
+        if progress >= 1.0:
+            return self.final
+        return 1.0 - (1.0 - self.initial) * ((1.0 - self.final) / (1.0 - self.initial)) ** progress
+
+
+class OneShot(Constant):
+    """The whole amount at once.
+
+    Args:
+        value: The amount.
+        at: When; int step or float share of the run. Defaults to `0.0`.
+        begin: Another word for `at`.
+        end: Until when the masks are decided anew, every `every`. Defaults to `at`: once.
+        every: See `Schedule`.
+
+    >>> OneShot(0.5, at=100).bind(1000).steps()
+    [100]
+    """
+
+    def __init__(
+        self,
+        value: float,
+        at: Moment | None = None,
+        begin: Moment | None = None,
+        end: Moment | None = None,
+        every: Moment = DEFAULT_EVERY,
+    ):
+        if at is not None and begin is not None and at != begin:
+            raise PruningError(f"OneShot: at={at} and begin={begin} both say when; give one of them.")
+        at = at if at is not None else begin if begin is not None else 0.0
+        super().__init__(value, at, at if end is None else end, every)
+        self.at = at
+
+
+class Piecewise(Schedule):
+    """Named amounts at named moments, each held until the next.
+
+    Args:
+        amounts: Moment -> amount; all moments ints (steps) or all floats (shares of the run).
+        begin, end: First and last update. Default to the first and the last moment.
+        every: Steps between further updates in between. Defaults to None: only at the moments.
+
+    >>> Piecewise({0: 0.3, 100: 0.6, 200: 0.8})(150)
+    0.6
+    """
+
+    def __init__(
+        self,
+        amounts: Mapping[Moment, float],
+        begin: Moment | None = None,
+        end: Moment | None = None,
+        every: Moment | None = None,
+    ):
+        # In JSON every key is text; a config that was saved comes back with such keys.
+        pairs = {_number(key) if isinstance(key, str) else key: float(value) for key, value in dict(amounts).items()}
+        if not pairs:
+            raise PruningError("Piecewise: no amounts given; write Piecewise({0.0: 0.5, 0.5: 0.8}).")
+        if len({isinstance(key, int) for key in pairs}) > 1:
+            raise PruningError(
+                f"Piecewise: the moments {list(pairs)} mix steps (ints) and shares of the run (floats); use one kind."
+            )
+        self.amounts = dict(sorted((moment_of("Piecewise", "moment", key), value) for key, value in pairs.items()))
+        self._moments = list(self.amounts)
+        self._refines = every is not None
+        super().__init__(
+            self._moments[0] if begin is None else begin,
+            self._moments[-1] if end is None else end,
+            DEFAULT_EVERY if every is None else every,
+        )
+
+    def arguments(self) -> dict[str, Any]:
+        return {**super().arguments(), "every": self.every if self._refines else None}
+
+    @property
+    def final(self) -> float:
+        return self.amounts[self._moments[-1]]
+
+    @property
+    def extremes(self) -> tuple[float, float]:
+        return min(self.amounts.values()), max(self.amounts.values())
+
+    def moments(self, bound: BoundSchedule) -> Iterator[int]:
+        steps = [step_of(moment, bound.total_steps) for moment in self._moments]
+        if steps[-1] > bound.end:
+            raise PruningError(
+                f"Piecewise ends at step {bound.end}, before its last moment at step {steps[-1]}, so its final amount "
+                f"{self.final} would never be reached. Leave end= out, or take that moment out."
+            )
+        yield from (step for step in steps if bound.begin <= step)
+        yield bound.begin
+        yield bound.end
+        if self._refines:
+            yield from range(bound.begin, bound.end, bound.every)
+
+    def amount_at_step(self, step: int, bound: BoundSchedule) -> float:
+        reached = bisect_right(self._moments, step, key=lambda moment: step_of(moment, bound.total_steps))
+        return self.amounts[self._moments[reached - 1]] if reached else 0.0
+
+
+def _number(text: str) -> Moment:
+    return float(text) if any(mark in text for mark in ".e") else int(text)
