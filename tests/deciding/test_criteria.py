@@ -128,7 +128,11 @@ def test_context_carries_what_a_pass_over_data_gathered():
 
 
 def test_repr_and_equality():
-    assert repr(Random(3)) == "Random(seed=3)" and repr(L2()) == "L2()" and repr(CriterionFunction(cubed)) == "CriterionFunction(cubed)"
+    assert (
+        repr(Random(3)) == "Random(seed=3)"
+        and repr(L2()) == "L2()"
+        and repr(CriterionFunction(cubed)) == "CriterionFunction(cubed)"
+    )
     assert Random(3) != Random(4) and L2() != Magnitude() and L2() != "l2"
 
 

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from tfprune.deciding import schedules
 from tfprune.deciding.methods import Percentile
-from tfprune.deciding.schedules import Constant, Cosine, Exponential, ScheduleFunction, Linear, OneShot, Piecewise, Polynomial
+from tfprune.deciding.schedules import (
+    Constant,
+    Cosine,
+    Exponential,
+    Linear,
+    OneShot,
+    Piecewise,
+    Polynomial,
+    ScheduleFunction,
+)
 from tfprune.errors import PruningError
 
 LENGTHS = [1, 2, 3, 80, 100, 1050]
@@ -359,3 +368,51 @@ def test_a_target_out_of_reach_is_an_error_that_names_the_numbers(schedule, tota
 
 def test_a_method_shows_its_schedule():
     assert "amount=ScheduleFunction(rising" in repr(Percentile(rising))
+
+
+# What a run asks at every step
+
+
+class Counted(int):
+    """A step that counts how often it is compared."""
+
+    compared = 0
+
+    def _told(self, other, compare):
+        type(self).compared += 1
+        return compare(int(self), int(other))
+
+    def __lt__(self, other):
+        return self._told(other, int.__lt__)
+
+    def __le__(self, other):
+        return self._told(other, int.__le__)
+
+    def __gt__(self, other):
+        return self._told(other, int.__gt__)
+
+    def __ge__(self, other):
+        return self._told(other, int.__ge__)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        Linear(0.0, 0.8, begin=0, end=9_999, every=1),
+        Piecewise({step: step / 10_000 for step in range(10_000)}),
+    ],
+    ids=["linear", "piecewise"],
+)
+def test_a_schedule_of_ten_thousand_decisions_looks_one_up_in_a_few_comparisons(schedule):
+    bound = schedule.bind(10_000)
+    Counted.compared = 0
+    step = Counted(7_777)
+    assert bound.last_fired(step) == 7_777 and bound.fires(step)
+    assert 0.6 < bound(step) < 0.8
+    assert Counted.compared < 100
+
+
+def test_a_step_and_a_share_of_the_run_are_different_moments():
+    # 1 == 1.0, but the first step and the end of the run are far apart.
+    assert Linear(0.0, 0.8, begin=1, end=10) != Linear(0.0, 0.8, begin=1.0, end=10)
+    assert len({Linear(0.0, 0.8, end=1), Linear(0.0, 0.8, end=1.0)}) == 2

@@ -9,9 +9,10 @@ import tensorflow as tf
 from tiny_models import make
 
 import tfprune
+from tfprune.deciding.statistics import WeightMovement
 from tfprune.errors import PruningError
 from tfprune.model.prunable import prunable_weights
-from tfprune.training.gradients import GradientRecord, latest, movement
+from tfprune.training.gradients import GradientRecord, latest
 
 L = keras.layers
 
@@ -54,7 +55,7 @@ def test_the_record_holds_the_gradient_of_the_last_step():
 )
 def test_movement_is_the_sum_of_minus_weight_times_gradient(settings):
     model = linear(**settings)
-    record = GradientRecord(model, prunable_weights(model), "movement", movement)
+    record = GradientRecord(model, prunable_weights(model), "movement", WeightMovement.update)
     record.open()
     kernel, expected = model.layers[0].kernel.numpy(), np.zeros((3, 2))
     for _ in range(4):
