@@ -8,7 +8,7 @@ from keras import layers
 
 import tfprune
 from tfprune.channels import channel_groups, plan_shrink, register_rule, shrink
-from tfprune.channels import rules as channel_rules
+from tfprune.channels.rules import registry
 from tfprune.errors import PruningError
 
 
@@ -197,4 +197,4 @@ def test_an_error_from_a_layer_names_it_and_no_memory_address():
         with pytest.raises(PruningError, match=rf"Layer 'own' \({cls.__name__}\) does not fit") as raised:
             shrink(model, plan_shrink(model).keep("first", [0, 1]))
         assert not any(part.strip("<>.:'").isdigit() or "0x" in part for part in str(raised.value).split())
-        channel_rules.registry._LAYERS.pop(cls)
+        registry.LAYERS.pop(cls)

@@ -57,10 +57,10 @@ def scale_resize(layer, config, resized):
 
 @pytest.fixture
 def rules():
-    before = dict(registry._LAYERS)
+    before = dict(registry.LAYERS)
     yield register_rule
-    registry._LAYERS.clear()
-    registry._LAYERS.update(before)
+    registry.LAYERS.clear()
+    registry.LAYERS.update(before)
 
 
 def around(layer, name="first"):
@@ -159,7 +159,7 @@ def test_register_rule_refuses_what_is_no_class_or_function():
 
 
 def test_layers_that_keras_applications_keeps_to_itself_are_found():
-    known = {cls.__name__ for cls in registry._LAYERS}
+    known = {cls.__name__ for cls in registry.LAYERS}
     assert {"LayerScale", "StochasticDepth", "CustomScaleLayer"} <= known
 
 
@@ -169,6 +169,6 @@ def test_operation_rules_name_operations_of_keras():
 
     known = {name for module in (core, image, linalg, math, nn, numpy) for name in vars(module)}
     used = {"Add", "Multiply", "Reshape", "Transpose", "Concatenate", "Split", "GetItem", "Matmul", "Einsum", "Softmax"}
-    assert used <= known & set(registry._OPERATIONS)
+    assert used <= known & set(registry.OPERATIONS)
     if keras.__version__.startswith("3.15"):  # other versions have fewer, or more
-        assert set(registry._OPERATIONS) - known == {"Ravel"} - known
+        assert set(registry.OPERATIONS) - known == {"Ravel"} - known

@@ -81,10 +81,11 @@ class Visit:
         """Makes channels go together."""
         self.trace.join(left, right, self.path)
 
-    def freeze(self, channels: Channels | Factor | Line | np.ndarray, reason: Reason) -> None:
+    def freeze(self, channels: Channels | Factor | Line | np.ndarray | Sequence[Factor], reason: Reason) -> None:
         """Leaves channels alone, for a reason."""
-        labels = channels if isinstance(channels, np.ndarray) else channels.labels
-        self.trace.freeze(labels() if callable(labels) else labels, reason, self.path)
+        for one in channels if isinstance(channels, Sequence) else [channels]:
+            labels = one if isinstance(one, np.ndarray) else one.labels
+            self.trace.freeze(labels() if callable(labels) else labels, reason, self.path)
 
     def freeze_all(self, reason: Reason) -> list[Channels]:
         """Leaves everything that comes in alone; what goes out carries no channels."""

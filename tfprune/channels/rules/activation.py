@@ -9,7 +9,7 @@ import numpy as np
 
 from tfprune.channels.labels import Channels, Factor, Line
 from tfprune.channels.reasons import Reason
-from tfprune.channels.rules.registry import layer_rule
+from tfprune.channels.rules.registry import Entry
 from tfprune.channels.values import apply
 from tfprune.channels.visit import Visit
 
@@ -105,19 +105,6 @@ def unchanged(visit: Visit) -> Channels:
     return visit.result(visit.input.factors)
 
 
-layer_rule(layers.ReLU, layers.LeakyReLU, layers.ELU)(elementwise)
-layer_rule(
-    layers.Identity,
-    layers.ActivityRegularization,
-    layers.GaussianDropout,
-    layers.GaussianNoise,
-    layers.AlphaDropout,
-    layers.SpatialDropout1D,
-    layers.SpatialDropout2D,
-    layers.SpatialDropout3D,
-)(unchanged)
-
-
 def _resize_noise(layer: Any, config: dict[str, Any], new: Any) -> None:
     if config.get("noise_shape"):
         config["noise_shape"] = [
@@ -125,23 +112,17 @@ def _resize_noise(layer: Any, config: dict[str, Any], new: Any) -> None:
         ]
 
 
-layer_rule(layers.Dropout, resize=_resize_noise)(unchanged)
-
-
-@layer_rule(layers.Activation)
 def activation_layer(visit: Visit) -> Channels:
     """`Activation(name or function)`."""
     return visit.result(activate(visit, list(visit.input.factors), visit.layer.activation))
 
 
-@layer_rule(layers.Softmax)
 def softmax(visit: Visit) -> Channels:
     """Exponentials are summed over the axis, and one of a masked channel would count."""
     axes = visit.layer.axis if isinstance(visit.layer.axis, (list, tuple)) else [visit.layer.axis]
     return visit.result(mixed(visit, visit.input, axes))
 
 
-@layer_rule(layers.Rescaling)
 def rescaling(visit: Visit) -> Channels:
     """x * scale + offset, with two numbers."""
     if np.ndim(visit.layer.scale) or np.ndim(visit.layer.offset):
@@ -152,10 +133,32 @@ def rescaling(visit: Visit) -> Channels:
     )
 
 
-@layer_rule(layers.Masking)
 def masking(visit: Visit) -> Channels:
     """Steps where every entry equals `mask_value` are skipped: a channel that is that value has no say in it."""
     for factor in visit.input.factors:
         value = float(visit.layer.mask_value)
         visit.demand_zero(factor.labels, factor.masked - value, factor.now - value, Reason.MIXED)
     return visit.result(visit.input.factors)
+
+
+LAYERS: dict[type | None, Entry] = {
+    **dict.fromkeys((layers.ReLU, layers.LeakyReLU, layers.ELU), Entry(elementwise)),
+    **dict.fromkeys(
+        (
+            layers.Identity,
+            layers.ActivityRegularization,
+            layers.GaussianDropout,
+            layers.GaussianNoise,
+            layers.AlphaDropout,
+            layers.SpatialDropout1D,
+            layers.SpatialDropout2D,
+            layers.SpatialDropout3D,
+        ),
+        Entry(unchanged),
+    ),
+    layers.Dropout: Entry(unchanged, resize=_resize_noise),
+    layers.Activation: Entry(activation_layer),
+    layers.Softmax: Entry(softmax),
+    layers.Rescaling: Entry(rescaling),
+    layers.Masking: Entry(masking),
+}

@@ -9,8 +9,8 @@ import numpy as np
 
 from tfprune.channels.labels import Channels, Line, unvalued
 from tfprune.channels.reasons import Reason
-from tfprune.channels.rules.merging import contracted
-from tfprune.channels.rules.registry import Resized, fresh_operation, layer_rule, operation_rule
+from tfprune.channels.rules.products import contracted
+from tfprune.channels.rules.registry import Entry, Resized, fresh_operation
 from tfprune.channels.trace import Role
 from tfprune.channels.visit import Visit
 from tfprune.model.tree import children
@@ -41,7 +41,6 @@ def _rescale_query(old: Any, layer: Any, new: Resized) -> None:
             variable.assign(variable * math.sqrt(ratio))
 
 
-@layer_rule(layers.MultiHeadAttention, resize=_resize_multi_head, adjust=_rescale_query)
 def multi_head_attention(visit: Visit) -> list[Channels]:
     """Three projections into (heads, width), and one out of them."""
     parts = projections(visit.layer)
@@ -62,7 +61,6 @@ def _resize_grouped_query(layer: Any, config: dict[str, Any], new: Resized) -> N
     config.update(num_query_heads=query[1], num_key_value_heads=key[1], head_dim=query[2])
 
 
-@layer_rule(layers.GroupQueryAttention, resize=_resize_grouped_query, adjust=_rescale_query)
 def grouped_query_attention(visit: Visit) -> list[Channels]:
     """Several query heads share the key and value of one: they go together, one width serves all projections."""
     layer = visit.layer
@@ -98,8 +96,7 @@ def _attend(
     for name, source, head_labels, widths in inward:
         dense = parts[name]
         lines, rest = visit.take(source)
-        for factor in rest:
-            visit.freeze(factor, Reason.OTHER_AXIS)
+        visit.freeze(rest, Reason.OTHER_AXIS)
         for line in lines:
             visit.use(Role.INPUT, dense.kernel, 0, line)
         for axis, labels in ((1, head_labels), (2, widths)):
@@ -152,7 +149,6 @@ def _replay_dot_product(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], 
     return fresh_operation(op)(**given)
 
 
-@operation_rule("DotProductAttention", replay=_replay_dot_product)
 def dot_product_attention(visit: Visit) -> Channels:
     """`keras.ops.dot_product_attention` on (batch, steps, heads, width)."""
     tensors = [visit.argument(name, position) for position, name in enumerate(("query", "key", "value"))]
@@ -165,82 +161,49 @@ def dot_product_attention(visit: Visit) -> Channels:
     return contracted(visit, tensors, letters, dict(zip("btnd", range(4))))
 
 
-@layer_rule(layers.Attention)
 def attention(visit: Visit) -> list[Channels]:
-    """Scores are products of query and key, summed over their channels; the value's channels pass."""
-    query, value, key = _sources(visit)
-    if visit.layer.score_mode == "dot":
-        _scores(visit, query, key)
-    else:  # "concat": tanh(query + key), summed over their channels
-        lines = [line for tensor in (query, key) for line in _lines(visit, tensor)]
-        _summed(visit, lines, len(lines) == 2)
-    return _weighted_sum(visit, value)
+    """Scores are products of query and key, summed over their channels; the value's channels pass.
 
-
-@layer_rule(layers.AdditiveAttention)
-def additive_attention(visit: Visit) -> list[Channels]:
-    """Scores are tanh(query + key), weighted by `scale` where there is one and summed over their channels."""
-    query, value, key = _sources(visit)
-    lines = [line for tensor in (query, key) for line in _lines(visit, tensor)]
-    scale = visit.layer.scale if visit.layer.use_scale else None
-    if scale is None:
-        _summed(visit, lines, len(lines) == 2)
-    elif len(lines) == 2:
-        visit.join(lines[0].labels, lines[1].labels)
-        visit.use(Role.INPUT, scale, 0, lines[0].with_values(math.nan, np.where(
-            (lines[0].now == 0) & (lines[1].now == 0), 0.0, math.nan)))  # fmt: skip
-    else:
-        for line in lines:
-            visit.freeze(line, Reason.FIXED_PARTNER)
-    return _weighted_sum(visit, value)
-
-
-def _sources(visit: Visit) -> tuple[Channels, Channels, Channels]:
+    With "concat" they are tanh(query + key) instead, weighted by `scale` in AdditiveAttention.
+    """
+    layer = visit.layer
     given = visit.args[0] if visit.args else visit.kwargs["inputs"]
-    query, value = given[0], given[1]
-    return query, value, given[2] if len(given) > 2 else value
+    query, value, key = given[0], given[1], given[2] if len(given) > 2 else given[1]
+    dot = getattr(layer, "score_mode", "concat") == "dot"
+    scale = layer.scale if isinstance(layer, layers.AdditiveAttention) and layer.use_scale else None
+    lines = [line for tensor in (query, key) for line in _lines(visit, tensor)]
+    if len(lines) == 2:
+        visit.join(lines[0].labels, lines[1].labels)
+        # A product is zero where one factor is, a sum where both are.
+        masked, now = _zero_where(np.any if dot else np.all, lines)
+        if scale is None:
+            visit.demand_zero(lines[0].labels, masked, now, Reason.MIXED)
+        else:
+            visit.use(Role.INPUT, scale, 0, lines[0].with_values(math.nan, now))
+    for line in lines if len(lines) != 2 else ():
+        visit.freeze(line, Reason.MIXED if dot else Reason.FIXED_PARTNER)
+    factors = [visit.along(-1, line.with_values(*_zero_where(np.all, [line]))) for line in _lines(visit, value)]
+    return [visit.result(factors), *(Channels(shape) for shape in visit.shapes[1:])]
+
+
+def _zero_where(which: Any, lines: Sequence[Line]) -> tuple[np.ndarray, np.ndarray]:
+    """Values of masked and present channels of which only zeros are known: those of any or of all lines."""
+    masked = which([line.masked == 0 for line in lines], axis=0)
+    now = which([line.now == 0 for line in lines], axis=0)
+    return np.where(masked, 0.0, math.nan), np.where(now, 0.0, math.nan)
 
 
 def _lines(visit: Visit, tensor: Channels) -> list[Line]:
     lines, rest = visit.take(tensor)
-    for factor in rest:
-        visit.freeze(factor, Reason.OTHER_AXIS)
+    visit.freeze(rest, Reason.OTHER_AXIS)
     return lines
 
 
-def _summed(visit: Visit, lines: Sequence[Line], complete: bool) -> None:
-    """tanh of a sum, added up over channels: both must go, and be zero."""
-    if not complete:
-        for line in lines:
-            visit.freeze(line, Reason.FIXED_PARTNER)
-        return
-    visit.join(lines[0].labels, lines[1].labels)
-    values = [
-        np.where(np.all([getattr(line, name) == 0 for line in lines], axis=0), 0.0, math.nan)
-        for name in ("masked", "now")
-    ]
-    visit.demand_zero(lines[0].labels, values[0], values[1], Reason.MIXED)
-
-
-def _scores(visit: Visit, query: Channels, key: Channels) -> None:
-    lines = [_lines(visit, query), _lines(visit, key)]
-    if not all(lines):
-        for line in [*lines[0], *lines[1]]:
-            visit.freeze(line, Reason.MIXED)
-        return
-    both = [*lines[0], *lines[1]]
-    for line in both[1:]:
-        visit.join(both[0].labels, line.labels)
-    values = [
-        np.where(np.any([getattr(line, name) == 0 for line in both], axis=0), 0.0, math.nan)
-        for name in ("masked", "now")
-    ]
-    visit.demand_zero(both[0].labels, values[0], values[1], Reason.MIXED)
-
-
-def _weighted_sum(visit: Visit, value: Channels) -> list[Channels]:
-    factors = [
-        visit.along(-1, line.with_values(*(np.where(v == 0, 0.0, math.nan) for v in (line.masked, line.now))))
-        for line in _lines(visit, value)
-    ]
-    return [visit.result(factors), *(Channels(shape) for shape in visit.shapes[1:])]
+LAYERS: dict[type | None, Entry] = {
+    layers.MultiHeadAttention: Entry(multi_head_attention, resize=_resize_multi_head, adjust=_rescale_query),
+    layers.GroupQueryAttention: Entry(grouped_query_attention, resize=_resize_grouped_query, adjust=_rescale_query),
+    **dict.fromkeys((layers.Attention, layers.AdditiveAttention), Entry(attention)),
+}
+OPERATIONS = {
+    "DotProductAttention": Entry(dot_product_attention, replay=_replay_dot_product),
+}

@@ -1,4 +1,4 @@
-"""Where tensors meet: entry by entry, or summed against one another."""
+"""Where tensors meet entry by entry."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,17 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.channels.labels import KEPT, Channels, Factor, Line
+from tfprune.channels.labels import KEPT, Channels, Factor
 from tfprune.channels.reasons import Reason
-from tfprune.channels.rules.registry import (
-    Resized,
-    fresh_operation,
-    layer_of_applications,
-    layer_rule,
-    operation_rule,
-)
-from tfprune.channels.rules.weighted import letter_axes
-from tfprune.channels.visit import Visit
+from tfprune.channels.rules.registry import Entry, Resized, fresh_operation, layer_of_applications
+from tfprune.channels.visit import Rule, Visit
 
 layers = keras.layers
 ops = keras.ops
@@ -139,15 +132,15 @@ def _evaluate(
     return result
 
 
-def _merge_rule(function: Function, absorbing: bool = False) -> Callable[[Visit], Channels]:
+def _merge_rule(function: Function, absorbing: bool = False) -> Rule:
     def rule(visit: Visit) -> Channels:
         """Entry by entry."""
-        return merged(visit, _operands(visit), function, absorbing=absorbing)
+        return merged(visit, operands_of(visit), function, absorbing=absorbing)
 
     return rule
 
 
-def _operands(visit: Visit) -> list[Channels]:
+def operands_of(visit: Visit) -> list[Channels]:
     """Tensors, arrays and numbers among the arguments, in order."""
     found = []
     for x in keras.tree.flatten((visit.args, visit.kwargs)):
@@ -158,35 +151,6 @@ def _operands(visit: Visit) -> list[Channels]:
     return found
 
 
-def _sum(*arrays: np.ndarray) -> np.ndarray:
-    return np.sum(arrays, axis=0)
-
-
-def _product(*arrays: np.ndarray) -> np.ndarray:
-    return np.prod(arrays, axis=0)
-
-
-def _mean(*arrays: np.ndarray) -> np.ndarray:
-    return np.mean(arrays, axis=0)
-
-
-def _largest(*arrays: np.ndarray) -> np.ndarray:
-    return np.max(arrays, axis=0)
-
-
-def _smallest(*arrays: np.ndarray) -> np.ndarray:
-    return np.min(arrays, axis=0)
-
-
-layer_rule(layers.Add)(_merge_rule(_sum))
-layer_rule(layers.Subtract)(_merge_rule(np.subtract))
-layer_rule(layers.Multiply)(_merge_rule(_product, absorbing=True))
-layer_rule(layers.Average)(_merge_rule(_mean))
-layer_rule(layers.Maximum)(_merge_rule(_largest))
-layer_rule(layers.Minimum)(_merge_rule(_smallest))
-
-
-@layer_rule(layer_of_applications("inception_resnet_v2", "CustomScaleLayer"))
 def scaled_sum(visit: Visit) -> Channels:
     """x[0] + scale * x[1]."""
     return merged(visit, visit.inputs, lambda x, y: x + y * visit.layer.scale)
@@ -229,142 +193,38 @@ def replay_with_constants(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     return fresh_operation(op)(*args, **kwargs)
 
 
-for _name, _function in _BINARY.items():
-    operation_rule(_name, replay=replay_with_constants)(_merge_rule(_function))
-operation_rule("Multiply", replay=replay_with_constants)(_merge_rule(_product, absorbing=True))
-
-
-@operation_rule("Divide", "TrueDivide", "FloorDivide", "Mod", "Fmod", "Power", replay=replay_with_constants)
 def division(visit: Visit) -> Channels:
     """A masked channel below the line must not be zero."""
     functions = {"Divide": np.divide, "TrueDivide": np.divide, "FloorDivide": np.floor_divide, "Power": np.power}
     function = functions.get(type(visit.layer).__name__, np.mod)
-    operands = _operands(visit)
+    operands = operands_of(visit)
     for operand in operands[1:]:
         for factor in operand.factors:
             visit.freeze(factor.labels[~(np.isfinite(factor.masked) & (factor.masked != 0))], Reason.NOT_FINITE)
     return merged(visit, operands, function)
 
 
-@operation_rule("DivideNoNan", replay=replay_with_constants)
-def guarded_division(visit: Visit) -> Channels:
-    """Division that gives 0 for x / 0."""
-    return merged(visit, _operands(visit))
+def _of_all(function: Function) -> Function:
+    """NumPy's reduction as a function of the operands."""
+    return lambda *arrays: function(arrays, axis=0)
 
 
-@operation_rule("Where", replay=replay_with_constants)
-def where(visit: Visit) -> Channels:
-    """`keras.ops.where(condition, x, y)`."""
-    return merged(visit, _operands(visit), np.where)
+_product = _merge_rule(_of_all(np.prod), absorbing=True)
 
-
-# Sums of products
-
-
-def contracted(
-    visit: Visit, operands: Sequence[Channels], axes: Sequence[dict[str, int]], result: dict[str, int]
-) -> Channels:
-    """What goes out of an einsum: `axes` says which axis of each operand a letter stands for, `result` of the output.
-
-    Along a letter that is summed the operands lose the same channels, of which at least one is zero while masked.
-    Along the others channels pass, and go together where operands share the letter.
-    """
-    remaining = [list(operand.factors) for operand in operands]
-    for letter in {letter for places in axes for letter in places if letter not in result}:
-        holders = [i for i, places in enumerate(axes) if letter in places]
-        lines: list[Line] = []
-        complete = True
-        for i in holders:
-            axis = axes[i][letter]
-            crossing = [f for f in remaining[i] if axis in f.axes]
-            remaining[i] = [f for f in remaining[i] if axis not in f.axes]
-            lines += [visit.tied(f, [axis]).line(axis) for f in crossing]
-            complete &= bool(crossing)
-        if not complete:
-            for line in lines:
-                visit.freeze(line, Reason.MIXED)
-            continue
-        for line in lines[1:]:
-            visit.join(lines[0].labels, line.labels)
-        if lines:
-            masked = np.where(np.any([line.masked == 0 for line in lines], axis=0), 0.0, math.nan)
-            now = np.where(np.any([line.now == 0 for line in lines], axis=0), 0.0, math.nan)
-            visit.demand_zero(lines[0].labels, masked, now, Reason.MIXED)
-    rank = len(visit.shape)
-    placed = []
-    for operand, places, factors in zip(operands, axes, remaining):
-        shape: list[int | None] = [1] * rank
-        order = []
-        for letter, axis in places.items():
-            if letter in result:
-                shape[result[letter]] = operand.shape[axis]
-                order.append((result[letter], axis))
-        moved = tuple(_placed(visit, factor, order, rank) for factor in factors)
-        placed.append(Channels(tuple(shape), tuple(factor for factor in moved if factor is not None)))
-    return merged(visit, placed)
-
-
-def _placed(visit: Visit, factor: Factor, order: list[tuple[int, int]], rank: int) -> Factor | None:
-    """The factor on the axes of the output."""
-    if not set(factor.axes) <= {axis for _, axis in order}:
-        visit.freeze(factor, Reason.OTHER_AXIS)  # along axes under the dots
-        return None
-    order = sorted(order)
-    others = tuple(axis for axis in range(factor.labels.ndim) if axis not in [a for _, a in order])
-
-    def move(values: np.ndarray) -> np.ndarray:
-        values = values.transpose([*(axis for _, axis in order), *others])
-        target = [1] * rank
-        for (place, _), size in zip(order, values.shape):
-            target[place] = size
-        return values.reshape(target)
-
-    return factor.map(move)
-
-
-@operation_rule("Einsum")
-def einsum(visit: Visit) -> Channels:
-    """`keras.ops.einsum` with "->"."""
-    operands = [x for x in keras.tree.flatten((visit.args, visit.kwargs)) if isinstance(x, Channels)]
-    equation = visit.layer.subscripts.replace(" ", "")
-    if "->" not in equation or any(operand.constant is not None for operand in operands):
-        return visit.freeze_all(Reason.MIXED)[0]
-    terms, result = equation.split("->")
-    axes = [letter_axes(term, operand.rank) for term, operand in zip(terms.split(","), operands)]
-    if any(len(set(term.replace(".", ""))) != len(term.replace(".", "")) for term in terms.split(",")):
-        return visit.freeze_all(Reason.MIXED)[0]
-    return contracted(visit, operands, axes, letter_axes(result, len(visit.shape)))
-
-
-@operation_rule("Matmul")
-def matmul(visit: Visit) -> Channels:
-    """`keras.ops.matmul` and `x @ y`."""
-    operands = _operands(visit)
-    if any(operand.constant is not None or operand.rank < 2 for operand in operands):
-        return visit.freeze_all(Reason.MIXED)[0]
-    rank = len(visit.shape)
-    letters = [chr(ord("A") + axis) for axis in range(rank - 2)]
-    batch = [letters[rank - 2 - (op.rank - 2) :] for op in operands]
-    axes = [
-        {letter: axis for axis, letter in enumerate([*batch[0], "m", "k"])},
-        {letter: axis for axis, letter in enumerate([*batch[1], "k", "n"])},
-    ]
-    return contracted(visit, operands, axes, {letter: axis for axis, letter in enumerate([*letters, "m", "n"])})
-
-
-@layer_rule(layers.Dot)
-def dot(visit: Visit) -> Channels:
-    """Sums the product of two inputs over one axis of each; with `normalize` both are first divided by their length."""
-    x, y = visit.inputs
-    given = visit.layer.axes
-    left, right = (given, given) if isinstance(given, int) else given
-    left, right = x.axis(left), y.axis(right)
-    names = ["b", *(f"x{i}" for i in range(1, x.rank))], ["b", *(f"y{i}" for i in range(1, y.rank))]
-    names[0][left] = names[1][right] = "k"
-    result = ["b", *(n for n in names[0][1:] if n != "k"), *(n for n in names[1][1:] if n != "k")]
-    if visit.layer.normalize:
-        for operand, axis in ((x, left), (y, right)):
-            for line in visit.take(operand, axis)[0]:
-                visit.demand_zero(line.labels, line.masked, line.now, Reason.NORMALIZED)
-    axes = [{letter: axis for axis, letter in enumerate(term)} for term in names]
-    return contracted(visit, [x, y], axes, {letter: axis for axis, letter in enumerate(result)})
+LAYERS: dict[type | None, Entry] = {
+    layers.Add: Entry(_merge_rule(_of_all(np.sum))),
+    layers.Subtract: Entry(_merge_rule(np.subtract)),
+    layers.Multiply: Entry(_product),
+    layers.Average: Entry(_merge_rule(_of_all(np.mean))),
+    layers.Maximum: Entry(_merge_rule(_of_all(np.max))),
+    layers.Minimum: Entry(_merge_rule(_of_all(np.min))),
+    layer_of_applications("inception_resnet_v2", "CustomScaleLayer"): Entry(scaled_sum),
+}
+_RULES: dict[str, Rule] = {
+    **{name: _merge_rule(function) for name, function in _BINARY.items()},
+    "Multiply": _product,
+    **dict.fromkeys(("Divide", "TrueDivide", "FloorDivide", "Mod", "Fmod", "Power"), division),
+    "DivideNoNan": lambda visit: merged(visit, operands_of(visit)),  # 0 for x / 0
+    "Where": _merge_rule(np.where),
+}
+OPERATIONS = {name: Entry(rule, replay=replay_with_constants) for name, rule in _RULES.items()}

@@ -8,15 +8,14 @@ import numpy as np
 
 from tfprune.channels.labels import Channels, Factor, Line
 from tfprune.channels.reasons import Reason
-from tfprune.channels.rules.activation import forget, mixed
-from tfprune.channels.rules.registry import Resized, layer_of_applications, layer_rule
+from tfprune.channels.rules.activation import forget, mixed, unchanged, zeros_only
+from tfprune.channels.rules.registry import Entry, Resized, layer_of_applications
 from tfprune.channels.trace import Role
 from tfprune.channels.visit import Visit
 
 layers = keras.layers
 
 
-@layer_rule(layers.BatchNormalization)
 def batch_normalization(visit: Visit) -> Channels:
     """Moving averages, gamma and beta per channel: with all of a channel at zero it gives beta, which is zero too."""
     layer = visit.layer
@@ -47,7 +46,6 @@ def _scale(visit: Visit, line: Line, axis: int) -> None:
     visit.use(Role.SCALE, visit.layer.beta, axis, line)
 
 
-@layer_rule(layers.LayerNormalization)
 def layer_normalization(visit: Visit) -> Channels:
     """Mean and variance over its axes; channels along others pass."""
     axis, weights = visit.layer.axis, [visit.layer.gamma, visit.layer.beta]
@@ -78,7 +76,6 @@ def _rescale_rms(old: Any, layer: Any, new: Resized) -> None:
         layer.scale.assign(layer.scale * math.sqrt(ratio))
 
 
-@layer_rule(getattr(layers, "RMSNormalization", None), resize=_resize_rms, adjust=_rescale_rms)
 def rms_normalization(visit: Visit) -> Channels:
     """Division by the root of the mean square over its axes, to whose sum zeros add nothing."""
     axes = visit.layer.axis if isinstance(visit.layer.axis, (list, tuple)) else [visit.layer.axis]
@@ -103,15 +100,13 @@ def _resize_groups(layer: Any, config: dict[str, Any], new: Resized) -> None:
     config["groups"] = after // (before.shape[0] // layer.groups)
 
 
-@layer_rule(layers.GroupNormalization, resize=_resize_groups)
 def group_normalization(visit: Visit) -> Channels:
     """Mean and variance within groups of channels: whole groups may go, and the others do not notice."""
     layer = visit.layer
     size = int(visit.input.shape[visit.input.axis(layer.axis)] or 0)
     groups = size if layer.groups == -1 else layer.groups
     lines, rest = visit.take(visit.input, layer.axis)
-    for factor in rest:
-        visit.freeze(factor, Reason.OTHER_AXIS)
+    visit.freeze(rest, Reason.OTHER_AXIS)
     factors = []
     for line in lines:
         if groups == 1 and not visit.trace.approximate:
@@ -133,7 +128,6 @@ def group_normalization(visit: Visit) -> Channels:
     return visit.result(factors)
 
 
-@layer_rule(layers.UnitNormalization)
 def unit_normalization(visit: Visit) -> Channels:
     """Division by the length over its axes, to which zeros add nothing."""
     axes = visit.layer.axis if isinstance(visit.layer.axis, (list, tuple)) else [visit.layer.axis]
@@ -141,13 +135,9 @@ def unit_normalization(visit: Visit) -> Channels:
     for factor in visit.input.factors:
         if set(factor.axes) & set(places):
             visit.demand_zero(factor.labels, factor.masked, factor.now, Reason.NORMALIZED)
-    return visit.result(
-        Factor(f.labels, np.where(f.masked == 0, 0, math.nan), np.where(f.now == 0, 0, math.nan))
-        for f in visit.input.factors
-    )
+    return visit.result(zeros_only(factor) for factor in visit.input.factors)
 
 
-@layer_rule(layers.PReLU)
 def prelu(visit: Visit) -> Channels:
     """A slope per channel (and per place, unless `shared_axes` says otherwise)."""
     alpha = visit.layer.alpha
@@ -157,17 +147,13 @@ def prelu(visit: Visit) -> Channels:
             continue
         line = visit.tied(factor, own[-1:]).line(own[-1])
         visit.use(Role.STATISTIC, alpha, own[-1] - 1, line)
-    return visit.result(
-        Factor(f.labels, np.where(f.masked == 0, 0, math.nan), np.where(f.now == 0, 0, math.nan))
-        for f in visit.input.factors
-    )
+    return visit.result(zeros_only(factor) for factor in visit.input.factors)
 
 
 def _resize_layer_scale(layer: Any, config: dict[str, Any], new: Resized) -> None:
     config["projection_dim"] = new.size(layer.gamma)[0]
 
 
-@layer_rule(layer_of_applications("convnext", "LayerScale"), resize=_resize_layer_scale)
 def layer_scale(visit: Visit) -> Channels:
     """A factor per channel."""
     gamma = visit.layer.gamma
@@ -181,7 +167,13 @@ def layer_scale(visit: Visit) -> Channels:
     return visit.result(factors)
 
 
-@layer_rule(layer_of_applications("convnext", "StochasticDepth"))
-def stochastic_depth(visit: Visit) -> Channels:
-    """Acts in training only."""
-    return visit.result(visit.input.factors)
+LAYERS: dict[type | None, Entry] = {
+    layers.BatchNormalization: Entry(batch_normalization),
+    layers.LayerNormalization: Entry(layer_normalization),
+    getattr(layers, "RMSNormalization", None): Entry(rms_normalization, resize=_resize_rms, adjust=_rescale_rms),
+    layers.GroupNormalization: Entry(group_normalization, resize=_resize_groups),
+    layers.UnitNormalization: Entry(unit_normalization),
+    layers.PReLU: Entry(prelu),
+    layer_of_applications("convnext", "LayerScale"): Entry(layer_scale, resize=_resize_layer_scale),
+    layer_of_applications("convnext", "StochasticDepth"): Entry(unchanged),
+}

@@ -8,9 +8,8 @@ import numpy as np
 
 from tfprune.channels.labels import Channels, Factor
 from tfprune.channels.reasons import Reason
-from tfprune.channels.rules.activation import forget, map_values, mixed, zeros_only
-from tfprune.channels.rules.registry import Resized, operation_rule
-from tfprune.channels.rules.space import over_space
+from tfprune.channels.rules.activation import forget, map_values, mixed, unchanged, zeros_only
+from tfprune.channels.rules.registry import Entry, Resized
 from tfprune.channels.visit import Visit
 
 _UNARY = [
@@ -26,7 +25,6 @@ _UNARY = [
 _NEEDS_KNOWN = {"Log", "Log2", "Log10", "Rsqrt", "Reciprocal", "Log1p", "Arccosh", "Erfinv", "Sqrt", "Arcsin", "Arccos"}
 
 
-@operation_rule(*_UNARY)
 def entrywise(visit: Visit) -> Channels:
     """One entry in, one entry out."""
     if any(np.ndim(getattr(visit.layer, name, 0)) for name in ("x_min", "x_max")):
@@ -40,7 +38,6 @@ def entrywise(visit: Visit) -> Channels:
     return visit.result(factors)
 
 
-@operation_rule("OnesLike", "ZerosLike")
 def filled(visit: Visit) -> Channels:
     """As many entries, all of them one number."""
     value = float(type(visit.layer).__name__ == "OnesLike")
@@ -48,13 +45,6 @@ def filled(visit: Visit) -> Channels:
     return visit.result(Factor(f.labels, v, v, alike=True) for f, v in zip(visit.input.factors, full))
 
 
-@operation_rule("Cast", "SaturateCast", "StopGradient", "Copy", "ConvertToTensor")
-def unchanged(visit: Visit) -> Channels:
-    """The same entries."""
-    return visit.result(visit.input.factors)
-
-
-@operation_rule("Softmax", "LogSoftmax", "Sparsemax", "Glu")
 def softmax(visit: Visit) -> Channels:
     """Entries along the axis decide one another's value."""
     axis = visit.layer.axis
@@ -71,10 +61,6 @@ _ANY_OF_ALIKE = {"Any", "All", "Max", "Min", "Amax", "Amin", "Mean", "Median"}
 _STEADY = {"Mean", "Max", "Min", "Amax", "Amin", "Median"}
 
 
-@operation_rule(
-    *("Sum", "CountNonzero", "Nansum", "Mean", "Max", "Min", "Amax", "Amin", "Prod", "Any", "All", "Median"),
-    *("Var", "Std", "Logsumexp", "Norm", "Argmax", "Argmin"),
-)
 def reduction(visit: Visit) -> Channels:
     """Axes summed up: channels along others pass; those along them may go where zeros make no difference."""
     op, source = visit.layer, visit.input
@@ -104,20 +90,6 @@ def reduction(visit: Visit) -> Channels:
     return visit.result(factors)
 
 
-@operation_rule("MaxPool", "AveragePool", "AdaptiveMaxPool", "AdaptiveAveragePool")
-def pooling(visit: Visit) -> Channels:
-    """Windows of space."""
-    axis = 1 if visit.layer.data_format == "channels_first" else -1
-    return visit.result(over_space(visit, axis, constants=True))
-
-
-@operation_rule("Resize", "PadImages", "CropImages")
-def images(visit: Visit) -> Channels:
-    """Space resized, padded or cut."""
-    axis = 1 if getattr(visit.layer, "data_format", None) == "channels_first" else -1
-    return visit.result(over_space(visit, axis, constants=False))
-
-
 def _replay_pad(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], new: Resized) -> Any:
     widths = []
     for axis, (before, after) in enumerate(_pad_width(op, len(new.inputs[0]))):
@@ -135,7 +107,6 @@ def _pad_width(op: Any, rank: int) -> list[tuple[int, int]]:
     return given if len(given) == rank else given * rank
 
 
-@operation_rule("Pad", replay=_replay_pad)
 def pad(visit: Visit) -> Channels:
     """`keras.ops.pad`: entries added along the axis of channels are channels too, and may go as those they meet do."""
     op = visit.layer
@@ -166,3 +137,18 @@ def _padded(visit: Visit, factor: Factor, axis: int, before: int, after: int, va
     shape = [1] * factor.labels.ndim
     shape[axis] = len(merged)
     return Factor(merged.reshape(shape), values[0].reshape(shape), values[1].reshape(shape))
+
+
+_REDUCTIONS = [
+    *("Sum", "CountNonzero", "Nansum", "Mean", "Max", "Min", "Amax", "Amin", "Prod", "Any", "All", "Median"),
+    *("Var", "Std", "Logsumexp", "Norm", "Argmax", "Argmin"),
+]
+
+OPERATIONS = {
+    **dict.fromkeys(_UNARY, Entry(entrywise)),
+    **dict.fromkeys(("OnesLike", "ZerosLike"), Entry(filled)),
+    **dict.fromkeys(("Cast", "SaturateCast", "StopGradient", "Copy", "ConvertToTensor"), Entry(unchanged)),
+    **dict.fromkeys(("Softmax", "LogSoftmax", "Sparsemax", "Glu"), Entry(softmax)),
+    **dict.fromkeys(_REDUCTIONS, Entry(reduction)),
+    "Pad": Entry(pad, replay=_replay_pad),
+}

@@ -11,7 +11,7 @@ import numpy as np
 from tfprune.channels.labels import Channels, Line, unvalued
 from tfprune.channels.reasons import Reason
 from tfprune.channels.rules.activation import function_of
-from tfprune.channels.rules.registry import Resized, find, layer_rule
+from tfprune.channels.rules.registry import Entry, Resized, find
 from tfprune.channels.trace import Role
 from tfprune.channels.values import known
 from tfprune.channels.visit import Visit
@@ -28,7 +28,6 @@ def _resize_units(layer: Any, config: dict[str, Any], new: Resized) -> None:
     target["units"] = new.size(layer.cell.recurrent_kernel)[0]
 
 
-@layer_rule(layers.LSTM, layers.GRU, layers.SimpleRNN, layers.RNN, resize=_resize_units)
 def recurrent(visit: Visit) -> list[Channels]:
     """Kernels of (inputs, gates x units) and (units, gates x units)."""
     if type(visit.layer.cell) not in _GATES:
@@ -45,8 +44,7 @@ def _initial_states(visit: Visit) -> list[Channels]:
 def units(visit: Visit, layer: Any, sequence: Channels, states: Sequence[Channels], kind: str = "units") -> Line:
     """The units of one recurrent layer: they also listen to themselves, and go together with their initial states."""
     lines, rest = visit.take(sequence)
-    for factor in rest:
-        visit.freeze(factor, Reason.OTHER_AXIS)
+    visit.freeze(rest, Reason.OTHER_AXIS)
     cell = layer.cell
     count, candidate = _GATES[type(cell)]
     size = cell.recurrent_kernel.shape[0]
@@ -101,7 +99,6 @@ def _resize_bidirectional(layer: Any, config: dict[str, Any], new: Resized) -> N
         _resize_units(part, config[key]["config"], new)
 
 
-@layer_rule(layers.Bidirectional, resize=_resize_bidirectional)
 def bidirectional(visit: Visit) -> list[Channels]:
     """Two recurrent layers whose outputs are joined as `merge_mode` says."""
     layer = visit.layer
@@ -147,7 +144,6 @@ def _resize_time_distributed(layer: Any, config: dict[str, Any], new: Resized) -
         entry.resize(layer.layer, config["layer"]["config"], frame)
 
 
-@layer_rule(layers.TimeDistributed, resize=_resize_time_distributed, tied=True)
 def time_distributed(visit: Visit) -> Channels | list[Channels]:
     """A layer applied to every step alone."""
     entry = find(visit.layer.layer)
@@ -174,7 +170,6 @@ def _resize_convolutional(layer: Any, config: dict[str, Any], new: Resized) -> N
     config["filters"] = new.size(layer.cell.recurrent_kernel)[-2]
 
 
-@layer_rule(layers.ConvLSTM1D, layers.ConvLSTM2D, layers.ConvLSTM3D, resize=_resize_convolutional)
 def convolutional_recurrent(visit: Visit) -> list[Channels]:
     """An LSTM whose kernels are convolutions of (space, inputs, gates x filters)."""
     layer, cell = visit.layer, visit.layer.cell
@@ -182,8 +177,7 @@ def convolutional_recurrent(visit: Visit) -> list[Channels]:
     if _initial_states(visit) or len(visit.shapes) > 1:
         return visit.freeze_all(Reason.UNKNOWN_LAYER)
     lines, rest = visit.take(visit.input, axis)
-    for factor in rest:
-        visit.freeze(factor, Reason.OTHER_AXIS)
+    visit.freeze(rest, Reason.OTHER_AXIS)
     size = cell.recurrent_kernel.shape[-2]
     labels = visit.fresh(size)
     gates = np.tile(labels, 4)
@@ -195,3 +189,14 @@ def convolutional_recurrent(visit: Visit) -> list[Channels]:
     visit.use(Role.BIAS, cell.bias, 0, gates)
     out_axis = -1 if axis == -1 else len(visit.shape) - len(cell.kernel_size) - 1
     return [visit.result([visit.along(out_axis, unvalued(labels).with_values(_masked(cell, False), math.nan))])]
+
+
+LAYERS: dict[type | None, Entry] = {
+    **dict.fromkeys((layers.LSTM, layers.GRU, layers.SimpleRNN, layers.RNN), Entry(recurrent, resize=_resize_units)),
+    layers.Bidirectional: Entry(bidirectional, resize=_resize_bidirectional),
+    layers.TimeDistributed: Entry(time_distributed, resize=_resize_time_distributed),
+    **dict.fromkeys(
+        (layers.ConvLSTM1D, layers.ConvLSTM2D, layers.ConvLSTM3D),
+        Entry(convolutional_recurrent, resize=_resize_convolutional),
+    ),
+}

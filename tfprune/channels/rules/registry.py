@@ -47,30 +47,17 @@ class Entry:
         resize: writes the new sizes into the configuration of the layer's copy; None: nothing in it changes.
         adjust: changes the new layer's weights after they are set, where a size also acts as a factor.
         replay: makes the call of an operation anew, where a size is among its arguments.
-        tied: whether the configuration holds sizes of tensors, so that every call must lose the same channels.
     """
 
     rule: Rule
     resize: Resize | None = None
     adjust: Adjust | None = None
     replay: Replay | None = None
-    tied: bool = False
 
 
-_LAYERS: dict[type, Entry] = {}
-_OPERATIONS: dict[str, Entry] = {}
-
-
-def layer_rule(*classes: Any, **parts: Any) -> Callable[[Rule], Rule]:
-    """Decorates the rule of one or several layer classes; a class that this Keras does not have is left out."""
-
-    def decorate(rule: Rule) -> Rule:
-        for cls in classes:
-            if cls is not None:
-                _LAYERS[cls] = Entry(rule, **parts)
-        return rule
-
-    return decorate
+# Filled by `rules/__init__.py` from the tables at the end of each file of rules; users add to LAYERS.
+LAYERS: dict[type | None, Entry] = {}
+OPERATIONS: dict[str, Entry] = {}
 
 
 def layer_of_applications(module: str, name: str) -> type | None:
@@ -82,17 +69,6 @@ def layer_of_applications(module: str, name: str) -> type | None:
         return getattr(importlib.import_module(f"keras.src.applications.{module}"), name, None)
     except ImportError:
         return None
-
-
-def operation_rule(*names: str, **parts: Any) -> Callable[[Rule], Rule]:
-    """Decorates the rule of `keras.ops` operations, named by their classes ("Reshape" for `keras.ops.reshape`)."""
-
-    def decorate(rule: Rule) -> Rule:
-        for name in names:
-            _OPERATIONS[name] = Entry(rule, **parts)
-        return rule
-
-    return decorate
 
 
 def register_rule(cls: type, rule: Rule, resize: Resize | None = None) -> None:
@@ -130,7 +106,7 @@ def register_rule(cls: type, rule: Rule, resize: Resize | None = None) -> None:
         raise PruningError(f"register_rule needs a keras.Layer class, not {cls!r}; pass the class, not a layer.")
     if not callable(rule):
         raise PruningError(f"The rule of {cls.__name__} must be a function of one Visit, not {rule!r}.")
-    _LAYERS[cls] = Entry(rule, resize)
+    LAYERS[cls] = Entry(rule, resize)
 
 
 def find(operation: Any) -> Entry | None:
@@ -141,14 +117,14 @@ def find(operation: Any) -> Entry | None:
     """
     if not isinstance(operation, keras.Layer):
         known = type(operation).__module__.startswith("keras.")
-        return _OPERATIONS.get(type(operation).__name__) if known else None
+        return OPERATIONS.get(type(operation).__name__) if known else None
     if getattr(operation, "quantization_mode", None) or getattr(operation, "lora_enabled", False):
         return None  # such a layer computes with more weights than its class says
     mro = type(operation).__mro__
     for index, cls in enumerate(mro):
-        if cls in _LAYERS:
+        if cls in LAYERS:
             altered = any(name in vars(sub) for sub in mro[:index] for name in ("call", "build", "__call__"))
-            return None if altered else _LAYERS[cls]
+            return None if altered else LAYERS[cls]
     return None
 
 
@@ -162,9 +138,3 @@ def fresh_operation(operation: Any) -> Any:
         fresh = copy.copy(operation)
         fresh._inbound_nodes, fresh._outbound_nodes = [], []
         return fresh
-
-
-def find_rule(operation: Any) -> Rule | None:
-    """The rule of a layer or operation, None when there is none."""
-    entry = find(operation)
-    return entry.rule if entry is not None else None

@@ -10,7 +10,7 @@ import numpy as np
 from tfprune.channels.labels import Channels, Factor, Line, unvalued
 from tfprune.channels.reasons import Reason
 from tfprune.channels.rules.activation import activate, forget
-from tfprune.channels.rules.registry import Resized, layer_rule
+from tfprune.channels.rules.registry import Entry, Resized
 from tfprune.channels.trace import Role
 from tfprune.channels.values import known
 from tfprune.channels.visit import Visit
@@ -53,14 +53,13 @@ def produce(
 
 def channel_axis(layer: Any) -> int:
     """The axis of a layer's inputs and outputs that counts channels."""
-    return 1 if layer.data_format == "channels_first" else -1
+    return 1 if getattr(layer, "data_format", None) == "channels_first" else -1
 
 
 def _resize_dense(layer: Any, config: dict[str, Any], new: Resized) -> None:
     config["units"] = new.size(layer.kernel)[-1]
 
 
-@layer_rule(layers.Dense, resize=_resize_dense)
 def dense(visit: Visit) -> Channels:
     """A kernel of (inputs, outputs) over the last axis; channels along other axes pass."""
     layer = visit.layer
@@ -76,12 +75,11 @@ def _resize_convolution(layer: Any, config: dict[str, Any], new: Resized) -> Non
         config["groups"] = int(new.inputs[0][channel_axis(layer)] or 0) // new.size(layer.kernel)[-2]
 
 
-@layer_rule(layers.Conv1D, layers.Conv2D, layers.Conv3D, resize=_resize_convolution)
 def convolution(visit: Visit) -> Channels:
     """A kernel of (space, inputs, outputs)."""
     layer = visit.layer
     lines, rest = visit.take(visit.input, channel_axis(layer))
-    _freeze_space(visit, rest)
+    visit.freeze(rest, Reason.OTHER_AXIS)
     if layer.groups > 1:
         line = _grouped(visit, lines)
     else:
@@ -127,22 +125,20 @@ def _resize_transposed(layer: Any, config: dict[str, Any], new: Resized) -> None
     config["filters"] = new.size(layer.kernel)[-2]
 
 
-@layer_rule(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose, resize=_resize_transposed)
 def transposed_convolution(visit: Visit) -> Channels:
     """A kernel of (space, outputs, inputs); how many of its entries meet at a place varies, as at a border."""
     layer = visit.layer
     lines, rest = visit.take(visit.input, channel_axis(layer))
-    _freeze_space(visit, rest)
+    visit.freeze(rest, Reason.OTHER_AXIS)
     line = produce(visit, layer.kernel, layer.bias, lines, -1, -2, borders=True)
     return visit.result(activate(visit, [visit.along(channel_axis(layer), line)], layer.activation))
 
 
-@layer_rule(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 def depthwise_convolution(visit: Visit) -> Channels:
     """A kernel of (space, channels, multiplier): every channel is filtered alone and keeps its label."""
     layer = visit.layer
     lines, rest = visit.take(visit.input, channel_axis(layer))
-    _freeze_space(visit, rest)
+    visit.freeze(rest, Reason.OTHER_AXIS)
     factors = [
         visit.along(channel_axis(layer), filtered(visit, layer.kernel, layer.bias, line, has_borders(layer)))
         for line in lines
@@ -170,12 +166,11 @@ def _resize_separable(layer: Any, config: dict[str, Any], new: Resized) -> None:
     config["filters"] = new.size(layer.pointwise_kernel)[-1]
 
 
-@layer_rule(layers.SeparableConv1D, layers.SeparableConv2D, resize=_resize_separable)
 def separable_convolution(visit: Visit) -> Channels:
     """A depthwise convolution, then a kernel of (1, inputs, outputs)."""
     layer = visit.layer
     lines, rest = visit.take(visit.input, channel_axis(layer))
-    _freeze_space(visit, rest)
+    visit.freeze(rest, Reason.OTHER_AXIS)
     inner = [filtered(visit, layer.depthwise_kernel, None, line, has_borders(layer)) for line in lines]
     line = produce(visit, layer.pointwise_kernel, layer.bias, inner, -2, -1)
     return visit.result(activate(visit, [visit.along(channel_axis(layer), line)], layer.activation))
@@ -187,7 +182,6 @@ def _resize_embedding(layer: Any, config: dict[str, Any], new: Resized) -> None:
         config["weights"] = None
 
 
-@layer_rule(layers.Embedding, resize=_resize_embedding)
 def embedding(visit: Visit) -> Channels:
     """A table of (tokens, channels)."""
     for channels in visit.inputs:
@@ -199,7 +193,6 @@ def embedding(visit: Visit) -> Channels:
     return visit.result([visit.along(-1, unvalued(labels).with_values(0.0, now))])
 
 
-@layer_rule(getattr(layers, "ReversibleEmbedding", None), resize=_resize_embedding)
 def reversible_embedding(visit: Visit) -> Channels:
     """A table that also turns channels back into tokens, or a second table that does, of the same width."""
     layer = visit.layer
@@ -232,7 +225,6 @@ def _resize_einsum(layer: Any, config: dict[str, Any], new: Resized) -> None:
     ]
 
 
-@layer_rule(layers.EinsumDense, resize=_resize_einsum)
 def einsum_dense(visit: Visit) -> Channels:
     """Letters of the equation play the parts of axes: summed, made, or shared by input and kernel."""
     layer = visit.layer
@@ -316,6 +308,18 @@ def has_borders(layer: Any) -> bool:
     return layer.padding != "valid" and any(size > 1 for size in layer.kernel_size)
 
 
-def _freeze_space(visit: Visit, rest: Sequence[Factor]) -> None:
-    for factor in rest:
-        visit.freeze(factor, Reason.OTHER_AXIS)
+LAYERS: dict[type | None, Entry] = {
+    layers.Dense: Entry(dense, resize=_resize_dense),
+    **dict.fromkeys((layers.Conv1D, layers.Conv2D, layers.Conv3D), Entry(convolution, resize=_resize_convolution)),
+    **dict.fromkeys(
+        (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose),
+        Entry(transposed_convolution, resize=_resize_transposed),
+    ),
+    **dict.fromkeys((layers.DepthwiseConv1D, layers.DepthwiseConv2D), Entry(depthwise_convolution)),
+    **dict.fromkeys(
+        (layers.SeparableConv1D, layers.SeparableConv2D), Entry(separable_convolution, resize=_resize_separable)
+    ),
+    layers.Embedding: Entry(embedding, resize=_resize_embedding),
+    getattr(layers, "ReversibleEmbedding", None): Entry(reversible_embedding, resize=_resize_embedding),
+    layers.EinsumDense: Entry(einsum_dense, resize=_resize_einsum),
+}

@@ -1,0 +1,248 @@
+"""Tensors laid side by side along an axis, and the parts that are cut from one."""
+
+import functools
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune.channels.labels import Channels, Factor, expand
+from tfprune.channels.reasons import Reason
+from tfprune.channels.rules.registry import Entry, Resized
+from tfprune.channels.visit import Visit
+
+layers = keras.layers
+ops = keras.ops
+
+
+def concatenation(visit: Visit) -> Channels:
+    """Inputs side by side: along the axis their channels form one list, elsewhere they go together.
+
+    Constants among the parts cannot be told from channels that stay.
+    """
+    parts = _parts(visit)
+    axis = visit.layer.axis % len(visit.shape)
+    sizes = [part.shape[axis] for part in parts]
+    crossing: list[Factor] = []
+    for index, part in enumerate(parts):
+        for factor in part.factors:
+            if axis not in factor.axes:
+                continue
+            if None in sizes:
+                visit.freeze(factor, Reason.OPEN_SIZE)
+                continue
+            crossing.append(_placed(visit.tied(factor, [axis]), sizes, index, axis))
+    passing = _shared(visit, parts, axis)
+    return visit.result([*_merged_lists(crossing), *passing])
+
+
+def _placed(factor: Factor, sizes: Sequence[int | None], index: int, axis: int) -> Factor:
+    """The factor of one part, within a list that holds all of them; elsewhere entries stay."""
+    widths = [int(size or 0) for size in sizes]
+    before, after = sum(widths[:index]), sum(widths[index + 1 :])
+    width = [(0, 0)] * factor.labels.ndim
+    width[axis] = (before, after)
+    return Factor(
+        np.pad(factor.labels, width),
+        np.pad(factor.masked, width, constant_values=math.nan),
+        np.pad(factor.now, width, constant_values=math.nan),
+        factor.alike,
+    )
+
+
+def _merged_lists(factors: list[Factor]) -> list[Factor]:
+    """Factors that never hold a label at the same place, laid into as few as possible."""
+    merged: list[Factor] = []
+    for factor in factors:
+        for index, other in enumerate(merged):
+            if not ((other.labels != 0) & (factor.labels != 0)).any():
+                own = factor.labels != 0
+                merged[index] = Factor(
+                    np.where(own, factor.labels, other.labels),
+                    np.where(own, factor.masked, other.masked),
+                    np.where(own, factor.now, other.now),
+                    factor.alike and other.alike,
+                )
+                break
+        else:
+            merged.append(factor)
+    return merged
+
+
+def _shared(visit: Visit, parts: list[Channels], axis: int) -> list[Factor]:
+    """Factors along other axes than that of the concatenation: every part must have them."""
+    passing: list[Factor] = []
+    for index, part in enumerate(parts):
+        for factor in part.factors:
+            if axis in factor.axes:
+                continue
+            partners = [[f for f in other.factors if f.axes == factor.axes] for other in parts]
+            if not all(partners):
+                visit.freeze(factor, Reason.FIXED_PARTNER)
+                continue
+            for other in partners:
+                visit.join(factor.labels, other[0].labels)
+            if index == 0:
+                masked, now = (
+                    np.where(np.all([v == w for w in others], axis=0), v, math.nan)
+                    for v, others in (
+                        (factor.masked, [f[0].masked for f in partners]),
+                        (factor.now, [f[0].now for f in partners]),
+                    )
+                )
+                passing.append(Factor(factor.labels, masked, now))
+    return passing
+
+
+def stack(visit: Visit) -> Channels:
+    """`keras.ops.stack`: a new axis along which nothing may differ."""
+    axis = visit.layer.axis % len(visit.shape)
+    parts = [
+        Channels(
+            (*part.shape[:axis], 1, *part.shape[axis:]),
+            tuple(f.map(lambda values: np.expand_dims(values, axis)) for f in part.factors),
+        )
+        for part in _parts(visit)
+    ]
+    return visit.result(_shared(visit, parts, axis))
+
+
+def _parts(visit: Visit) -> list[Channels]:
+    return [x for x in keras.tree.flatten((visit.args, visit.kwargs)) if isinstance(x, Channels)]
+
+
+def part(visit: Visit, axis: int, positions: np.ndarray, index: int = 0, drop: bool = False) -> Channels:
+    """Entries of the input at `positions` of an axis, as output `index`; `drop` leaves the axis out."""
+
+    def move(values: np.ndarray) -> np.ndarray:
+        if values.shape[axis] > 1:
+            values = values.take(positions, axis)
+        return values.take(0, axis) if drop else values
+
+    source = visit.input
+    factors = [
+        f.map_entries(lambda v: expand(v, source.shape, [axis])) if axis in f.axes else f for f in source.factors
+    ]
+    visit.unheard(source.labels())
+    return visit.result((f.map(move) for f in factors), index)
+
+
+def _replay_split(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], new: Resized) -> Any:
+    axis = op.axis % len(new.inputs[0])
+    sizes = [shape[axis] for shape in new.outputs]
+    if None in sizes:
+        return type(op)(op.indices_or_sections, op.axis)(*args, **kwargs)
+    return ops.split(args[0], [int(cut) for cut in np.cumsum(sizes)[:-1]], axis=axis)
+
+
+def split(visit: Visit) -> list[Channels]:
+    """`keras.ops.split`."""
+    axis = visit.input.axis(visit.layer.axis)
+    size = visit.input.shape[axis]
+    if size is None:
+        rest = visit.frozen_axis(visit.input, [axis], Reason.OPEN_SIZE)
+        return [visit.result(rest, index) for index in range(len(visit.shapes))]
+    sizes = [int(shape[axis] or 0) for shape in visit.shapes]
+    ends = np.cumsum(sizes)
+    return [part(visit, axis, np.arange(end - n, end), i) for i, (n, end) in enumerate(zip(sizes, ends))]
+
+
+def unstack(visit: Visit) -> list[Channels]:
+    """`keras.ops.unstack`: channels along the axis would change how many outputs there are."""
+    axis = visit.input.axis(visit.layer.axis)
+    rest = visit.frozen_axis(visit.input, [axis], Reason.INPUT_SHAPE)
+    dropped = [f.map(lambda values: values.take(0, axis)) for f in rest]
+    return [visit.result(dropped, index) for index in range(len(visit.shapes))]
+
+
+def _replay_take(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], new: Resized) -> Any:
+    indices = np.asarray(args[1] if len(args) > 1 else kwargs["indices"])
+    kept = new.kept_input(0, op.axis) if op.axis is not None else None
+    if kept is None:
+        return type(op)(op.axis)(args[0], indices)
+    places = np.cumsum(kept) - 1
+    indices = indices % len(kept)
+    chosen = places[indices[kept[indices]] if indices.ndim else indices]
+    return ops.take(args[0], chosen.astype("int32"), axis=op.axis)
+
+
+def take(visit: Visit) -> Channels:
+    """`keras.ops.take` of constant indices (a number or a list) along an axis."""
+    op, source = visit.layer, visit.input
+    indices = visit.argument("indices", 1)
+    indices = indices.constant if isinstance(indices, Channels) else indices
+    if op.axis is None or indices is None or np.ndim(indices) > 1 or len(visit.inputs) > 1:
+        return visit.freeze_all(Reason.INPUT_SHAPE)[0]
+    axis = source.axis(op.axis)
+    return part(visit, axis, np.atleast_1d(np.asarray(indices, int)), drop=np.ndim(indices) == 0)
+
+
+def _keys(key: Any, rank: int) -> list[Any] | None:
+    """The key of x[key], one part per axis of x and None for each new axis; None when it is not that simple."""
+    keys = list(key) if isinstance(key, (tuple, list)) else [key]
+    if not all(k is None or k is Ellipsis or isinstance(k, (int, np.integer, slice)) for k in keys):
+        return None
+    given = sum(k is not None and k is not Ellipsis for k in keys)
+    if Ellipsis not in [k for k in keys if k is Ellipsis]:
+        keys.append(Ellipsis)
+    where = next(i for i, k in enumerate(keys) if k is Ellipsis)
+    return [*keys[:where], *[slice(None)] * (rank - given), *keys[where + 1 :]]
+
+
+def _replay_get_item(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], new: Resized) -> Any:
+    x = args[0]
+    keys = _keys(args[1] if len(args) > 1 else kwargs["key"], len(x.shape))
+    if keys is None:
+        return type(op)()(*args, **kwargs)
+    result: list[Any] = []
+    axis = 0
+    for key in keys:
+        kept = None if key is None else new.kept_input(0, axis)
+        axis += key is not None
+        if kept is None or key == slice(None):
+            result.append(key)
+            continue
+        positions = np.arange(len(kept))[key]
+        if np.ndim(positions) == 0:
+            result.append(int(kept[:positions].sum()))
+        else:
+            # A slice of what stays is in general no slice, so its entries are taken one by one.
+            places = np.cumsum(kept)[positions[kept[positions]]] - 1
+            x = ops.take(x, places.astype("int32"), axis=axis - 1)
+            result.append(slice(None))
+    return x if all(key == slice(None) for key in result) else x[tuple(result)]
+
+
+def get_item(visit: Visit) -> Channels:
+    """`x[...]` with numbers, slices, `...` and `None`."""
+    keys = _keys(visit.argument("key", 1), visit.input.rank)
+    if keys is None or len(visit.inputs) > 1:
+        return visit.freeze_all(Reason.INPUT_SHAPE)[0]
+    factors: list[Factor] = []
+    visit.unheard(visit.input.labels())
+    for factor in visit.input.factors:
+        full = factor.map_entries(functools.partial(expand, shape=visit.input.shape, axes=factor.axes))
+        index: list[Any] = []
+        axis = 0
+        for key in keys:
+            # An axis along which nothing varies has one entry, which every part of it shares.
+            alike = key is not None and axis not in factor.axes
+            index.append((0 if isinstance(key, (int, np.integer)) else slice(None)) if alike else key)
+            axis += key is not None
+        place = tuple(index)
+        factors.append(full.map_entries(operator.itemgetter(place)))
+    return visit.result(factors)
+
+
+LAYERS: dict[type | None, Entry] = {layers.Concatenate: Entry(concatenation)}
+OPERATIONS = {
+    "Concatenate": Entry(concatenation),
+    "Stack": Entry(stack),
+    **dict.fromkeys(("Split", "ArraySplit"), Entry(split, replay=_replay_split)),
+    "Unstack": Entry(unstack),
+    "Take": Entry(take, replay=_replay_take),
+    "GetItem": Entry(get_item, replay=_replay_get_item),
+}

@@ -1,0 +1,124 @@
+"""Sums of products: einsum, matmul and their kin."""
+
+import math
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from tfprune.channels.labels import Channels, Factor, Line
+from tfprune.channels.reasons import Reason
+from tfprune.channels.rules.merging import merged, operands_of
+from tfprune.channels.rules.registry import Entry
+from tfprune.channels.rules.weighted import letter_axes
+from tfprune.channels.visit import Visit
+
+
+def contracted(
+    visit: Visit, operands: Sequence[Channels], axes: Sequence[dict[str, int]], result: dict[str, int]
+) -> Channels:
+    """What goes out of an einsum: `axes` says which axis of each operand a letter stands for, `result` of the output.
+
+    Along a letter that is summed the operands lose the same channels, of which at least one is zero while masked.
+    Along the others channels pass, and go together where operands share the letter.
+    """
+    remaining = [list(operand.factors) for operand in operands]
+    for letter in {letter for places in axes for letter in places if letter not in result}:
+        holders = [i for i, places in enumerate(axes) if letter in places]
+        lines: list[Line] = []
+        complete = True
+        for i in holders:
+            axis = axes[i][letter]
+            crossing = [f for f in remaining[i] if axis in f.axes]
+            remaining[i] = [f for f in remaining[i] if axis not in f.axes]
+            lines += [visit.tied(f, [axis]).line(axis) for f in crossing]
+            complete &= bool(crossing)
+        if not complete:
+            for line in lines:
+                visit.freeze(line, Reason.MIXED)
+            continue
+        for line in lines[1:]:
+            visit.join(lines[0].labels, line.labels)
+        if lines:
+            masked = np.where(np.any([line.masked == 0 for line in lines], axis=0), 0.0, math.nan)
+            now = np.where(np.any([line.now == 0 for line in lines], axis=0), 0.0, math.nan)
+            visit.demand_zero(lines[0].labels, masked, now, Reason.MIXED)
+    rank = len(visit.shape)
+    placed = []
+    for operand, places, factors in zip(operands, axes, remaining):
+        shape: list[int | None] = [1] * rank
+        order = []
+        for letter, axis in places.items():
+            if letter in result:
+                shape[result[letter]] = operand.shape[axis]
+                order.append((result[letter], axis))
+        moved = tuple(_placed(visit, factor, order, rank) for factor in factors)
+        placed.append(Channels(tuple(shape), tuple(factor for factor in moved if factor is not None)))
+    return merged(visit, placed)
+
+
+def _placed(visit: Visit, factor: Factor, order: list[tuple[int, int]], rank: int) -> Factor | None:
+    """The factor on the axes of the output."""
+    if not set(factor.axes) <= {axis for _, axis in order}:
+        visit.freeze(factor, Reason.OTHER_AXIS)  # along axes under the dots
+        return None
+    order = sorted(order)
+    others = tuple(axis for axis in range(factor.labels.ndim) if axis not in [a for _, a in order])
+
+    def move(values: np.ndarray) -> np.ndarray:
+        values = values.transpose([*(axis for _, axis in order), *others])
+        target = [1] * rank
+        for (place, _), size in zip(order, values.shape):
+            target[place] = size
+        return values.reshape(target)
+
+    return factor.map(move)
+
+
+def einsum(visit: Visit) -> Channels:
+    """`keras.ops.einsum` with "->"."""
+    operands = [x for x in keras.tree.flatten((visit.args, visit.kwargs)) if isinstance(x, Channels)]
+    equation = visit.layer.subscripts.replace(" ", "")
+    if "->" not in equation or any(operand.constant is not None for operand in operands):
+        return visit.freeze_all(Reason.MIXED)[0]
+    terms, result = equation.split("->")
+    axes = [letter_axes(term, operand.rank) for term, operand in zip(terms.split(","), operands)]
+    if any(len(set(term.replace(".", ""))) != len(term.replace(".", "")) for term in terms.split(",")):
+        return visit.freeze_all(Reason.MIXED)[0]
+    return contracted(visit, operands, axes, letter_axes(result, len(visit.shape)))
+
+
+def matmul(visit: Visit) -> Channels:
+    """`keras.ops.matmul` and `x @ y`."""
+    operands = operands_of(visit)
+    if any(operand.constant is not None or operand.rank < 2 for operand in operands):
+        return visit.freeze_all(Reason.MIXED)[0]
+    rank = len(visit.shape)
+    letters = [chr(ord("A") + axis) for axis in range(rank - 2)]
+    batch = [letters[rank - 2 - (op.rank - 2) :] for op in operands]
+    axes = [
+        {letter: axis for axis, letter in enumerate([*batch[0], "m", "k"])},
+        {letter: axis for axis, letter in enumerate([*batch[1], "k", "n"])},
+    ]
+    return contracted(visit, operands, axes, {letter: axis for axis, letter in enumerate([*letters, "m", "n"])})
+
+
+def dot(visit: Visit) -> Channels:
+    """Sums the product of two inputs over one axis of each; with `normalize` both are first divided by their length."""
+    x, y = visit.inputs
+    given = visit.layer.axes
+    left, right = (given, given) if isinstance(given, int) else given
+    left, right = x.axis(left), y.axis(right)
+    names = ["b", *(f"x{i}" for i in range(1, x.rank))], ["b", *(f"y{i}" for i in range(1, y.rank))]
+    names[0][left] = names[1][right] = "k"
+    result = ["b", *(n for n in names[0][1:] if n != "k"), *(n for n in names[1][1:] if n != "k")]
+    if visit.layer.normalize:
+        for operand, axis in ((x, left), (y, right)):
+            for line in visit.take(operand, axis)[0]:
+                visit.demand_zero(line.labels, line.masked, line.now, Reason.NORMALIZED)
+    axes = [{letter: axis for axis, letter in enumerate(term)} for term in names]
+    return contracted(visit, [x, y], axes, {letter: axis for axis, letter in enumerate(result)})
+
+
+LAYERS: dict[type | None, Entry] = {keras.layers.Dot: Entry(dot)}
+OPERATIONS = {"Einsum": Entry(einsum), "Matmul": Entry(matmul)}
