@@ -1,7 +1,6 @@
 """Shrinking: a plan carried out as a new, smaller, plain Keras model."""
 
 import functools
-import inspect
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -19,8 +18,9 @@ from tfprune.channels.sizes import Sizes
 from tfprune.channels.slots import carry_slots
 from tfprune.channels.trace import Role
 from tfprune.errors import PruningError
-from tfprune.model.copying import compile_like, scope_of
+from tfprune.model.copying import compile_like, from_config, scope_of
 from tfprune.model.graph import is_graph, nodes_in_order, require_graph
+from tfprune.model.state import carry_state, holds_more, side_by_side
 
 
 def shrink(model: Any, plan: ShrinkPlan | None = None, *, optimizer: bool = False) -> keras.Model:
@@ -192,7 +192,7 @@ class Rebuild:
             config = _cleaned(layer.get_config(), self._loses(layer))
             if entry is not None and entry.resize is not None:
                 entry.resize(layer, config, resized)
-            copy = _from_config(layer, config)
+            copy = from_config(layer, config)
         except Exception as error:
             raise PruningError(
                 f"Layer '{layer.name}' ({type(layer).__name__}) cannot be made anew from its configuration: "
@@ -251,11 +251,23 @@ class Rebuild:
                 )
             new.assign(value)
         for key, old in self.originals.items():
-            entry = None if isinstance(old, keras.Model) else find(old)
+            if isinstance(old, keras.Model):
+                continue
+            copy, entry = self.copies[key], find(old)
+            if isinstance(old, keras.Layer) and holds_more(old) and not self._goes_by_channel(old):
+                carry_state(old, copy)
             if entry is not None and entry.adjust is not None:
-                entry.adjust(old, self.copies[key], self.resized[key])
-            if hasattr(self.copies[key], "finalize_state"):  # preprocessing layers derive values from their weights
-                self.copies[key].finalize_state()
+                entry.adjust(old, copy, self.resized[key])
+            for _, part in side_by_side(old, copy) if isinstance(old, keras.Layer) else ():
+                if isinstance(part, keras.layers.Normalization):
+                    part.finalize_state()  # derives its constants from the weights that are left
+
+    def _goes_by_channel(self, layer: keras.Layer) -> bool:
+        """Whether what a layer holds beside its weights may have the size of channels that are gone."""
+        if hasattr(layer, "finalize_state"):
+            return isinstance(layer, keras.layers.Normalization)  # tables go by values
+        resized = self.resized[id(layer)]
+        return self._loses(layer) or resized.outputs != resized.old_outputs
 
     def fold_constants(self, names: Sequence[str]) -> None:
         """Moves what removed constant channels gave to the layers that listened into the biases of those layers."""
@@ -299,17 +311,6 @@ def _cleaned(config: Any, resized: bool) -> Any:
     if resized and config.get("class_name") == "Constant" and not isinstance(config["config"]["value"], (int, float)):
         return "zeros"
     return {key: _cleaned(value, resized) for key, value in config.items() if key != "build_config"}
-
-
-def _from_config(layer: Any, config: dict[str, Any]) -> Any:
-    if isinstance(layer, keras.layers.Lambda):
-        # The user's own model is at hand, so its lambda is no more dangerous than it was.
-        return type(layer).from_config(config, safe_mode=False)
-    for key in config:
-        function = getattr(layer, key, None)
-        if inspect.isfunction(function) and not function.__module__.startswith("keras."):
-            config[key] = function  # Keras cannot read a function of the user's own back from its configuration
-    return type(layer).from_config(config)
 
 
 def _one_line(error: Exception) -> str:

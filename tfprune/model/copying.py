@@ -1,6 +1,7 @@
 """Copies of a model: nothing shared with the first, compiled alike, plain again where it was wrapped."""
 
 import contextlib
+import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,37 +10,120 @@ import keras
 
 from tfprune.errors import PruningError
 from tfprune.model.graph import is_graph
-from tfprune.model.tree import places, wrapped_layers
+from tfprune.model.state import carry_state, check_copy
+from tfprune.model.tree import every_layer
 
 
-def copy_model(
-    model: keras.Model, layer_copy: Callable[[Any], Any] | None = None, keep_compiled: bool = True
-) -> keras.Model:
-    """A model of the same graph with new layers, nothing shared; the weights are NOT copied yet.
+def clone_with_weights(model: keras.Model, keep_compiled: bool = True) -> keras.Model:
+    """An equal model that shares nothing with the first: all that its layers hold is in it, and it answers alike.
 
     Args:
         model: Functional, Sequential, or a subclass with `get_config`.
-        layer_copy: Makes the new layer (or `keras.ops` operation) for one of the old. Defaults to its config.
         keep_compiled: Whether the copy is compiled as the model was, with a fresh optimizer.
 
     Raises:
-        PruningError: The model is subclassed and cannot be rebuilt from its config, or takes no `layer_copy`.
+        PruningError: The model cannot be built again, or its copy would compute something else.
     """
-    if not is_graph(model) and layer_copy is not None:
+    return _equal_copy(model, _as_it_is, keep_compiled)
+
+
+def unwrapped(model: keras.Model) -> keras.Model:
+    """An equal model with new plain layers in the place of wrapped ones; it shares nothing with the first.
+
+    Raises:
+        PruningError: The model is subclassed, so its layers cannot be exchanged.
+    """
+    if not is_graph(model):
+        raise PruningError(
+            f"'{model.name}' is a subclassed model ({type(model).__name__}) that makes its wrapped layers itself. "
+            "Make one with plain layers, copy their weights, and write apply_masks(plain, get_masks(wrapped))."
+        )
+    return _equal_copy(model, _without_wrappers)
+
+
+def copy_model(model: keras.Model, layer_copy: Callable[[Any], Any]) -> keras.Model:
+    """A model of the same graph with other layers, compiled alike; the weights are NOT copied yet.
+
+    Args:
+        model: Functional or Sequential.
+        layer_copy: Makes the new layer (or `keras.ops` operation) for one of the old.
+
+    Raises:
+        PruningError: The model is subclassed.
+    """
+    if not is_graph(model):
         raise PruningError(
             f"'{model.name}' is a subclassed model ({type(model).__name__}) whose layers cannot be exchanged. "
             "Prune it with PruningCallback in fit, or write it with the functional API."
         )
-    with _not_compiled(model), scope_of(model):
-        if is_graph(model):
-            copy = _of_same_class(model, _cloned(model, layer_copy or fresh_layer, {}), layer_copy is None)
-        else:
-            copy = _rebuilt(model)
+    return _finished(model, _layer_by_layer(model, layer_copy))
+
+
+def _equal_copy(model: keras.Model, rewrite: Callable[[Any], Any], keep_compiled: bool = True) -> keras.Model:
+    """A copy that has been compared with its original; `rewrite` alters the configs that it is built from."""
+
+    def fresh(layer: Any) -> Any:
+        plain = layer if rewrite is _as_it_is else getattr(layer, "holds_masks_of", layer)
+        return fresh_layer(plain, rewrite(plain.get_config()))
+
+    # The whole config keeps the class of a model, and builds networks whose layers alone cannot be rebuilt; layer by
+    # layer, what two nested models share stays shared, and nothing has to be registered with Keras.
+    attempts = [lambda: _by_config(model, rewrite)]
+    if is_graph(model):
+        attempts.append(lambda: _layer_by_layer(model, fresh))
+    for attempt in attempts:
+        try:
+            with scope_of(model):
+                copy = attempt()
+                carry_state(model, copy)
+                check_copy(model, copy)
+            break
+        except PruningError:
+            if attempt is attempts[-1]:
+                raise
+    return _finished(model, copy, keep_compiled)
+
+
+def _finished(model: keras.Model, copy: keras.Model, keep_compiled: bool = True) -> keras.Model:
+    with scope_of(model):
         if copy.dtype_policy != model.dtype_policy:
             copy.dtype_policy = model.dtype_policy  # compile() scales the loss by it
-    if keep_compiled and model.compiled and type(copy).compile is type(model).compile:
-        with scope_of(model):
+        if keep_compiled and model.compiled and type(copy).compile is type(model).compile:
             compile_like(model, copy)
+    return copy
+
+
+def _by_config(model: keras.Model, rewrite: Callable[[Any], Any]) -> keras.Model:
+    """A model of the same class by its own config, as Keras builds it from a file."""
+    kinds = set(map(type, every_layer(model)))
+    own = {kind.__name__: kind for kind in kinds if not kind.__module__.startswith("keras.")}
+    try:
+        if len({kind.__name__ for kind in kinds}) < len(kinds):
+            raise ValueError("it has layers of two classes of one name")
+        with keras.saving.custom_object_scope(own):
+            copy = type(model).from_config(rewrite(model.get_config()))
+            if not copy.built:
+                copy.build_from_config(model.get_build_config())
+        if len(copy.weights) != len(model.weights):
+            raise ValueError("its copy has other weights; does get_config() return every argument of __init__?")
+    except Exception as error:
+        raise PruningError(
+            f"'{model.name}' is a subclassed model ({type(model).__name__}) that cannot be rebuilt from its config: "
+            f"{error} Give it get_config() and build(), or change it in place with apply_masks()."
+        ) from error
+    return copy
+
+
+def _layer_by_layer(model: keras.Model, layer_copy: Callable[[Any], Any]) -> keras.Model:
+    with _not_compiled(model), scope_of(model):
+        copy = _cloned(model, layer_copy, {})
+    if type(copy) is not type(model):
+        warnings.warn(
+            f"tfprune: '{model.name}' is of class {type(model).__name__}, but its copy is a plain functional model, "
+            "since that class makes its layers itself: methods of the class, such as train_step, are not in the copy. "
+            "PruningCallback prunes the model as it is.",
+            stacklevel=5,
+        )
     return copy
 
 
@@ -68,26 +152,10 @@ def scope_of(model: keras.Model) -> contextlib.AbstractContextManager[Any]:
     return strategy.scope() if strategy is not None else contextlib.nullcontext()
 
 
-def _of_same_class(model: keras.Model, copy: keras.Model, may_rebuild: bool) -> keras.Model:
-    """The copy, or one by the model's own config where Keras gave up a class that has its own `__init__`."""
-    if type(copy) is type(model):
-        return copy
-    if may_rebuild:
-        with contextlib.suppress(PruningError):
-            return _rebuilt(model)
-    warnings.warn(
-        f"tfprune: '{model.name}' is of class {type(model).__name__}, but its copy is a plain functional model, "
-        "since that class makes its layers itself: methods of the class, such as train_step, are not in the copy. "
-        "PruningCallback prunes the model as it is.",
-        stacklevel=4,
-    )
-    return copy
-
-
 @contextlib.contextmanager
 def _not_compiled(model: keras.Model) -> Iterator[None]:
     """Keeps `clone_model` from compiling its copies by way of JSON, which fails for a loss of the user's own."""
-    compiled = [part for part in [model, *(place.layer for place in places(model))] if getattr(part, "compiled", False)]
+    compiled = [part for part in every_layer(model) if getattr(part, "compiled", False)]
     for part in compiled:
         part.compiled = False
     try:
@@ -151,7 +219,7 @@ def fresh_layer(layer: Any, config: dict[str, Any] | None = None) -> Any:
         PruningError: The layer is of a class of the user's whose config does not build it again.
     """
     try:
-        return type(layer).from_config(layer.get_config() if config is None else config)
+        return from_config(layer, layer.get_config() if config is None else config)
     except Exception as error:
         raise PruningError(
             f"The layer '{layer.name}' ({type(layer).__name__}) cannot be rebuilt from its config: "
@@ -159,67 +227,29 @@ def fresh_layer(layer: Any, config: dict[str, Any] | None = None) -> Any:
         ) from error
 
 
-def _rebuilt(model: keras.Model) -> keras.Model:
-    try:
-        copy = type(model).from_config(model.get_config())
-        if not copy.built:
-            copy.build_from_config(model.get_build_config())
-        if len(copy.weights) != len(model.weights):
-            raise ValueError("its copy has other weights; does get_config() return every argument of __init__?")
-    except Exception as error:
-        raise PruningError(
-            f"'{model.name}' is a subclassed model ({type(model).__name__}) that cannot be rebuilt from its config: "
-            f"{error} Give it get_config() and build(), or change it in place with apply_masks()."
-        ) from error
-    return copy
-
-
-def copy_weights(source: keras.Layer, target: keras.Layer) -> None:
-    """Sets every weight of `target` to that of `source`; both have the same structure."""
-    for from_variable, to_variable in zip(source.weights, target.weights, strict=True):
-        to_variable.assign(from_variable)
-
-
-def unwrapped(model: keras.Model) -> keras.Model:
-    """An equal model with new plain layers in the place of wrapped ones; it shares nothing with the first.
-
-    Raises:
-        PruningError: The model is subclassed, so its layers cannot be exchanged.
-    """
-    if not is_graph(model):
-        raise PruningError(
-            f"'{model.name}' is a subclassed model ({type(model).__name__}) that makes its wrapped layers itself. "
-            "Make one with plain layers, copy their weights, and write apply_masks(plain, get_masks(wrapped))."
-        )
-    own_state = {id(variable) for layer in wrapped_layers(model) for variable in layer.own_state}
-    pairs: list[tuple[keras.Layer, keras.Layer]] = []
-
-    def plain_copy(layer: Any) -> Any:
-        plain = getattr(layer, "holds_masks_of", layer)
-        fresh = fresh_layer(plain, _without_wrappers(plain.get_config()))
-        if isinstance(plain, keras.Layer):
-            pairs.append((plain, fresh))
+def from_config(layer: Any, config: dict[str, Any]) -> Any:
+    """A new layer by a config; functions of the user's are those of the layer, which Keras cannot read back."""
+    if isinstance(layer, keras.layers.Lambda):
+        # The user's own model is at hand, so its lambda is no more dangerous than it was.
+        fresh = type(layer).from_config(config, safe_mode=False)
+        fresh.function = layer.function
         return fresh
+    for key in config:
+        function = getattr(layer, key, None)
+        if inspect.isfunction(function) and not function.__module__.startswith("keras."):
+            config[key] = function
+    return type(layer).from_config(config)
 
-    copy = copy_model(model, plain_copy)
-    for old, new in pairs:
-        weights = [variable for variable in old.weights if id(variable) not in own_state]
-        for from_variable, to_variable in zip(weights, new.weights, strict=True):
-            to_variable.assign(from_variable)
-    return copy
+
+def _as_it_is(config: Any) -> Any:
+    return config
 
 
 def _without_wrappers(config: Any) -> Any:
-    """A layer's config with the plain layer in the place of each wrapped one, as in TimeDistributed(PrunedLayer)."""
+    """A config with the plain layer in the place of each wrapped one, as in TimeDistributed(PrunedLayer)."""
     if isinstance(config, dict):
         if config.get("registered_name") == "tfprune>PrunedLayer":
-            return _without_wrappers(config["config"]["layer"])
+            place = {key: config[key] for key in ("name", "inbound_nodes") if key in config}  # in a functional model
+            return _without_wrappers({**config["config"]["layer"], **place})
         return {key: _without_wrappers(value) for key, value in config.items()}
     return [_without_wrappers(value) for value in config] if isinstance(config, list) else config
-
-
-def clone_with_weights(model: keras.Model, keep_compiled: bool = True) -> keras.Model:
-    """An equal model that shares nothing with the first."""
-    copy = copy_model(model, keep_compiled=keep_compiled)
-    copy_weights(model, copy)
-    return copy

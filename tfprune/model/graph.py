@@ -4,6 +4,7 @@ Keras records every symbolic call as a node, `keras.ops` operations included. Th
 new layers or call the old ones again; reading the records leaves the model as it was.
 """
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -139,6 +140,14 @@ def parts_of(model: Any) -> list[Any]:
 
     flow(model, [None] * len(model.inputs), visit)
     return parts
+
+
+def called(call: Call) -> list[Any]:
+    """What a call gives with the layer's own weights, in inference."""
+    layer = call.operation
+    takes = isinstance(layer, keras.Layer) and "training" in inspect.signature(layer.call).parameters
+    kwargs = {**call.kwargs, "training": False} if takes else call.kwargs
+    return keras.tree.flatten(layer(*call.args, **kwargs))
 
 
 def layer_paths(model: Any, prefix: str = "") -> Iterator[tuple[str, keras.Layer]]:

@@ -1,4 +1,4 @@
-"""A Keras model as a tree of layers: checking it, walking through it, copying it."""
+"""A Keras model as a tree of layers: checking it, walking through it, naming what it holds."""
 
 import re
 from collections.abc import Iterator
@@ -140,6 +140,12 @@ def own_weights(layer: keras.Layer) -> list[keras.Variable]:
     """The weights of a layer that belong to none of the layers inside it."""
     inner = {id(weight) for child in children(layer) for weight in child.weights}
     return [weight for weight in layer.weights if id(weight) not in inner]
+
+
+def own_variables(layer: keras.Layer) -> list[keras.Variable]:
+    """The weights of a layer and the states of its seeds that belong to none of the layers inside it."""
+    inner = {id(variable) for child in children(layer) for variable in child.variables}
+    return [variable for variable in layer.variables if id(variable) not in inner]
 
 
 def named_weights(layer: keras.Layer) -> Iterator[tuple[str, keras.Variable]]:

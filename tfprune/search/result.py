@@ -10,8 +10,9 @@ import numpy as np
 
 from tfprune.channels.plan import ShrinkPlan, plan_shrink
 from tfprune.errors import PruningError
-from tfprune.model.copying import clone_with_weights, copy_weights
+from tfprune.model.copying import clone_with_weights
 from tfprune.model.data import Batch
+from tfprune.model.state import carry_state
 from tfprune.oneshot.repair.reconstruct import recalibrate
 from tfprune.report import Column, Report, new_figure
 from tfprune.search.fine_tuning import FineTuning
@@ -142,7 +143,7 @@ class SearchResult(Report):
         if self.training:
             trained = clone_with_weights(model)  # the optimizer of the result stays as new
             FineTuning(trained, self.training)(masks)
-            copy_weights(trained, model)
+            carry_state(trained, model)
         if self.calibration:
             recalibrate(model, self.calibration)
         return model

@@ -3,7 +3,6 @@
 What they give at full width is computed once for all candidates; a candidate takes the channels that it keeps.
 """
 
-import inspect
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.model.graph import Call, flow
+from tfprune.model.graph import Call, called, flow
 
 Places = Mapping[str, Sequence[tuple[str, int, np.ndarray]]]
 
@@ -131,14 +130,6 @@ class Stem:
     def _end(self, value: Settled | None) -> None:
         if value is not None and value.place >= 0:
             self.ends[value.place] = value
-
-
-def called(call: Call) -> list[Any]:
-    """What a call gives with the layer's own weights, in inference."""
-    layer = call.operation
-    takes = isinstance(layer, keras.Layer) and "training" in inspect.signature(layer.call).parameters
-    kwargs = {**call.kwargs, "training": False} if takes else call.kwargs
-    return keras.tree.flatten(layer(*call.args, **kwargs))
 
 
 def _is_by_channel(call: Call) -> bool:

@@ -13,10 +13,10 @@ import keras
 import numpy as np
 
 from tfprune.channels import ChannelGroups
-from tfprune.model.graph import Call, flow
+from tfprune.model.graph import Call, called, flow
 from tfprune.model.prunable import every_weight
 from tfprune.model.tree import as_array
-from tfprune.search.stem import Stem, called
+from tfprune.search.stem import Stem
 
 Keep = Mapping[str, np.ndarray]
 Weights = dict[str, Any]

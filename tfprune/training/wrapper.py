@@ -8,9 +8,10 @@ import keras
 from tfprune.deciding import methods
 from tfprune.deciding.method import Method
 from tfprune.errors import PruningError, nearest
-from tfprune.model.copying import copy_model, copy_weights, fresh_layer
+from tfprune.model.copying import copy_model, fresh_layer
 from tfprune.model.graph import is_graph
 from tfprune.model.prunable import kernels_of
+from tfprune.model.state import carry_state, check_copy
 from tfprune.model.tree import Place, check_model, named_weights, places, wrapped_layers
 from tfprune.training.masks import hold
 
@@ -203,7 +204,7 @@ def wrap(model: keras.Model, method: Any) -> keras.Model:
 
     copy = copy_model(model, wrapped_copy)
     for old, new in pairs:
-        copy_weights(old, new)
+        carry_state(old, new)
     found = sum(len(layer.masks) for layer in wrapped_layers(copy))
     if found != sum(len(keys) for keys in masked.values()):
         raise PruningError(
@@ -211,6 +212,7 @@ def wrap(model: keras.Model, method: Any) -> keras.Model:
             f"{sum(len(keys) for keys in masked.values())} weights to prune, only {found} could be wrapped. "
             "PruningCallback prunes the model as it is."
         )
+    check_copy(model, copy)
     return copy
 
 

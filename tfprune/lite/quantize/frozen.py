@@ -7,7 +7,7 @@ import keras
 from tfprune.errors import PruningError, listing
 from tfprune.lite.quantize.fake_quantize import FakeQuantize
 from tfprune.lite.quantize.kernel import QuantizedKernel
-from tfprune.model.copying import copy_weights
+from tfprune.model.state import carry_state
 
 
 def frozen(model: keras.Model) -> keras.Model:
@@ -66,7 +66,7 @@ def frozen(model: keras.Model) -> keras.Model:
             layer.kernel.assign(kernel)
             layer.bias.assign(keras.ops.zeros_like(layer.bias) if bias is None else bias)
         else:
-            copy_weights(original, layer)
+            carry_state(original, layer)
     return copy
 
 

@@ -21,10 +21,11 @@ from tfprune.lite.quantize.report import quantization_report
 from tfprune.lite.quantize.representative import calibration
 from tfprune.lite.quantize.rules import Use, quantize_call
 from tfprune.lite.quantize.weight_bits import Bits, checked_weight_bits, refuse_left
-from tfprune.model.copying import compile_like, copy_weights
+from tfprune.model.copying import compile_like
 from tfprune.model.graph import Call, flow, require_graph
 from tfprune.model.prunable import kernels_of
 from tfprune.model.signature import signature_of
+from tfprune.model.state import carry_state
 from tfprune.model.tree import Place, as_array, check_model, named_weights, places
 from tfprune.training.masks import constraint_of, set_mask
 from tfprune.training.wrapper import PrunedLayer
@@ -204,7 +205,7 @@ class _Rebuild:
             if isinstance(source, keras.Layer):
                 if not copy.built and source.built:
                     copy.build_from_config(source.get_build_config() or {})
-                copy_weights(source, copy)
+                carry_state(source, copy)
                 for old, new in zip(source.weights, copy.weights):
                     constraint = constraint_of(old)
                     if constraint is not None:
