@@ -1,4 +1,8 @@
-"""The subcommands: what each takes, and which public functions it calls. There is no logic of pruning here."""
+"""The command `tfprune`: one file for each group of subcommands, which says what they take and what they call.
+
+In come words and flags, checked before any work is done. Each subcommand reads files, calls the public functions of the
+other rooms, and does no pruning of its own. Out come files, tables or JSON, and an exit code.
+"""
 
 from tfprune.command import device, pruning, searching
 from tfprune.command.command import Command, UsageError

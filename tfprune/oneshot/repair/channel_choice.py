@@ -22,7 +22,7 @@ from tfprune.model.data import Batch, input_specs
 from tfprune.model.prunable import PrunableWeight, every_weight
 from tfprune.model.regression import LinearForm, linear_form
 from tfprune.model.tree import as_array
-from tfprune.oneshot.repair.compensation import ENOUGH_ROWS, RIDGE
+from tfprune.oneshot.repair.least_squares import ENOUGH_ROWS, RIDGE
 from tfprune.oneshot.repair.reconstruct import FEATURES
 
 # A round takes at most this share of the channels that are left.
@@ -146,7 +146,7 @@ def _channel_of_each_feature(form: LinearForm, axis: int, positions: np.ndarray)
     return form.to_matrix(np.broadcast_to(along.reshape(shape), form.kernel_shape))[:, :, 0]
 
 
-class Part(NamedTuple):
+class FeaturePart(NamedTuple):
     """Features of one group of a linear form: as many as can be solved at once, of whole channels."""
 
     group: int
@@ -154,7 +154,7 @@ class Part(NamedTuple):
     channels: np.ndarray
 
 
-def _parts(channels: np.ndarray) -> list[Part]:
+def _parts(channels: np.ndarray) -> list[FeaturePart]:
     parts = []
     for group, of in enumerate(channels):
         if (of >= 0).any():
@@ -164,12 +164,12 @@ def _parts(channels: np.ndarray) -> list[Part]:
             for share in np.array_split(np.arange(-1, of.max() + 1), count):
                 features = order[np.isin(of[order], share)]
                 if features.size:
-                    parts.append(Part(group, features, of[features]))
+                    parts.append(FeaturePart(group, features, of[features]))
     return parts
 
 
 def _measured(
-    model: keras.Model, found: Sequence[tuple[LinearForm, list[Part]]], data: Sequence[Batch]
+    model: keras.Model, found: Sequence[tuple[LinearForm, list[FeaturePart]]], data: Sequence[Batch]
 ) -> list[list[Listener]]:
     """The second moments of all parts, from one pass over the data."""
     import tensorflow as tf
@@ -196,7 +196,7 @@ def _measured(
     return [_with_moments(form, parts, *sums) for (form, parts), sums in zip(found, totals)]
 
 
-def _with_moments(form: LinearForm, parts: Sequence[Part], sums: Sequence[Any], rows: Any) -> list[Listener]:
+def _with_moments(form: LinearForm, parts: Sequence[FeaturePart], sums: Sequence[Any], rows: Any) -> list[Listener]:
     matrix = form.to_matrix(as_array(form.layer.kernel)).astype(np.float64)
     listeners = []
     for part, (products, total) in zip(parts, sums):

@@ -22,7 +22,7 @@ from tfprune.model.data import Batch, batches, input_specs
 from tfprune.model.prunable import PrunableWeight, every_weight
 from tfprune.model.regression import LinearForm, linear_form
 from tfprune.model.tree import as_array, places
-from tfprune.oneshot.repair.compensation import Problem
+from tfprune.oneshot.repair.least_squares import LeastSquares
 from tfprune.report import Column, Report
 from tfprune.training.masks import constraint_of, held_masks, set_mask
 
@@ -207,7 +207,7 @@ class Layer:
             # The bias takes up every change of the mean, so the kernel is fitted to what is left without the means.
             own = own - _outer(sums.mean, sums.mean)
             cross = cross - _outer(sums.mean, sums.dense_mean)
-        problem = Problem(own, cross @ dense, dense, int(sums.rows))
+        problem = LeastSquares(own, cross @ dense, dense, int(sums.rows))
         kept = self._split(self.form.to_matrix(self.mask))
         before = self._split(self.form.to_matrix(as_array(self.weight.variable)))
         after, found = problem.fit(kept), "least_squares"

@@ -20,7 +20,7 @@ ENOUGH_ROWS = 4
 Choice = Callable[[np.ndarray, float], np.ndarray]
 
 
-class Problem:
+class LeastSquares:
     """Least squares for independent groups: `features @ matrix` shall be close to the wanted outputs.
 
     Args:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tfprune.deciding.selection import smallest
-from tfprune.oneshot.repair.compensation import Problem
+from tfprune.oneshot.repair.least_squares import LeastSquares
 
 
 def make_problem(features=6, outputs=3, rows=400, seed=0, ridge=1e-6):
@@ -12,7 +12,7 @@ def make_problem(features=6, outputs=3, rows=400, seed=0, ridge=1e-6):
     data = generator.normal(size=(rows, features)) @ mixing
     matrix = generator.normal(size=(1, features, outputs))
     moment = (data.T @ data / rows)[None]
-    return data, moment, matrix, Problem(moment, moment @ matrix, matrix, rows, ridge)
+    return data, moment, matrix, LeastSquares(moment, moment @ matrix, matrix, rows, ridge)
 
 
 def test_the_fit_is_the_least_squares_solution_on_the_kept_entries():
@@ -34,7 +34,7 @@ def test_with_everything_kept_the_matrix_stays_as_it_was():
 def test_a_feature_that_never_shows_keeps_its_weights():
     moment = np.diag([1.0, 0.0])[None]
     matrix = np.array([[[2.0], [3.0]]])
-    fitted = Problem(moment, np.array([[[5.0], [0.0]]]), matrix, 100).fit(np.ones((1, 2, 1), bool))
+    fitted = LeastSquares(moment, np.array([[[5.0], [0.0]]]), matrix, 100).fit(np.ones((1, 2, 1), bool))
     np.testing.assert_allclose(fitted[0, :, 0], [5.0, 3.0], rtol=0.01)  # the ridge holds the first back a little
 
 

@@ -1,0 +1,102 @@
+"""A method on its way through `fit`: at which steps it decides, from which masks it goes on, and how it ends."""
+
+import warnings
+
+import numpy as np
+
+from tfprune.deciding.method import BoundMethod, Masks
+from tfprune.deciding.methods import Threshold
+from tfprune.deciding.schedules import BoundSchedule
+from tfprune.model.prunable import PrunableWeight
+from tfprune.model.tree import snapshot
+from tfprune.training import masks
+from tfprune.training.masks import constraint_of, set_mask
+
+
+class Run:
+    """A bound method on its way through a run: which of its moments have come, and the masks so far."""
+
+    def __init__(self, bound: BoundMethod, schedule: BoundSchedule):
+        self.bound, self.schedule = bound, schedule
+        self.done = -1
+        self._masks: Masks = {}
+        self._floor = 0  # zeros that the run began with, and that its ramp does not give back on its way up
+
+    def advance(self, first: int, last: int, resumed: bool) -> None:
+        """Decides the masks for the training steps `first` to `last`, where the schedule fires among them.
+
+        Args:
+            first, last: Numbers of optimizer steps.
+            resumed: Whether the run goes on from the restored weights of an earlier one.
+        """
+        due = self.schedule.last_fired(last)
+        if due is None or due <= self.done:
+            return
+        begins, self.done = self.done < 0, due
+        kept = {weight.key: _kept(weight) for weight in self.bound.weights}
+        if begins:
+            self._floor = self._zeros_to_keep(kept, resumed)
+        if begins and due < first and self._floor and isinstance(self.bound.method, Threshold):
+            # These masks were decided before an interruption. Deciding again would give the same, except by a
+            # threshold, under which further weights have come since.
+            self._set(kept)
+            return
+        amount = self.schedule(due)
+        self.bound.progress = (due - self.schedule.begin) / max(1, self.schedule.end - self.schedule.begin)
+        decided = self.bound.decide(amount, kept) if amount > 0 else _nothing_pruned(kept)
+        self._set(kept if self._floor and masks.zeros(decided) < self._floor else decided)
+
+    def _zeros_to_keep(self, kept: Masks, resumed: bool) -> int:
+        """The zeros that masks hold already when the run begins; 0 where the schedule ends below them on purpose."""
+        # A run that goes on after an interruption finds the zeros of a plain model in its restored weights.
+        if not (resumed or any(_is_decided(weight) for weight in self.bound.weights)):
+            return 0
+        found = masks.zeros(kept)
+        return found if found and found <= masks.zeros(self.bound.decide(self.schedule.final, kept)) else 0
+
+    def _set(self, decided: Masks) -> None:
+        self._masks = decided
+        for weight in self.bound.weights:
+            set_mask(weight.variable, decided[weight.key])
+
+    def apply(self) -> None:
+        """Zeroes the weights under the masks that were decided last, once more."""
+        self._set(self._masks)
+
+    def finish(self) -> None:
+        """Makes the zeros exact after whatever ended the run, and says so when the target was not reached."""
+        # EarlyStopping(restore_best_weights=True), listed before, has just brought back the weights and, in wrapped
+        # layers, the masks of an earlier epoch.
+        self._set(self._masks or {weight.key: _held(weight) for weight in self.bound.weights})
+        self.bound.forget()
+        if self.done < self.schedule.end:
+            reached = self.schedule(self.done) if self.done >= 0 else 0.0
+            warnings.warn(
+                f"tfprune: training stopped after step {self.done} of the schedule, at {reached:.4g}; its end at step "
+                f"{self.schedule.end} with {self.schedule.final:.4g} was not reached. With EarlyStopping, set "
+                "start_from_epoch behind the end of the schedule, or end the schedule sooner.",
+                stacklevel=2,
+            )
+
+
+def _held(weight: PrunableWeight) -> np.ndarray:
+    """The mask that is held now."""
+    constraint = constraint_of(weight.variable)
+    return np.ones(weight.shape, bool) if constraint is None else snapshot(constraint.mask)
+
+
+def _is_decided(weight: PrunableWeight) -> bool:
+    return not _held(weight).all()
+
+
+def _kept(weight: PrunableWeight) -> np.ndarray:
+    """The mask that is held; before anything was decided, the entries that are not zero yet."""
+    mask = _held(weight)
+    if not mask.all():
+        return mask
+    nonzero = snapshot(weight.variable) != 0
+    return nonzero if nonzero.any() else mask  # all zeros is how a weight was initialised, not pruned
+
+
+def _nothing_pruned(kept: Masks) -> Masks:
+    return {key: np.ones_like(mask) for key, mask in kept.items()}
