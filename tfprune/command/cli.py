@@ -96,7 +96,6 @@ def help_text(command: Command) -> str:
             f"usage: {command.usage}",
             "",
             command.effect,
-            *([command.details] if command.details else []),
             "",
             "flags:",
             *lines,

@@ -5,7 +5,9 @@ import importlib
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import keras
 from absl import flags
@@ -22,6 +24,9 @@ class UsageError(Exception):
     """A command line that cannot be carried out as written."""
 
 
+Define = Callable[..., Any]  # defines a flag, given flag_values
+
+
 @dataclass(frozen=True)
 class Command:
     """A subcommand.
@@ -32,10 +37,9 @@ class Command:
         effect: What it does, in one line.
         examples: Lines that run as they are after `tfprune demo --output demo`.
         files: The fewest and the most files that it takes.
-        define: Adds its flags.
+        options: Define its flags.
         run: Does the work with the files and the flags.
         required: Flags that must be given.
-        details: More lines for its help.
     """
 
     name: str
@@ -43,44 +47,69 @@ class Command:
     effect: str
     examples: tuple[str, ...]
     files: tuple[int, int]
-    define: Callable[[flags.FlagValues], None]
+    options: tuple[Define, ...]
     run: Callable[[list[str], flags.FlagValues], None]
     required: tuple[str, ...] = ()
-    details: str = ""
 
+    def define(self, values: flags.FlagValues) -> None:
+        """Adds its flags to these values."""
+        for define in self.options:
+            define(flag_values=values)
+
+
+COMMANDS: dict[str, Command] = {}
+
+
+def command(
+    usage: str,
+    *examples: str,
+    files: tuple[int, int] = (1, 1),
+    options: tuple[Define, ...],
+    required: tuple[str, ...] = (),
+) -> Callable[[Any], Any]:
+    """Decorates the function that runs a subcommand; its docstring says the effect, the usage line its name."""
+
+    def decorate(run: Callable[[list[str], Any], None]) -> Any:
+        name = usage.split()[1]
+        COMMANDS[name] = Command(name, usage, str(run.__doc__), examples, files, options, run, required)
+        return run
+
+    return decorate
+
+
+# A flag, defined once the values that hold it are there: text("output", None, "Where to write it.").
+text, switch, words_of, one_of, count, number = (
+    partial(partial, define)
+    for define in (
+        flags.DEFINE_string,
+        flags.DEFINE_bool,
+        flags.DEFINE_list,
+        flags.DEFINE_enum,
+        flags.DEFINE_integer,
+        flags.DEFINE_float,
+    )
+)
 
 DATA_HELP = (
     f"Inputs and labels: a .npz file (arrays x and y, or x_train ... y_test, or inputs by name), a .npy file, "
     f"or one of {', '.join(datasets.NAMES)} (scaled to [0, 1])."
 )
+JSON = switch("json", False, "Print JSON in place of the table.")
+IMPORT = text("import", None, "Module to import first, which registers layers of your own.")
+REPORT = (JSON, text("output", None, f"Also write the report to a file: {', '.join(REPORT_KINDS)}."))
 
 
-def define_report(values: flags.FlagValues) -> None:
-    """Adds the flags of a subcommand that shows a report."""
-    flags.DEFINE_bool("json", False, "Print JSON in place of the table.", flag_values=values)
-    flags.DEFINE_string(
-        "output", None, f"Also write the report to a file: {', '.join(REPORT_KINDS)}.", flag_values=values
+def writes(effect: str) -> tuple[Define, ...]:
+    """The flags of a subcommand that reads a model and writes one file."""
+    return (text("output", None, effect), JSON, IMPORT)
+
+
+def reads(use: str) -> tuple[Define, ...]:
+    """The flags that name data."""
+    return (
+        text("data", None, f"{use} {DATA_HELP}"),
+        count("samples", None, "Use only so many samples, the first.", lower_bound=1),
     )
-
-
-def define_import(values: flags.FlagValues) -> None:
-    """Adds the flag that imports a module of the user's."""
-    flags.DEFINE_string(
-        "import", None, "Module to import first, which registers layers of your own.", flag_values=values
-    )
-
-
-def define_file(values: flags.FlagValues, effect: str) -> None:
-    """Adds the flags of a subcommand that reads a model and writes one file."""
-    flags.DEFINE_string("output", None, effect, flag_values=values)
-    flags.DEFINE_bool("json", False, "Print JSON in place of the table.", flag_values=values)
-    define_import(values)
-
-
-def define_data(values: flags.FlagValues, use: str) -> None:
-    """Adds the flags that name data."""
-    flags.DEFINE_string("data", None, f"{use} {DATA_HELP}", flag_values=values)
-    flags.DEFINE_integer("samples", None, "Use only so many samples, the first.", lower_bound=1, flag_values=values)
 
 
 @contextlib.contextmanager
@@ -95,7 +124,7 @@ def as_usage() -> Iterator[None]:
 def checked_output(values: flags.FlagValues, kinds: tuple[str, ...]) -> Path | None:
     """The path to write to, checked before any work is done."""
     with as_usage():
-        return None if values["output"].value is None else files.output_path(values["output"].value, kinds)
+        return None if values.output is None else files.output_path(values.output, kinds)
 
 
 def read_model(path: str, values: flags.FlagValues) -> keras.Model:
@@ -121,7 +150,7 @@ def read_lite(path: str) -> tfprune.LiteModel:
 
 def read_samples(values: flags.FlagValues, split: str, model: keras.Model) -> Samples:
     """The data of `--data`; a named set in the shape that the model takes."""
-    source = values["data"].value
+    source = values.data
     if not Path(source).suffix:
         if source not in datasets.NAMES:
             known = nearest(source, datasets.NAMES)
@@ -134,14 +163,14 @@ def read_samples(values: flags.FlagValues, split: str, model: keras.Model) -> Sa
         with as_usage():
             files.existing_file(source)
         samples = files.load_samples(source, split)
-    return samples.part(slice(values["samples"].value))
+    return samples.part(slice(values.samples))
 
 
 def show(report: Report, values: flags.FlagValues, output: Path | None = None) -> None:
     """Prints a report as a table or JSON, and writes it where `--output` says."""
     if output is not None:
         files.save_report(report, output)
-    if values["json"].value:
+    if values.json:
         print(report.to_json())
     elif sys.stdout.isatty():
         from rich.console import Console
