@@ -9,7 +9,6 @@ import numpy as np
 
 from tfprune.channels import ChannelGroup, Role
 from tfprune.deciding import methods
-from tfprune.deciding.methods import Threshold
 from tfprune.deciding.schedules import DEFAULT_END, Moment, OneShot
 from tfprune.deciding.structured import BoundStructured
 from tfprune.errors import PruningError
@@ -125,8 +124,7 @@ class ProximalSparsity(PruningCallback):
         method = methods.get(method)
         if isinstance(strength, bool) or not 0.0 < strength < math.inf:
             raise PruningError(f"ProximalSparsity: strength={strength!r} is not positive; write strength=0.02.")
-        by_threshold = isinstance(method, Threshold) or getattr(method, "budget", None) == "threshold"
-        if by_threshold or not isinstance(method.amount, float):
+        if not method.by_share or not isinstance(method.amount, float):
             raise PruningError(
                 f"ProximalSparsity: {method!r} does not say what share is to go in the end; write Percentile(0.8) or "
                 "Structured(0.5), with a number."
