@@ -7,8 +7,8 @@ import tensorflow as tf
 from keras import layers
 
 from tfprune.errors import PruningError
-from tfprune.lite.quantize.representative import batches, calibration
-from tfprune.model.signature import Input, signature_of
+from tfprune.lite.quantize.representative import calibration, checked_batches, single_samples
+from tfprune.model.signature import Input, Signature, signature_of
 
 IMAGE = Input("image", (None, 4, 4, 1), "float32")
 PAIR = (Input("zeta", (None, 3), "float32"), Input("alpha", (None, 2), "float32"))
@@ -16,6 +16,10 @@ IMAGES = np.random.default_rng(0).normal(size=(12, 4, 4, 1)).astype(np.float32)
 LABELS = np.arange(12)
 ZETA = np.random.default_rng(1).normal(size=(12, 3)).astype(np.float32)
 ALPHA = np.random.default_rng(2).normal(size=(12, 2)).astype(np.float32)
+
+
+def takes(*inputs):
+    return Signature(inputs, 0 if len(inputs) == 1 else [0, 1])
 
 
 class Batches(keras.utils.PyDataset):
@@ -54,15 +58,15 @@ ONE_INPUT = {
 
 @pytest.mark.parametrize("form", ONE_INPUT)
 def test_every_form_of_data_gives_the_same_samples(form):
-    read = np.concatenate([batch.arrays[0] for batch in batches(ONE_INPUT[form](), [IMAGE])])
+    read = np.concatenate([batch.inputs[0] for batch in checked_batches(ONE_INPUT[form](), takes(IMAGE), "verify()")])
     assert read.dtype == np.float32
     np.testing.assert_array_equal(read, IMAGES)
 
 
 @pytest.mark.parametrize("form", ["tuple of data and labels", "dataset with labels", "keras dataset"])
 def test_labels_come_with_their_samples(form):
-    read = list(batches(ONE_INPUT[form](), [IMAGE]))
-    np.testing.assert_array_equal(np.concatenate([np.asarray(batch.labels) for batch in read]), LABELS)
+    read = list(checked_batches(ONE_INPUT[form](), takes(IMAGE), "verify()"))
+    np.testing.assert_array_equal(np.concatenate([np.asarray(batch.targets) for batch in read]), LABELS)
 
 
 TWO_INPUTS = {
@@ -79,9 +83,9 @@ TWO_INPUTS = {
 
 @pytest.mark.parametrize("form", TWO_INPUTS)
 def test_several_inputs_come_by_name_or_in_order(form):
-    read = list(batches(TWO_INPUTS[form](), PAIR))
-    np.testing.assert_array_equal(np.concatenate([batch.arrays[0] for batch in read]), ZETA)
-    np.testing.assert_array_equal(np.concatenate([batch.arrays[1] for batch in read]), ALPHA)
+    read = list(checked_batches(TWO_INPUTS[form](), takes(*PAIR), "verify()"))
+    np.testing.assert_array_equal(np.concatenate([batch.inputs[0] for batch in read]), ZETA)
+    np.testing.assert_array_equal(np.concatenate([batch.inputs[1] for batch in read]), ALPHA)
 
 
 @pytest.fixture(scope="module")
@@ -94,16 +98,17 @@ def calibrate(model, data):
     return calibration(data, signature_of(model), model)
 
 
-def test_calibration_takes_single_samples(model):
+def test_calibration_keeps_whole_arrays(model):
     read = calibrate(model, IMAGES)
-    assert [sample[0].shape for sample in read.samples] == [(1, 4, 4, 1)] * 12
+    assert [[array.shape for array in arrays] for arrays in read.samples] == [[(12, 4, 4, 1)]]
+    assert [sample[0].shape for sample in single_samples(read.samples)] == [(1, 4, 4, 1)] * 12
     assert read.notes == ["Calibrated on 12 samples."]
 
 
 def test_long_arrays_are_thinned_evenly(model):
     data = np.arange(1000 * 16, dtype=np.float32).reshape(1000, 4, 4, 1)
     read = calibrate(model, data)
-    first = [int(sample[0].flat[0]) // 16 for sample in read.samples]
+    first = [int(sample[0].flat[0]) // 16 for sample in single_samples(read.samples)]
     assert len(first) == 500
     assert first[0] == 0
     assert first[-1] == 999
@@ -113,15 +118,15 @@ def test_long_arrays_are_thinned_evenly(model):
 
 def test_endless_streams_are_read_only_as_far_as_needed(model):
     read = calibrate(model, tf.data.Dataset.from_tensor_slices(IMAGES).repeat().batch(7))
-    assert len(read.samples) == 500
+    assert len(read.samples[0][0]) == 500
     assert read.notes == ["Calibrated on 500 samples, the first of more."]
 
 
 def test_whole_numbers_are_taken_for_any_input():
     tokens = Input("tokens", (None, 3), "int32")
     for dtype in (np.int64, np.float32, np.uint8):
-        (batch,) = batches(np.ones((5, 3), dtype), [tokens])
-        assert batch.arrays[0].dtype == np.int32
+        (batch,) = checked_batches(np.ones((5, 3), dtype), takes(tokens), "verify()")
+        assert batch.inputs[0].dtype == np.int32
 
 
 WRONG = {
@@ -179,17 +184,17 @@ WRONG_PAIR = {
 def test_wrong_data_for_several_inputs_are_refused(case):
     data, message = WRONG_PAIR[case]
     with pytest.raises(PruningError, match=message):
-        list(batches(data, PAIR))
+        list(checked_batches(data, takes(*PAIR), "verify()"))
 
 
 def test_fractions_are_refused_where_whole_numbers_are_due():
     with pytest.raises(PruningError, match="input 'tokens' holds fractions .as 0.5., but the input takes int32"):
-        list(batches(np.full((5, 3), 0.5), [Input("tokens", (None, 3), "int32")]))
+        list(checked_batches(np.full((5, 3), 0.5), takes(Input("tokens", (None, 3), "int32")), "verify()"))
 
 
 def test_flat_inputs_are_told_to_flatten():
     with pytest.raises(PruningError, match=r"Flatten it: x.reshape\(len\(x\), 16\)"):
-        list(batches(IMAGES, [Input("pixels", (None, 16), "float32")]))
+        list(checked_batches(IMAGES, takes(Input("pixels", (None, 16), "float32")), "verify()"))
 
 
 def test_data_that_the_model_cannot_take_are_refused():

@@ -226,6 +226,17 @@ def test_outputs_are_compared_by_name_whatever_their_order():
     assert report.largest_difference < 1e-5
 
 
+@pytest.mark.parametrize("form", [list, lambda inputs: dict(zip(("values", "image"), inputs, strict=True))])
+def test_several_inputs_come_with_their_labels(form):
+    left, right = keras.Input((3,), name="values"), keras.Input((2,), name="image")
+    model = keras.Model([left, right], layers.Dense(4, name="scores")(layers.Concatenate()([left, right])))
+    generator = np.random.default_rng(0)
+    inputs = [generator.normal(size=(20, size)).astype(np.float32) for size in (3, 2)]
+    labels = np.asarray(model(inputs)).argmax(axis=-1)
+    report = verify(model, convert(model), (form(inputs), labels))
+    assert (report.samples, report.accuracy, report.lite_accuracy) == (20, 1.0, 1.0)
+
+
 def test_dict_outputs_take_labels_by_key():
     model = lite_models.dict_inputs()
     data = lite_models.samples_for(signature_of(model).inputs, 20)

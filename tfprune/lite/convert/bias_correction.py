@@ -19,18 +19,17 @@ from tfprune.lite.convert.layer_results import matched, named_results, run_calls
 from tfprune.lite.file import flatbuffer
 from tfprune.lite.file.edit import Graph
 from tfprune.lite.file.lite_model import LiteModel
+from tfprune.lite.quantize.representative import Samples, single_samples
 from tfprune.model.signature import Signature, flat_outputs
 from tfprune.model.tree import as_array
 
 SAMPLES = 128
 CHUNK = 8  # of samples that Keras computes at once, with the results of all layers in memory
 
-Sample = Sequence[np.ndarray]
-
 BIAS = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "TRANSPOSE_CONV": 3}  # its place in the inputs
 
 
-def correct_biases(model: keras.Model, signature: Signature, lite: LiteModel, samples: Sequence[Sample]) -> LiteModel:
+def correct_biases(model: keras.Model, signature: Signature, lite: LiteModel, samples: Samples) -> LiteModel:
     """Moves the mean error of each layer's results into its bias.
 
     A layer that is called more than once has one bias for several means, and is left as it is. A file whose answers
@@ -40,43 +39,46 @@ def correct_biases(model: keras.Model, signature: Signature, lite: LiteModel, sa
         model: The Keras model, functional or Sequential.
         signature: Its inputs.
         lite: The int8 file made of it.
-        samples: Representative inputs, each with a batch axis of one; at most 128 are used, evenly spaced.
+        samples: Representative inputs as whole arrays; at most 128 are used, evenly spaced.
 
     Returns:
         The corrected file, or the one that came; with a note on what was done.
     """
-    chosen = np.linspace(0, len(samples) - 1, min(SAMPLES, len(samples))).round().astype(int)
-    samples = [samples[index] for index in chosen]
-    means, tensors = _means_in_keras(model, lite, samples)
+    longest = max(samples, key=lambda arrays: len(arrays[0]))
+    available = len(longest[0])
+    chosen = np.linspace(0, available - 1, min(SAMPLES, available)).round().astype(int)
+    inputs = [array[chosen] for array in longest]
+    means, tensors = _means_in_keras(model, lite, inputs)
     file = flatbuffer.read_model(lite.content)
     graph = Graph(file, file.subgraphs[0])
     count = 0
     for place, operator in enumerate(graph.subgraph.operators):
         path = tensors.get(int(operator.outputs[0]))
         if path is not None and _can_be_corrected(graph, operator):
-            _correct(graph, operator, means[path] - _mean_in_file(graph, place, samples))
+            _correct(graph, operator, means[path] - _mean_in_file(graph, place, inputs))
             count += 1
     corrected = LiteModel.written(file, lite.notes)
-    answers = flat_outputs(signature.answers(model, [np.concatenate(arrays) for arrays in zip(*samples)]))
-    before, after = (_error(each, samples, answers) for each in (lite, corrected))
+    answers = flat_outputs(signature.answers(model, inputs))
+    before, after = (_error(each, inputs, answers) for each in (lite, corrected))
     if not after < before:
         lite.notes += (f"Bias correction brings the answers no nearer to Keras (error {before:.2%}) and is left out.",)
         return lite
     layers = f"{count} layer{'s' * (count != 1)}"
-    errors = f"the answers' error on {len(samples)} samples was {before:.2%} and is {after:.2%}"
+    errors = f"the answers' error on {len(chosen)} samples was {before:.2%} and is {after:.2%}"
     corrected.notes += (f"Biases of {layers} corrected: {errors}.",)
     return corrected
 
 
 def _means_in_keras(
-    model: keras.Model, lite: LiteModel, samples: Sequence[Sample]
+    model: keras.Model, lite: LiteModel, inputs: Sequence[np.ndarray]
 ) -> tuple[dict[str, np.ndarray], dict[int, str]]:
     """The mean of each channel behind each call, and the call whose result each tensor of the file is."""
     sums: dict[str, np.ndarray] = {}
     tensors: dict[int, str] = {}
-    for start in range(0, len(samples), CHUNK):
-        chunk = samples[start : start + CHUNK]
-        calls = run_calls(model, [np.concatenate(arrays) for arrays in zip(*chunk)])
+    count = len(inputs[0])
+    for start in range(0, count, CHUNK):
+        chunk = [array[start : start + CHUNK] for array in inputs]
+        calls = run_calls(model, chunk)
         if not sums:
             found = [
                 (end.tensor, path)
@@ -86,7 +88,7 @@ def _means_in_keras(
             several = {tensor for tensor, path in found if dict(found)[tensor] != path}
             tensors = {tensor: path for tensor, path in found if tensor not in several}
         for call in calls:
-            sums[call.path] = sums.get(call.path, 0.0) + _mean(call.value) * len(chunk) / len(samples)
+            sums[call.path] = sums.get(call.path, 0.0) + _mean(call.value) * len(chunk[0]) / count
     return sums, tensors
 
 
@@ -107,7 +109,7 @@ def _has_bias(graph: Graph, operator: Any) -> bool:
     return len(operator.inputs) > place and operator.inputs[place] >= 0
 
 
-def _mean_in_file(graph: Graph, place: int, samples: Sequence[Sample]) -> np.ndarray:
+def _mean_in_file(graph: Graph, place: int, inputs: Sequence[np.ndarray]) -> np.ndarray:
     """The mean of each channel that an operator computes, in a file that ends with it."""
     file, subgraph = graph.model, graph.subgraph
     whole = subgraph.operators, subgraph.outputs, file.signatureDefs
@@ -117,13 +119,13 @@ def _mean_in_file(graph: Graph, place: int, samples: Sequence[Sample]) -> np.nda
         lite = LiteModel.written(file)
     finally:
         subgraph.operators, subgraph.outputs, file.signatureDefs = whole
-    runner = lite.prepared([array.shape for array in samples[0]])
+    runner = lite.prepared([(1, *array.shape[1:]) for array in inputs])
     total: Any = 0.0
-    for sample in samples:
+    for sample in single_samples([inputs]):
         lite.fill(runner, sample)
         runner.invoke()
         total += _mean(lite.outputs[0].dequantized(runner.get_tensor(lite.outputs[0].tensor)))
-    return total / len(samples)
+    return total / len(inputs[0])
 
 
 def _correct(graph: Graph, operator: Any, error: np.ndarray) -> None:
@@ -151,9 +153,9 @@ def _add_bias(graph: Graph, operator: Any, size: int) -> None:
     operator.inputs = [*operator.inputs[:2], index]
 
 
-def _error(lite: LiteModel, samples: Sequence[Sample], answers: Sequence[Any]) -> float:
+def _error(lite: LiteModel, inputs: Sequence[np.ndarray], answers: Sequence[Any]) -> float:
     """The root mean square of a file's differences from Keras over that of Keras' answers; the mean over outputs."""
-    given = lite([np.concatenate(arrays) for arrays in zip(*samples)])
+    given = lite(inputs)
     errors = []
     for answer, wanted in zip(given if isinstance(given, list) else [given], map(as_array, answers)):
         if wanted.dtype.kind == "f":

@@ -5,6 +5,7 @@ graph), written as a SavedModel of just the variables it reads, converted, and i
 that they have in Keras. What comes out is looked into before it is handed over: an int8 model holds no float operator.
 """
 
+import itertools
 import re
 import tempfile
 import warnings
@@ -28,7 +29,7 @@ from tfprune.lite.file.contents import results_of
 from tfprune.lite.file.lite_model import LiteModel
 from tfprune.lite.file.metadata import origin_of, write_origin
 from tfprune.lite.quantize.frozen import frozen
-from tfprune.lite.quantize.representative import Calibration, calibration
+from tfprune.lite.quantize.representative import Calibration, Samples, calibration, single_samples
 from tfprune.lite.quantize.weight_bits import Bits, WeightBits
 from tfprune.model.graph import is_graph
 from tfprune.model.native import only_new_garbage, reason_of, silence
@@ -158,9 +159,7 @@ def _missing_data(quantization: str, signature: Signature) -> str:
     )
 
 
-def _converted(
-    model: keras.Model, signature: Signature, request: Request, samples: list[Any]
-) -> tuple[bytes, list[str]]:
+def _converted(model: keras.Model, signature: Signature, request: Request, samples: Samples) -> tuple[bytes, list[str]]:
     """The converter's file as it is, and the names that its outputs shall have."""
     import tensorflow as tf
 
@@ -198,7 +197,7 @@ def _traced(model: keras.Model, signature: Signature, batch_size: int | None, un
         return trace(model, signature, batch_size)
 
 
-def _configure(converter: Any, request: Request, samples: list[Any]) -> None:
+def _configure(converter: Any, request: Request, samples: Samples) -> None:
     import tensorflow as tf
 
     kinds, quantization = tf.lite.OpsSet, request.quantization
@@ -215,7 +214,7 @@ def _configure(converter: Any, request: Request, samples: list[Any]) -> None:
         whole = kinds.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
         converter.target_spec.supported_ops = [kinds.TFLITE_BUILTINS_INT8 if quantization == "int8" else whole]
         converter.representative_dataset = lambda: (
-            {f"{INPUT}{index}": array for index, array in enumerate(sample)} for sample in samples
+            {f"{INPUT}{index}": array for index, array in enumerate(sample)} for sample in single_samples(samples)
         )
 
 
@@ -313,7 +312,7 @@ def _compare_answers(lite: LiteModel, model: keras.Model, data: Calibration, bit
     if not data.answers:
         return
     count = len(data.answers[0])
-    answers = lite([np.concatenate(arrays) for arrays in zip(*data.samples[:count])])
+    answers = lite([array[:count] for array in data.samples[0]])
     for wanted, answer, end in zip(data.answers, answers if isinstance(answers, list) else [answers], lite.outputs):
         if wanted.dtype.kind != "f" or wanted.shape != answer.shape:
             continue
@@ -338,7 +337,7 @@ def _losing_layers(model: keras.Model, lite: LiteModel, data: Calibration) -> li
     if not is_graph(model):
         return []
     order = matched_inputs([end.name for end in lite.inputs], signature_of(model), model)
-    return worst_layers(compare_layers(model, lite, order, data.samples[:8])[0], 2)
+    return worst_layers(compare_layers(model, lite, order, itertools.islice(single_samples(data.samples), 8))[0], 2)
 
 
 UNSUPPORTED = re.compile(r"'tf\.(\w+)' op is neither a custom op nor a flex op")

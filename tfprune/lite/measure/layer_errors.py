@@ -1,19 +1,17 @@
 """Where a converted model departs from its Keras model: the error of every layer's result, and where it comes in."""
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import keras
-import numpy as np
 
 from tfprune.errors import PruningError
 from tfprune.lite.convert.layer_results import LayerError, compare_layers, worst_layers
 from tfprune.lite.file.lite_model import LiteModel
-from tfprune.lite.quantize.representative import batches
+from tfprune.lite.quantize.representative import first_samples, single_samples
 from tfprune.model.graph import require_graph
-from tfprune.model.signature import Signature, matched_inputs, signature_of
+from tfprune.model.signature import matched_inputs, signature_of
 from tfprune.model.tree import check_model
 from tfprune.report import Column, Report
 
@@ -89,15 +87,6 @@ def layer_errors(model: keras.Model, lite: Any, data: Any, samples: int = SAMPLE
     lite = LiteModel.of(lite)
     signature = signature_of(model)
     order = matched_inputs([end.name for end in lite.inputs], signature, model)
-    rows, fused, count = compare_layers(model, lite, order, _single(data, signature, samples))
+    single = single_samples(first_samples(data, signature, "layer_errors()", "data", samples))
+    rows, fused, count = compare_layers(model, lite, order, single)
     return LayerErrors(tuple(rows), tuple(fused), count)
-
-
-def _single(data: Any, signature: Signature, count: int) -> Iterator[list[np.ndarray]]:
-    """The first samples of data, each with a batch axis of one."""
-    rows = (
-        [array[row : row + 1] for array in batch.arrays]
-        for batch in batches(data, signature.inputs)
-        for row in range(len(batch.arrays[0]))
-    )
-    return itertools.islice(rows, count)

@@ -14,7 +14,7 @@ from tfprune.lite.file.lite_model import LiteModel
 from tfprune.lite.file.zeros import KeptZeros, kept_zeros
 from tfprune.lite.measure.judge import Judge, OutputComparison, decision_of, labels_of, require_all_used
 from tfprune.lite.measure.layer_errors import LayerErrors, layer_errors
-from tfprune.lite.quantize.representative import batches
+from tfprune.lite.quantize.representative import checked_batches
 from tfprune.model.signature import flat_outputs, matched_inputs, output_names, signature_of
 from tfprune.model.tree import as_array, check_model
 from tfprune.report import Column, Report
@@ -232,14 +232,14 @@ def verify(model: keras.Model, lite: Any, data: Any, labels: Any = None, *, laye
     order = matched_inputs([end.name for end in lite.inputs], signature, model)
     judges: list[Judge] = []
     samples = 0
-    for batch in batches(data, signature.inputs):
-        outputs = signature.answers(model, batch.arrays)
+    for batch in checked_batches(data, signature, "verify()"):
+        outputs = signature.answers(model, batch.inputs)
         expected = [as_array(output) for output in flat_outputs(outputs)]
         names = output_names(model, outputs)
-        given = lite([batch.arrays[index] for index in order])
+        given = lite([batch.inputs[index] for index in order])
         answers = _by_output(given if isinstance(given, list) else [given], lite.outputs, names)
-        count = len(batch.arrays[0])
-        truth = labels_of(labels, batch.labels, names, slice(samples, samples + count), count)
+        count = batch.size
+        truth = labels_of(labels, batch.targets, names, slice(samples, samples + count), count)
         if not judges:
             judges = [Judge(name, decision_of(model, name)) for name in names]
         for judge, wanted, answer, right in zip(judges, expected, answers, truth):

@@ -8,7 +8,7 @@ import numpy as np
 
 from tfprune.errors import PruningError
 from tfprune.lite.quantize.fake_quantize import FakeQuantize
-from tfprune.lite.quantize.representative import USED, batches
+from tfprune.lite.quantize.representative import USED, Samples, first_samples
 from tfprune.model.signature import signature_of
 
 BATCH = 32
@@ -33,16 +33,11 @@ def calibrate(model: keras.Model, data: Any) -> keras.Model:
     """
     if not _quantizers(model):
         raise PruningError(f"'{model.name}' has no int8 ranges to calibrate; make it with quantize_aware(model) first.")
-    samples: list[list[np.ndarray]] = []
-    for batch in batches(data, signature_of(model).inputs, "data"):
-        samples += [[array[row : row + 1] for array in batch.arrays] for row in range(len(batch.arrays[0]))]
-        if len(samples) >= USED:
-            break
-    return observe(model, samples[:USED])
+    return observe(model, first_samples(data, signature_of(model), "calibrate()", "data", USED))
 
 
-def observe(model: keras.Model, samples: list[list[np.ndarray]]) -> keras.Model:
-    """Sets the ranges of a quantization-aware model to the mean extremes of these single samples' batches.
+def observe(model: keras.Model, samples: Samples) -> keras.Model:
+    """Sets the ranges of a quantization-aware model to the mean extremes of these samples' batches.
 
     Raises:
         PruningError: The samples lead to NaN or infinity; the ranges are then as they were.
@@ -54,7 +49,7 @@ def observe(model: keras.Model, samples: list[list[np.ndarray]]) -> keras.Model:
         layer.forget()
         layer.observing = True
     try:
-        for batch in _batches(model, samples):
+        for batch in _in_parts(model, samples):
             signature.call(model, batch)
         for layer in quantizers:
             if not np.isfinite(layer.range()).all():
@@ -75,9 +70,8 @@ def _quantizers(model: keras.Model) -> list[FakeQuantize]:
     return [layer for layer in model.layers if isinstance(layer, FakeQuantize)]
 
 
-def _batches(model: keras.Model, samples: list[list[np.ndarray]]) -> Iterator[list[np.ndarray]]:
+def _in_parts(model: keras.Model, samples: Samples) -> Iterator[list[np.ndarray]]:
     """The samples in batches of 32; one by one where their shapes differ."""
-    alike = all(x.shape == first.shape for sample in samples for x, first in zip(sample, samples[0]))
-    size = BATCH if alike and all(tensor.shape[0] is None for tensor in model.inputs) else 1
-    for start in range(0, len(samples), size):
-        yield [np.concatenate(arrays) for arrays in zip(*samples[start : start + size])]
+    size = BATCH if len(samples) == 1 and all(tensor.shape[0] is None for tensor in model.inputs) else 1
+    for arrays in samples:
+        yield from ([array[start : start + size] for array in arrays] for start in range(0, len(arrays[0]), size))
