@@ -12,6 +12,7 @@ from search_models import X, Y, classifier
 import tfprune
 from tfprune import PruningError, SearchResult, genetic_search
 from tfprune.model.data import batches
+from tfprune.model.judge import Scorer
 from tfprune.model.prunable import every_weight
 from tfprune.search import genome as genomes
 from tfprune.search import objectives as goals
@@ -19,7 +20,6 @@ from tfprune.search import thin
 from tfprune.search.evolution import Operators
 from tfprune.search.fine_tuning import training_batches
 from tfprune.search.fitness import Fitness
-from tfprune.search.scoring import Scoring
 
 L = keras.layers
 QUICK = {"population": 8, "generations": 2}
@@ -403,7 +403,7 @@ def test_f1_is_that_of_scikit_learn_also_for_classes_that_only_the_model_names(c
     labels = generator.integers(0, max(2, classes // 2), 40)
     decided = (answers[:, 0] > 0.5).astype(int) if classes == 1 else answers.argmax(axis=-1)
     wanted = metrics.f1_score(labels, decided, average="binary" if classes == 1 else "macro")
-    assert Scoring(model, labels, answers).f1(answers) == pytest.approx(wanted)
+    assert Scorer(model, labels, answers).f1(answers) == pytest.approx(wanted)
 
 
 @pytest.fixture(scope="module")

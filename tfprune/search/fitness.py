@@ -12,13 +12,13 @@ import numpy as np
 from tfprune.errors import PruningError
 from tfprune.model.copying import clone_with_weights
 from tfprune.model.data import Batch, input_specs, joined
+from tfprune.model.judge import Scorer
 from tfprune.model.prunable import every_weight
 from tfprune.model.tree import as_array, places
 from tfprune.oneshot.repair.reconstruct import recalibrate
 from tfprune.search.fine_tuning import FineTuning
 from tfprune.search.genome import ChannelGenome, Genes, Genome
 from tfprune.search.objectives import COSTS, QUALITIES, Objective
-from tfprune.search.scoring import Scoring
 from tfprune.search.thin import TOLERANCE, ThinModel, UnsupportedError
 
 PIECE_BYTES = 128 * 2**20  # of the largest activation, for the samples that are run at once
@@ -93,9 +93,9 @@ class Fitness:
         self._answers, self._forward = _compiled(self.copy, self._tensors, self.calibration, self._with_loss)
         self._thin: ThinModel | None = None
         self._weights_now: dict[str, Any] = {}
-        self._scoring: Scoring | None = None
+        self._scoring: Scorer | None = None
         if names & {"accuracy", "f1"}:
-            self._scoring = Scoring(self.copy, joined([batch.targets for batch in self.data]), self._run()[0])
+            self._scoring = Scorer(self.copy, joined([batch.targets for batch in self.data]), self._run()[0])
         if names & set(QUALITIES):
             self._thin = self._try_thin()
 

@@ -12,7 +12,7 @@ from tfprune.errors import PruningError, listing
 from tfprune.lite.file.contents import End
 from tfprune.lite.file.lite_model import LiteModel
 from tfprune.lite.file.zeros import KeptZeros, kept_zeros
-from tfprune.lite.measure.judge import Judge, OutputComparison, decision_of, labels_of, require_all_used
+from tfprune.lite.measure.comparison import Comparison, OutputComparison, labels_of, require_all_used
 from tfprune.lite.measure.layer_errors import LayerErrors, layer_errors
 from tfprune.lite.quantize.representative import checked_batches
 from tfprune.model.signature import flat_outputs, matched_inputs, output_names, signature_of
@@ -230,7 +230,7 @@ def verify(model: keras.Model, lite: Any, data: Any, labels: Any = None, *, laye
     signature = signature_of(model)
     lite = LiteModel.of(lite)
     order = matched_inputs([end.name for end in lite.inputs], signature, model)
-    judges: list[Judge] = []
+    comparisons: list[Comparison] = []
     samples = 0
     for batch in checked_batches(data, signature, "verify()"):
         outputs = signature.answers(model, batch.inputs)
@@ -240,15 +240,14 @@ def verify(model: keras.Model, lite: Any, data: Any, labels: Any = None, *, laye
         answers = _by_output(given if isinstance(given, list) else [given], lite.outputs, names)
         count = batch.size
         truth = labels_of(labels, batch.targets, names, slice(samples, samples + count), count)
-        if not judges:
-            judges = [Judge(name, decision_of(model, name)) for name in names]
-        for judge, wanted, answer, right in zip(judges, expected, answers, truth):
-            judge.add(wanted, answer, right)
+        comparisons = comparisons or [Comparison(model, name) for name in names]
+        for comparison, wanted, answer, right in zip(comparisons, expected, answers, truth):
+            comparison.add(wanted, answer, right)
         samples += count
     require_all_used(labels, samples)
     return Verification(
         samples=samples,
-        outputs=tuple(judge.result() for judge in judges),
+        outputs=tuple(comparison.result() for comparison in comparisons),
         weights=kept_zeros(model, lite.file),
         quantization=lite.quantization,
         size=lite.size,

@@ -20,6 +20,7 @@ from tfprune.lite.quantize import quantize_aware
 from tfprune.model.copying import compile_like
 from tfprune.model.data import Batch, batches, joined
 from tfprune.model.graph import require_graph
+from tfprune.model.judge import Scorer
 from tfprune.model.summary import summary
 from tfprune.model.tree import as_array, check_model
 from tfprune.search.compress.compression import Compression, Step
@@ -29,7 +30,6 @@ from tfprune.search.genetic import genetic_search
 from tfprune.search.journal import data_fingerprint, model_fingerprint
 from tfprune.search.problem import check_count
 from tfprune.search.progress import shown_in
-from tfprune.search.scoring import Scoring
 from tfprune.training.callbacks import PercentilePruning
 from tfprune.training.strip import strip_masks
 
@@ -174,7 +174,7 @@ class _Road:
         self.tuning = Tuning(model, train, batch_size, distill)
         self.folder = StepFolder(None, {})
         self.samples = first_inputs(train, model, CALIBRATION)
-        self._scoring = Scoring(model, joined([batch.targets for batch in self.val]), self._answers(model))
+        self._scoring = Scorer(model, joined([batch.targets for batch in self.val]), self._answers(model))
         self._steps: list[Step] = []
         self._total = summary(model)
         self._stops: list[_Stop] = []

@@ -8,9 +8,9 @@ import keras
 import numpy as np
 
 from tfprune.errors import PruningError
-from tfprune.lite.measure.judge import decision_of
 from tfprune.model.copying import clone_with_weights
 from tfprune.model.data import batches, joined, whole_batch
+from tfprune.model.judge import decision_of
 
 TEMPERATURE = 3.0
 STUDENT_SHARE = 0.5  # of the loss on the labels; the rest is the distance from the teacher

@@ -1,0 +1,167 @@
+"""How the outputs of two models compare: how far they are from each other, how often they agree and are right."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune.errors import PruningError, listing
+from tfprune.model.judge import READINGS, Judge, Reading, macro_f1
+
+
+@dataclass(frozen=True)
+class OutputComparison:
+    """How one output of the two models compares.
+
+    Args:
+        name: The output's name.
+        largest_difference: Largest absolute difference of any entry.
+        mean_difference: Mean absolute difference over all entries.
+        largest_value: Largest absolute value that Keras gives, the scale of the differences.
+        agreement: Share of decisions (the class of highest score; above or below one half for a binary output) in which
+            both agree, in [0, 1]; None for a regression.
+        accuracy: Share of decisions of Keras that are right; None without labels.
+        lite_accuracy: Share of decisions of the converted model that are right; None without labels.
+        f1: F1 of Keras: the mean over the classes that occur, of a single binary output that of its positive class;
+            None without labels.
+        lite_f1: The same of the converted model.
+        relative_error: Root mean square of the differences over that of Keras' values.
+    """
+
+    name: str
+    largest_difference: float
+    mean_difference: float
+    largest_value: float
+    agreement: float | None
+    accuracy: float | None
+    lite_accuracy: float | None
+    f1: float | None = None
+    lite_f1: float | None = None
+    relative_error: float = 0.0
+
+
+class Comparison:
+    """Adds up how one output of two models compares, batch by batch.
+
+    Args:
+        model: The Keras model.
+        name: The name of the output.
+    """
+
+    def __init__(self, model: keras.Model, name: str):
+        self.name = name
+        self._judge = Judge(model, name)
+        self._tallies = {reading: Tally() for reading in READINGS}
+        self.entries = 0
+        self.sum = self.largest = self.largest_value = self.squares = self.power = 0.0
+
+    def add(self, wanted: np.ndarray, answer: np.ndarray, labels: np.ndarray | None) -> None:
+        """Takes in one batch of the outputs of both models, and its labels where there are any."""
+        if answer.shape != wanted.shape:
+            raise PruningError(
+                f"Output '{self.name}' has shape {wanted.shape} in Keras and {answer.shape} in the file: the file was "
+                "not made of this model."
+            )
+        difference = np.abs(wanted.astype(np.float64) - answer.astype(np.float64))
+        self.entries += difference.size
+        self.sum += float(difference.sum())
+        self.squares += float(np.square(difference).sum())
+        self.power += float(np.square(wanted, dtype=np.float64).sum())
+        self.largest = max(self.largest, float(difference.max(initial=0.0)))
+        self.largest_value = max(self.largest_value, float(np.abs(wanted).max(initial=0.0)))
+        self._judge.see(wanted, labels)
+        for reading in self._judge.possible:  # a later batch may leave fewer of them
+            self._tallies[reading].add(reading, wanted, answer, labels)
+
+    def result(self) -> OutputComparison:
+        """The comparison over all batches so far."""
+        reading = self._judge.reading
+        tally = Tally() if reading is None else self._tallies[reading]
+        judged = tally.judged > 0
+        return OutputComparison(
+            name=self.name,
+            largest_difference=self.largest,
+            mean_difference=self.sum / self.entries if self.entries else 0.0,
+            largest_value=self.largest_value,
+            agreement=tally.agreed / tally.decisions if tally.decisions else None,
+            accuracy=tally.right[0] / tally.judged if judged else None,
+            lite_accuracy=tally.right[1] / tally.judged if judged else None,
+            f1=macro_f1(tally.counts[0]) if judged else None,
+            lite_f1=macro_f1(tally.counts[1]) if judged else None,
+            relative_error=float(np.sqrt(self.squares / self.power)) if self.power else 0.0,
+        )
+
+
+class Tally:
+    """What is counted of the decisions of two models in one reading."""
+
+    def __init__(self) -> None:
+        self.decisions = self.agreed = self.judged = 0
+        self.right = [0, 0]
+        self.counts: list[Any] = [0, 0]
+
+    def add(self, reading: Reading, wanted: np.ndarray, answer: np.ndarray, labels: np.ndarray | None) -> None:
+        """Counts one batch."""
+        both = reading.decided(wanted), reading.decided(answer)
+        self.decisions += both[0].size
+        self.agreed += int(np.count_nonzero(both[0] == both[1]))
+        if labels is None:
+            return
+        truth = reading.truth(labels, wanted.shape)
+        self.judged += truth.size
+        for index, decided in enumerate(both):
+            self.right[index] += int(np.count_nonzero(decided == truth))
+            self.counts[index] = self.counts[index] + reading.counts(decided, truth, wanted.shape[-1])
+
+
+def labels_of(labels: Any, own: Any, names: Sequence[str], part: slice, count: int) -> list[np.ndarray | None]:
+    """The labels of one piece of data for each output.
+
+    Args:
+        labels: The labels of all the data, as the caller gave them; None where the data bring their own.
+        own: The labels that came with this piece.
+        names: The names of the outputs.
+        part: The place of this piece in the data.
+        count: The number of samples in it.
+
+    Raises:
+        PruningError: They came twice, are for unknown outputs, or are fewer than the samples.
+    """
+    if labels is not None and own is not None:
+        raise PruningError("Labels came twice: with the data, and as labels=. Give them once.")
+    given = own if labels is None else labels
+    if given is None:
+        return [None] * len(names)
+    if isinstance(given, Mapping):
+        unknown = [name for name in given if name not in names]
+        if unknown:
+            raise PruningError(f"Labels came for {listing(unknown)}; the outputs are {listing(names)}.")
+        parts = [given.get(name) for name in names]
+    elif len(names) == 1:
+        parts = [given]
+    elif isinstance(given, (list, tuple)) and len(given) == len(names):
+        parts = list(given)
+    else:
+        raise PruningError(
+            f"The model has {len(names)} outputs. Give labels as a dict with the names {listing(names)}, or a list in "
+            "this order."
+        )
+    result: list[np.ndarray | None] = []
+    for values in parts:
+        array = None if values is None else np.asarray(values)
+        if array is not None and labels is not None:
+            array = array[part]
+        if array is not None and len(array) != count:
+            raise PruningError(f"There are fewer labels than samples: {part.start + len(array)} labels.")
+        result.append(array)
+    return result
+
+
+def require_all_used(labels: Any, samples: int) -> None:
+    """Raises where there are more labels than samples."""
+    parts = labels.values() if isinstance(labels, Mapping) else [] if labels is None else [labels]
+    for values in parts:
+        if isinstance(values, np.ndarray) and len(values) != samples:
+            raise PruningError(f"There are {len(values)} labels for {samples} samples.")
