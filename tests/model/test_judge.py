@@ -61,7 +61,7 @@ def test_what_cannot_be_judged_is_told():
         Scorer(network(3), None, SCORES)
     with pytest.raises(PruningError, match=r"accuracy and F1 need classes: labels of shape \(4, 3\)"):
         Scorer(network(3), SCORES * 3, SCORES)
-    with pytest.raises(PruningError, match="The labels lie in 0..3, but it has 3 classes, counted from 0"):
+    with pytest.raises(PruningError, match="The labels lie in 0..3, but the model has 3 classes, counted from 0"):
         Scorer(network(3), np.arange(4), SCORES)
     with pytest.raises(PruningError, match=r"labels of output 'answer' have shape \(3,\), which fits neither"):
         Judge(network(3), "answer").see(SCORES, np.arange(3))

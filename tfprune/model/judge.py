@@ -100,7 +100,7 @@ class Judge:
             return kinds | {"class"} if one_each else kinds
         if not np.array_equal(labels, np.round(labels)):
             return set()
-        of = f" of output '{self._name}'" if self._name else ""
+        of, owner = (f" of output '{self._name}'", "it") if self._name else ("", "the model")
         if labels.size * shape[-1] != int(np.prod(shape)):
             raise PruningError(
                 f"The labels{of} have shape {labels.shape}, which fits neither class numbers of "
@@ -108,7 +108,8 @@ class Judge:
             )
         if labels.size and not 0 <= labels.min() <= labels.max() < shape[-1]:
             raise PruningError(
-                f"The labels{of} lie in {labels.min()}..{labels.max()}, but it has {shape[-1]} classes, counted from 0."
+                f"The labels{of} lie in {labels.min()}..{labels.max()}, but {owner} has {shape[-1]} "
+                "classes, counted from 0."
             )
         return {"class"}
 
