@@ -29,7 +29,7 @@ from tfprune.deciding.structured import Structured
 from tfprune.errors import ConversionError, PruningError
 from tfprune.lite import LiteModel, benchmark, convert, layer_errors, verify
 from tfprune.lite.quantize import quantize_aware
-from tfprune.model.backend import check_backend
+from tfprune.model.hooks import check_backend
 from tfprune.model.interop import from_tfmot
 from tfprune.model.summary import summary
 from tfprune.oneshot.hybrid import prune_hybrid

@@ -21,6 +21,7 @@ from tfprune.channels.values import Values
 from tfprune.channels.visit import Rule, Visit
 from tfprune.errors import PruningError
 from tfprune.model.graph import Call, flow, parts_of
+from tfprune.model.hooks import maker_of
 
 
 def trace_model(model: Any, values: bool = False, strict: bool = False, approximate: bool = False) -> Trace:
@@ -55,7 +56,7 @@ def trace_model(model: Any, values: bool = False, strict: bool = False, approxim
 
     outputs = flow(model, [Channels(tuple(x.shape)) for x in model.inputs], visit)
     for tensor, channels in zip(model.outputs, outputs):
-        name = tensor._keras_history.operation.name if hasattr(tensor, "_keras_history") else tensor.name
+        name = maker_of(tensor).name
         trace.freeze(channels.labels(), Reason.MODEL_OUTPUT, name)
     _note_unheard(trace, outputs)
     _tie_calls(trace)

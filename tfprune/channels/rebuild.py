@@ -20,6 +20,7 @@ from tfprune.channels.trace import Role
 from tfprune.errors import PruningError
 from tfprune.model.copying import compile_like, from_config, scope_of
 from tfprune.model.graph import is_graph, nodes_in_order, require_graph
+from tfprune.model.hooks import maker_of
 from tfprune.model.state import carry_state, holds_more, side_by_side
 
 
@@ -94,7 +95,7 @@ class Rebuild:
         return copy
 
     def _input(self, tensor: Any, index: int, arriving: Sequence[Any] | None) -> Any:
-        layer = tensor._keras_history.operation
+        layer = maker_of(tensor)
         config = layer.get_config()
         if arriving is not None:
             # Open sizes stay open: a nested model may be called on images of several sizes.

@@ -10,6 +10,7 @@ import keras
 
 from tfprune.errors import PruningError
 from tfprune.model.graph import is_graph
+from tfprune.model.hooks import compile_arguments, learning_rate_of
 from tfprune.model.state import carry_state, check_copy
 from tfprune.model.tree import every_layer
 
@@ -176,9 +177,7 @@ def compile_like(model: keras.Model, copy: keras.Model) -> None:
     if type(model).compile is not keras.Model.compile:
         copy.compile_from_config(model.get_compile_config())
         return
-    # The arguments of compile() as they were given: only Keras' private record has them. Its public twin writes them
-    # as JSON, which cannot be read back where they are not registered. tests/model/test_tree.py fails when it moves.
-    arguments = dict(model._compile_config.config)
+    arguments = compile_arguments(model)
     try:
         arguments["optimizer"] = _fresh_optimizer(model.optimizer)
         for name in ("metrics", "weighted_metrics"):
@@ -197,9 +196,8 @@ def _fresh_optimizer(optimizer: Any) -> Any:
     if optimizer is None:
         return None
     # The config holds a learning-rate schedule as JSON; a class of the user's own is read back by its name.
-    # `_learning_rate` is the schedule itself, of which the public `learning_rate` is only the present value.
     inner = getattr(optimizer, "inner_optimizer", optimizer)
-    kinds = [type(inner), type(getattr(inner, "_learning_rate", None))]
+    kinds = [type(inner), type(learning_rate_of(inner))]
     with keras.saving.custom_object_scope({kind.__name__: kind for kind in kinds}):
         return type(optimizer).from_config(optimizer.get_config())
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import keras
 
 from tfprune.errors import PruningError
+from tfprune.model.hooks import node_of
 
 Value = TypeVar("Value")
 
@@ -71,13 +72,11 @@ def require_graph(model: Any, purpose: str) -> None:
 
 def nodes_in_order(inputs: Sequence[keras.KerasTensor], outputs: Sequence[keras.KerasTensor]) -> list[Any]:
     """The recorded nodes that lead from `inputs` to `outputs`, each after those it depends on."""
-    # `_keras_history` and `_inbound_nodes` are private, but they are what Keras itself reads to build a
-    # functional model, unchanged since 3.0; tests/model/test_graph.py fails when they move.
     known = {id(tensor) for tensor in inputs}
     order: list[Any] = []
     done: set[int] = set()
     stack: list[tuple[Any, bool]] = [
-        (_node_of(tensor), False) for tensor in reversed(outputs) if id(tensor) not in known
+        (node_of(tensor), False) for tensor in reversed(outputs) if id(tensor) not in known
     ]
     while stack:
         node, ready = stack.pop()
@@ -88,7 +87,7 @@ def nodes_in_order(inputs: Sequence[keras.KerasTensor], outputs: Sequence[keras.
             order.append(node)
             continue
         stack.append((node, True))
-        stack.extend((_node_of(x), False) for x in reversed(node.input_tensors) if id(x) not in known)
+        stack.extend((node_of(x), False) for x in reversed(node.input_tensors) if id(x) not in known)
     return [node for node in order if not node.is_input]
 
 
@@ -166,11 +165,6 @@ def _layer_paths(model: Any, prefix: str) -> Iterator[tuple[str, keras.Layer]]:
             yield from _layer_paths(layer, path + "/")
         else:
             yield path, layer
-
-
-def _node_of(tensor: keras.KerasTensor) -> Any:
-    history = tensor._keras_history
-    return history.operation._inbound_nodes[history.node_index]
 
 
 def _defining_module(cls: type, method: str) -> str:

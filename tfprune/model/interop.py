@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from tfprune.errors import PruningError
+from tfprune.model.hooks import is_graph_of_keras_2
 
 
 def from_tfmot(model: Any) -> keras.Model:
@@ -67,7 +68,7 @@ def _unwrapped(model: Any) -> Any:
         pairs.append((layer, fresh))
         return fresh
 
-    if not (isinstance(model, tf_keras.Sequential) or getattr(model, "_is_graph_network", False)):
+    if not (isinstance(model, tf_keras.Sequential) or is_graph_of_keras_2(model)):
         raise PruningError(
             f"'{model.name}' is a subclassed Keras 2 model ({type(model).__name__}), whose code has to be written for "
             "Keras 3. Write the class again with keras, then copy the weights with set_weights()."

@@ -9,6 +9,7 @@ import numpy as np
 
 from tfprune.errors import PruningError
 from tfprune.model.graph import is_graph
+from tfprune.model.hooks import is_bookkeeping, layers_inside
 
 
 class Place(NamedTuple):
@@ -54,9 +55,7 @@ def children(layer: keras.Layer) -> list[keras.Layer]:
     """The layers directly inside a layer, in the order of their creation."""
     if isinstance(layer, keras.Model):
         return list(layer.layers)
-    # Keras has no public way to the layers inside a composite layer (attention, recurrent cells, wrappers);
-    # tests/model/test_tree.py fails when this one moves.
-    return list(layer._flatten_layers(include_self=False, recursive=False))
+    return layers_inside(layer)
 
 
 def every_layer(layer: keras.Layer, seen: set[int] | None = None) -> Iterator[keras.Layer]:
@@ -106,8 +105,7 @@ def _label(owner: keras.Layer, child: keras.Layer) -> str:
     if not makes_layers or not re.fullmatch(kind + r"(_\d+)?", child.name):
         return child.name
     for name, value in vars(owner).items():
-        # What Keras and TensorFlow note for themselves.
-        if name in ("_layers", "_tracked") or name.startswith("_self_"):
+        if is_bookkeeping(name):
             continue
         entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
         found = [f"{name}_{key}" for key, entry in entries if entry is child or holds(entry, child)]

@@ -14,6 +14,7 @@ from tfprune.deciding.methods import Percentile, Threshold
 from tfprune.deciding.salience import DataCriterion
 from tfprune.deciding.structured import Structured
 from tfprune.errors import PruningError, listing
+from tfprune.model.hooks import is_resumed
 from tfprune.model.prunable import PrunableWeight, every_weight
 from tfprune.model.tree import check_model, snapshot, wrapped_layers
 from tfprune.training import step
@@ -83,9 +84,7 @@ class MaskCallback(keras.callbacks.Callback):
         first = self._epoch * steps + batch
         # With steps_per_execution the host is asked once for several steps: what falls among them comes at their start.
         last = self._epoch * steps + min(batch + self.model.steps_per_execution, steps) - 1
-        # BackupAndRestore leaves no public sign that it has brought weights back; in the middle of a first epoch the
-        # number of the step tells nothing either. tests/training/test_resume.py fails when this one moves.
-        resumed = first > 0 or getattr(self.model, "_initial_epoch", None) is not None
+        resumed = first > 0 or is_resumed(self.model)  # in a first epoch the number of the step may tell nothing
         for run in self._runs:
             run.advance(first // accumulated, last // accumulated, resumed)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from tfprune.errors import PruningError
 from tfprune.model.copying import scope_of
+from tfprune.model.hooks import variables_of
 from tfprune.model.prunable import PrunableWeight
 from tfprune.model.tree import snapshot
 from tfprune.training.step import retrace
@@ -67,7 +68,7 @@ class GradientRecord(Mapping[str, Mapping[str, np.ndarray]]):
         def recording(grads: Any, trainable_variables: Any = None) -> Any:
             # Keras has no hook between gradients and optimizer; an attribute of the instance goes before the method.
             scale = optimizer.loss_scale_factor
-            for gradient, variable in zip(grads, trainable_variables or optimizer._trainable_variables):
+            for gradient, variable in zip(grads, trainable_variables or variables_of(optimizer)):
                 weight = self._weights.get(id(variable))
                 if weight is not None and gradient is not None:
                     self._take(weight, gradient, scale)

@@ -9,10 +9,10 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras.src.backend.common import global_state
 
 from tfprune.errors import PruningError, nearest
 from tfprune.model.copying import scope_of
+from tfprune.model.hooks import moving_averages_of, optimizer_at_work, variables_of
 from tfprune.model.prunable import PrunableWeight, every_weight
 from tfprune.model.tree import as_array, check_model
 from tfprune.training.step import retrace
@@ -85,14 +85,10 @@ def new_mask(model: keras.Model, weight: PrunableWeight) -> keras.Variable:
 
 def _moving_average(weight: Any) -> keras.Variable | None:
     """The moving average (`use_ema=True`) that the optimizer at work keeps of a weight."""
-    # A constraint is not told whose it is, and the optimizer may be anybody's: of `fit`, of a loop of the user's, of a
-    # model that was loaded. But Keras opens a name scope with the optimizer as caller around every step.
-    # tests/training/test_zeros_hold.py fails when these private names move.
-    scopes = global_state.get_global_attribute("name_scope_stack") or []
-    optimizer = next((scope.caller for scope in reversed(scopes) if hasattr(scope.caller, "use_ema")), None)
+    optimizer = optimizer_at_work()
     if optimizer is None or not optimizer.use_ema:
         return None
-    pairs = zip(optimizer._trainable_variables, optimizer._model_variables_moving_average)
+    pairs = zip(variables_of(optimizer), moving_averages_of(optimizer))
     return next((average for variable, average in pairs if variable is weight), None)
 
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from tfprune.channels.labels import KEPT, Channels, Factor
 from tfprune.channels.reasons import Reason
-from tfprune.channels.rules.registry import Entry, Resized, fresh_operation, layer_of_applications
+from tfprune.channels.rules.registry import Entry, Resized, fresh_operation
 from tfprune.channels.visit import Rule, Visit
+from tfprune.model.hooks import class_of_applications
 
 layers = keras.layers
 ops = keras.ops
@@ -218,7 +219,7 @@ LAYERS: dict[type | None, Entry] = {
     layers.Average: Entry(_merge_rule(_of_all(np.mean))),
     layers.Maximum: Entry(_merge_rule(_of_all(np.max))),
     layers.Minimum: Entry(_merge_rule(_of_all(np.min))),
-    layer_of_applications("inception_resnet_v2", "CustomScaleLayer"): Entry(scaled_sum),
+    class_of_applications("inception_resnet_v2", "CustomScaleLayer"): Entry(scaled_sum),
 }
 _RULES: dict[str, Rule] = {
     **{name: _merge_rule(function) for name, function in _BINARY.items()},

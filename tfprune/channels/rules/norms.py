@@ -9,9 +9,10 @@ import numpy as np
 from tfprune.channels.labels import Channels, Factor, Line
 from tfprune.channels.reasons import Reason
 from tfprune.channels.rules.activation import forget, mixed, unchanged, zeros_only
-from tfprune.channels.rules.registry import Entry, Resized, layer_of_applications
+from tfprune.channels.rules.registry import Entry, Resized
 from tfprune.channels.trace import Role
 from tfprune.channels.visit import Visit
+from tfprune.model.hooks import class_of_applications
 
 layers = keras.layers
 
@@ -174,6 +175,6 @@ LAYERS: dict[type | None, Entry] = {
     layers.GroupNormalization: Entry(group_normalization, resize=_resize_groups),
     layers.UnitNormalization: Entry(unit_normalization),
     layers.PReLU: Entry(prelu),
-    layer_of_applications("convnext", "LayerScale"): Entry(layer_scale, resize=_resize_layer_scale),
-    layer_of_applications("convnext", "StochasticDepth"): Entry(unchanged),
+    class_of_applications("convnext", "LayerScale"): Entry(layer_scale, resize=_resize_layer_scale),
+    class_of_applications("convnext", "StochasticDepth"): Entry(unchanged),
 }

@@ -1,7 +1,6 @@
 """Which rule handles which layer or operation; where users add theirs."""
 
 import copy
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ import keras
 
 from tfprune.channels.visit import Rule
 from tfprune.errors import PruningError
+from tfprune.model.hooks import forget_calls
 
 
 @dataclass(frozen=True)
@@ -58,17 +58,6 @@ class Entry:
 # Filled by `rules/__init__.py` from the tables at the end of each file of rules; users add to LAYERS.
 LAYERS: dict[type | None, Entry] = {}
 OPERATIONS: dict[str, Entry] = {}
-
-
-def layer_of_applications(module: str, name: str) -> type | None:
-    """A layer class that models of keras.applications hold, but Keras does not export; None where it has moved.
-
-    tests/channels/test_user_rules.py fails then: without it the channels around that layer would be left alone.
-    """
-    try:
-        return getattr(importlib.import_module(f"keras.src.applications.{module}"), name, None)
-    except ImportError:
-        return None
 
 
 def register_rule(cls: type, rule: Rule, resize: Resize | None = None) -> None:
@@ -133,8 +122,6 @@ def fresh_operation(operation: Any) -> Any:
     try:
         return type(operation).from_config(operation.get_config())
     except (NotImplementedError, TypeError):
-        # One that was given an array has no configuration. Its records of calls are private; without them the copy
-        # would count as part of the old model.
-        fresh = copy.copy(operation)
-        fresh._inbound_nodes, fresh._outbound_nodes = [], []
+        fresh = copy.copy(operation)  # one that was given an array has no configuration
+        forget_calls(fresh)
         return fresh

@@ -1,0 +1,174 @@
+import ast
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import tfprune
+from tfprune.model import hooks
+
+PACKAGE = Path(tfprune.__file__).parent
+FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.name != "hooks.py"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(PACKAGE)) for path in FILES])
+def test_no_other_file_uses_a_private_name_of_keras_or_tensorflow(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = list(ast.walk(tree))
+    own = {name for node in nodes for name in own_names(node)}
+    for node in nodes:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            assert not any(re.match(r"keras\.src|tensorflow\.(lite\.)?python", name) for name in names), names
+        if isinstance(node, ast.Attribute) and re.match(r"_[a-z]", node.attr):
+            owner = node.value.id if isinstance(node.value, ast.Name) else None
+            assert owner in ("self", "cls") or node.attr in own | {"_asdict", "_replace"}, (node.lineno, node.attr)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("getattr", "hasattr") and len(node.args) > 1:
+            name = getattr(node.args[1], "value", None)
+            assert not re.match(r"_[a-z]", str(name)) or name in own, (node.lineno, name)
+
+
+def own_names(node):
+    """The private names that a file defines itself: its methods, attributes and fields."""
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        yield node.name
+    elif isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "self":
+        yield node.attr
+    elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        yield node.target.id
+
+
+def compiled(**arguments):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+    model.compile(**arguments)
+    return model
+
+
+DATA = np.ones((4, 4), np.float32), np.zeros((4, 2), np.float32)
+
+
+def test_tensorflow_is_accepted():
+    hooks.check_backend()
+
+
+def test_another_backend_is_refused_with_the_setting_to_change(monkeypatch):
+    # Another backend cannot be loaded beside TensorFlow in one process, so its name is all that is exchanged.
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(ImportError, match=r"Keras runs on 'jax' here\. Set the environment variable KERAS_BACKEND"):
+        hooks.check_backend()
+
+
+def test_layers_inside_a_composite_layer():
+    lstm = layers.LSTM(2)
+    assert hooks.layers_inside(lstm) == [lstm.cell]
+    both = layers.Bidirectional(lstm)
+    assert hooks.layers_inside(both) == [both.forward_layer, both.backward_layer]
+
+
+def test_what_keras_notes_of_layers_is_told_from_a_users_attributes():
+    class Block(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.dense = layers.Dense(2)
+            self.steps = [layers.Dense(2)]
+
+    block = Block()
+    held = {
+        name
+        for name, value in vars(block).items()
+        if value is block.dense or (isinstance(value, (list, dict)) and block.dense in list(value))
+    }
+    assert "_layers" in held and {name for name in held if not hooks.is_bookkeeping(name)} == {"dense"}
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("inception_resnet_v2", "CustomScaleLayer"), ("convnext", "LayerScale"), ("convnext", "StochasticDepth")],
+)
+def test_classes_of_applications(module, name):
+    assert issubclass(hooks.class_of_applications(module, name), layers.Layer)
+    assert hooks.class_of_applications("no_such_network", name) is hooks.class_of_applications(module, "No") is None
+
+
+def test_the_call_that_made_a_tensor():
+    x = keras.Input((4,), name="x")
+    dense = layers.Dense(2)
+    first, second = dense(x), dense(x)
+    assert hooks.maker_of(x).name == "x" and hooks.maker_of(second) is dense
+    assert hooks.node_of(second).output_tensors[0] is second and hooks.node_of(first).input_tensors[0] is x
+
+
+def test_an_operation_that_forgets_its_calls_leaves_the_others_alone():
+    import copy
+
+    y = keras.ops.relu(keras.Input((4,)))
+    operation = hooks.maker_of(y)
+    fresh = copy.copy(operation)
+    hooks.forget_calls(fresh)
+    other = fresh(keras.Input((3,)))
+    assert hooks.node_of(other).output_tensors[0] is other and hooks.node_of(y).output_tensors[0] is y
+
+
+def test_arguments_of_compile_come_back_as_they_were_given():
+    def loss(y, p):
+        return keras.ops.mean(y - p)
+
+    arguments = hooks.compile_arguments(compiled(optimizer="sgd", loss=loss, metrics=[loss], steps_per_execution=3))
+    assert arguments["loss"] is loss and arguments["metrics"] == [loss] and arguments["steps_per_execution"] == 3
+
+
+def test_the_schedule_of_a_learning_rate():
+    schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
+    assert hooks.learning_rate_of(keras.optimizers.SGD(schedule)) is schedule
+    assert float(hooks.learning_rate_of(keras.optimizers.SGD(0.25))) == 0.25
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_the_optimizer_at_work_and_its_averages(scaled):
+    seen = []
+
+    class Watch(keras.constraints.Constraint):
+        def __call__(self, weight):
+            seen.append(hooks.optimizer_at_work())
+            return weight
+
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(2, kernel_constraint=Watch())])
+    optimizer = keras.optimizers.SGD(0.1, use_ema=True)
+    model.compile(keras.optimizers.LossScaleOptimizer(optimizer) if scaled else optimizer, "mse", run_eagerly=True)
+    model.fit(*DATA, verbose=0)
+    assert seen and seen[0] is optimizer and hooks.optimizer_at_work() is None
+    kernel = model.layers[0].kernel
+    averages = hooks.moving_averages_of(optimizer)
+    assert hooks.variables_of(optimizer)[0] is kernel and averages[0].shape == kernel.shape
+
+
+def test_a_fit_that_was_resumed(tmp_path):
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if self.stops:
+                raise KeyboardInterrupt
+            assert hooks.is_resumed(self.model)
+
+    stop = Stop()
+    for stop.stops in (True, False):
+        model = compiled(optimizer="sgd", loss="mse")
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", save_freq=1)
+        assert not hooks.is_resumed(model)
+        try:
+            model.fit(*DATA, batch_size=1, callbacks=[backup, stop], verbose=0)
+        except KeyboardInterrupt:
+            assert stop.stops
+
+
+def test_functional_models_of_keras_2():
+    import tf_keras
+
+    class Subclassed(tf_keras.Model):
+        pass
+
+    x = tf_keras.Input((4,))
+    assert hooks.is_graph_of_keras_2(tf_keras.Model(x, tf_keras.layers.Dense(2)(x)))
+    assert not hooks.is_graph_of_keras_2(Subclassed())
