@@ -4,6 +4,7 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import re
 
 import numpy as np
 import pytest
@@ -60,3 +61,14 @@ def test_examples_are_found():
     finder = doctest.DocTestFinder(exclude_empty=True)
     found = [test for test in finder.find(importlib.import_module("tfprune.deciding.schedules.ramps")) if test.examples]
     assert len(found) > 5
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_descriptions_of_arguments_begin_with_a_capital(name):
+    small = [
+        line.strip()
+        for _, thing in public_members(importlib.import_module(name))
+        for section in re.findall(r"^(?:Args|Attributes):\n((?:(?: +.*)?\n?)*)", inspect.getdoc(thing) or "", flags=re.M)
+        for line in re.findall(r"^    \S[\w*, ]*: [a-z].*", section, flags=re.M)
+    ]
+    assert not small

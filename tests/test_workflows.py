@@ -1,17 +1,23 @@
 """The pages as they are written: their code runs, their figures are those of the files that commands wrote."""
 
+import ast
+import doctest
 import importlib.util
+import itertools
 import json
 import re
 import shlex
+import textwrap
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from test_imports import ROOMS
 
 from tfprune.command import COMMANDS
 from tfprune.command.demo import DemoResult, small_network
+from tfprune.deciding import criteria
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -106,7 +112,7 @@ def test_the_guides_commands_are_the_examples_of_the_help():
 
 
 def test_links_between_the_pages_lead_somewhere():
-    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/guide.md"):
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/guide.md", "docs/architecture.md"):
         page = ROOT / name
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{name} links to {target}"
@@ -126,3 +132,43 @@ def test_the_picture_is_drawn_from_what_the_demo_measured():
     spec.loader.exec_module(module)
     drawn = module.drawing(json.loads(MEASURED.read_text()))
     assert (ROOT / "docs" / "before_after.svg").read_text(encoding="utf-8") == drawn
+
+
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def names_in(path):
+    """The classes, functions and values of a file of the package, and the methods of its classes."""
+    for node in ast.parse((ROOT / "tfprune" / path).read_text(encoding="utf-8")).body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            yield node.name
+            yield from (f"{node.name}.{part.name}" for part in node.body if hasattr(part, "name"))
+        for target in getattr(node, "targets", [getattr(node, "target", None)]):
+            if isinstance(target, ast.Name):
+                yield target.id
+
+
+def test_the_architecture_names_what_is_there():
+    named = re.findall(r"`([\w/]+\.py):([\w.]+)`", ARCHITECTURE)
+    assert len(named) > 25
+    for path, name in named:
+        assert name in set(names_in(path)), f"{path}:{name}"
+    for path in re.findall(r"`((?:tests/)?[\w]+/[\w/]*(?:\.py)?)`", ARCHITECTURE):
+        assert (ROOT / path).exists() or (ROOT / "tfprune" / path).exists(), path
+
+
+def test_the_picture_of_the_architecture_has_every_room_in_its_order():
+    (picture,) = blocks(ARCHITECTURE, "mermaid")
+    drawn = re.findall(r'^ +(\w+)\["<b>(\w+)</b>', picture, flags=re.M)
+    assert [first for first, _ in drawn] == [second for _, second in drawn] == ROOMS
+    assert re.findall(r"^ +(\w+) -->\|.*\| (\w+)$", picture, flags=re.M) == list(itertools.pairwise(ROOMS))
+
+
+def test_the_criterion_of_contributing_works_as_written():
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    code = textwrap.dedent(re.search(r"^ +```python\n(.*?)^ +```$", page, flags=re.M | re.S)[1])
+    names = {"np": np, **vars(criteria)}
+    exec(compile(code, "a block of the page", "exec"), names)
+    tests = doctest.DocTestFinder().find(names["Centred"], "Centred", module=False, globs=names)
+    results = [doctest.DocTestRunner().run(test) for test in tests]
+    assert sum(result.attempted for result in results) == 1 and not any(result.failed for result in results)
