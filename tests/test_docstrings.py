@@ -68,7 +68,9 @@ def test_descriptions_of_arguments_begin_with_a_capital(name):
     small = [
         line.strip()
         for _, thing in public_members(importlib.import_module(name))
-        for section in re.findall(r"^(?:Args|Attributes):\n((?:(?: +.*)?\n?)*)", inspect.getdoc(thing) or "", flags=re.M)
+        for section in re.findall(
+            r"^(?:Args|Attributes):\n((?:(?: +.*)?\n?)*)", inspect.getdoc(thing) or "", flags=re.M
+        )
         for line in re.findall(r"^    \S[\w*, ]*: [a-z].*", section, flags=re.M)
     ]
     assert not small

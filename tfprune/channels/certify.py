@@ -34,9 +34,9 @@ class Certificate(Report):
     """The largest difference between two models, per output, and what is known beyond the inputs that were tried.
 
     Attributes:
-        exactness: the class of exactness.
-        largest: largest difference over all outputs, relative to the scale of each.
-        samples: how many inputs were compared.
+        exactness: The class of exactness.
+        largest: Largest difference over all outputs, relative to the scale of each.
+        samples: How many inputs were compared.
     """
 
     title = "Certificate"
@@ -84,13 +84,13 @@ def certify(
     """Compares the outputs of a masked model with those of the smaller one.
 
     Args:
-        masked: the model before shrinking, with the zeros of its masks.
-        shrunk: the model after.
-        data: inputs in any form that `fit` takes, targets being left aside. Default: `samples` random ones of the
+        masked: The model before shrinking, with the zeros of its masks.
+        shrunk: The model after.
+        data: Inputs in any form that `fit` takes, targets being left aside. Default: `samples` random ones of the
             standard normal distribution (0 and 1 where an input holds whole numbers).
-        samples: how many random inputs.
-        seed: of the random inputs.
-        plan: that of `plan_shrink(masked)`, so that the masked model is not traced anew.
+        samples: How many random inputs.
+        seed: Of the random inputs.
+        plan: That of `plan_shrink(masked)`, so that the masked model is not traced anew.
 
     Returns:
         The differences, and the class of exactness: exact when the smaller model has just the channels that can be

@@ -28,10 +28,10 @@ def trace_model(model: Any, values: bool = False, strict: bool = False, approxim
     """Traces a model.
 
     Args:
-        model: a model whose graph can be read.
-        values: whether to read the weights too, to know which channels are zero or constant today.
-        strict: whether a layer without a rule is an error, where it has weights or channels come to it.
-        approximate: whether channels that meet in a normalisation may go, at the price of a difference.
+        model: A model whose graph can be read.
+        values: Whether to read the weights too, to know which channels are zero or constant today.
+        strict: Whether a layer without a rule is an error, where it has weights or channels come to it.
+        approximate: Whether channels that meet in a normalisation may go, at the price of a difference.
 
     Raises:
         PruningError: a rule is wrong; or, with `strict`, there is none for some layer.

@@ -24,10 +24,10 @@ def channel_groups(model: Any, *, strict: bool = False, approximate: bool = Fals
     """Finds the channels of a model that can only be removed together.
 
     Args:
-        model: functional or Sequential Keras model, built; nested models and `keras.ops` operations included.
-        strict: whether a layer that no rule is known for is an error. By default its channels are left alone, and the
+        model: Functional or Sequential Keras model, built; nested models and `keras.ops` operations included.
+        strict: Whether a layer that no rule is known for is an error. By default its channels are left alone, and the
             table says so.
-        approximate: whether channels that a layer takes statistics over (layer normalisation) may go, although the
+        approximate: Whether channels that a layer takes statistics over (layer normalisation) may go, although the
             smaller model is then not equal to the masked one.
 
     Raises:

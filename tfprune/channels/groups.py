@@ -18,11 +18,11 @@ class Member:
     """The part of a group that lies on one axis of one weight.
 
     Attributes:
-        key: the weight's place in the model, "backbone/conv1/kernel".
-        variable: the Keras variable.
-        axis: which of its axes.
-        role: what the entries do for the channel.
-        positions: int array of shape [channels of the group, entries per channel], indices along the axis.
+        key: The weight's place in the model, "backbone/conv1/kernel".
+        variable: The Keras variable.
+        axis: Which of its axes.
+        role: What the entries do for the channel.
+        positions: Int array of shape [channels of the group, entries per channel], indices along the axis.
     """
 
     key: str
@@ -37,18 +37,18 @@ class ChannelGroup:
     """Channels that can be removed one by one, each from all of its members at once.
 
     Attributes:
-        name: the layer that makes the channels first, "conv1"; with what they are where a layer has several kinds
+        name: The layer that makes the channels first, "conv1"; with what they are where a layer has several kinds
             ("attention/heads"), and with their range where a layer's channels fall into several groups ("conv3[0:16]").
-        size: number of channels.
-        weights: keys of the weights they lie on.
-        makes: keys of those that make the channels.
-        frozen: why they cannot be removed, None when they can.
-        approximate: why removing them changes the others a little, None when it does not.
-        macs: multiply-accumulates saved by removing one channel and nothing else; None when sizes are open. The cost
+        size: Number of channels.
+        weights: Keys of the weights they lie on.
+        makes: Keys of those that make the channels.
+        frozen: Why they cannot be removed, None when they can.
+        approximate: Why removing them changes the others a little, None when it does not.
+        macs: Multiply-accumulates saved by removing one channel and nothing else; None when sizes are open. The cost
             of a layer is spread evenly over its kernels; products of activations in attention are left out.
-        parameters: weights saved by removing one channel and nothing else.
-        members: where on its weights each channel lies; empty in a plan read from a file, until it is carried out.
-        roots: the channels' labels in the trace; likewise.
+        parameters: Weights saved by removing one channel and nothing else.
+        members: Where on its weights each channel lies; empty in a plan read from a file, until it is carried out.
+        roots: The channels' labels in the trace; likewise.
     """
 
     name: str
@@ -85,8 +85,8 @@ class ChannelGroups(Report, Mapping[str, ChannelGroup]):
     """All channel groups of a model, by name, in the order of the model; prints as a table.
 
     Attributes:
-        model_name: name of the model.
-        key_of: the key of every weight, by the id of its variable.
+        model_name: Name of the model.
+        key_of: The key of every weight, by the id of its variable.
     """
 
     title = "Channel groups"
@@ -204,7 +204,7 @@ class ChannelGroups(Report, Mapping[str, ChannelGroup]):
         and the slices of the next layers that listen to it.
 
         Args:
-            keep: group name -> boolean vector over its channels, True = kept; other groups stay whole.
+            keep: Group name -> boolean vector over its channels, True = kept; other groups stay whole.
 
         Returns:
             Weight key -> boolean array of the weight's shape, True = kept; only weights that lose something.

@@ -22,10 +22,10 @@ class Factor:
     """One family of channels over a tensor, in compact form: an axis along which nothing varies has size 1.
 
     Attributes:
-        labels: int array, of the tensor's rank.
-        masked: the value of an entry while its channel is masked, whatever the model's input; NaN: not known.
-        now: the value of an entry with the weights as they are; NaN: depends on the input.
-        alike: whether the entries are copies of one another, so that any one of them says it all (Keras spreads the
+        labels: Int array, of the tensor's rank.
+        masked: The value of an entry while its channel is masked, whatever the model's input; NaN: not known.
+        now: The value of an entry with the weights as they are; NaN: depends on the input.
+        alike: Whether the entries are copies of one another, so that any one of them says it all (Keras spreads the
             masks of padded steps over channels in this way).
     """
 

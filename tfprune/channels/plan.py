@@ -24,12 +24,12 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
     Edit it like a dict, `plan["conv1"] = keep`, or with `keep` and `remove`. It is bound to the model it was made for.
 
     Attributes:
-        groups: the groups in the order of the model, with the trace that they were found by; `shrink` and `certify` go
+        groups: The groups in the order of the model, with the trace that they were found by; `shrink` and `certify` go
             by it as long as the model stays as it is. A plan read from a file has none until it is carried out.
-        why: for each group why its channels stay or go, in words.
-        fingerprint: of the model's structure.
-        folds: names of the groups for which a constant moves into the bias of the next layer.
-        approximate: whether the plan was made with `approximate=True`.
+        why: For each group why its channels stay or go, in words.
+        fingerprint: Of the model's structure.
+        folds: Names of the groups for which a constant moves into the bias of the next layer.
+        approximate: Whether the plan was made with `approximate=True`.
     """
 
     title = "Shrink plan"
@@ -162,7 +162,7 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
         """Reads a plan that `to_json` wrote; "kept" in it, the indices of the channels to keep, may have been edited.
 
         Args:
-            source: path of the file, or the JSON text itself.
+            source: Path of the file, or the JSON text itself.
 
         Raises:
             PruningError: it is no such plan, or the edit does not fit the groups.
@@ -225,12 +225,12 @@ def plan_shrink(
     """Plans which channels of a model to remove; nothing is built yet.
 
     Args:
-        model: functional or Sequential Keras model with plain layers.
-        method: what chooses the channels (`Structured(0.5)`). Default: none, the channels that are dead already, as
+        model: Functional or Sequential Keras model with plain layers.
+        method: What chooses the channels (`Structured(0.5)`). Default: none, the channels that are dead already, as
             after training with `StructuredPruning`. They go without changing any answer.
-        data: samples for methods that look at activations.
-        strict: whether a layer that no rule is known for is an error.
-        approximate: whether channels that a layer takes statistics over may go, although answers change.
+        data: Samples for methods that look at activations.
+        strict: Whether a layer that no rule is known for is an error.
+        approximate: Whether channels that a layer takes statistics over may go, although answers change.
 
     Raises:
         PruningError: the model's graph cannot be read, the method does not choose channels, or would empty a layer.

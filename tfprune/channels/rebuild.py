@@ -32,9 +32,9 @@ def shrink(model: Any, plan: ShrinkPlan | None = None, *, optimizer: bool = Fals
     nothing is shared with it.
 
     Args:
-        model: functional or Sequential, with plain layers (after `strip_masks`).
-        plan: from `plan_shrink`. Default: every channel that is dead already; none: an equal copy, with a warning.
-        optimizer: whether the state of the optimizer comes along (momenta, step count), so that training goes on
+        model: Functional or Sequential, with plain layers (after `strip_masks`).
+        plan: From `plan_shrink`. Default: every channel that is dead already; none: an equal copy, with a warning.
+        optimizer: Whether the state of the optimizer comes along (momenta, step count), so that training goes on
             without a jump. By default the new model's optimizer starts afresh.
 
     Raises:

@@ -13,11 +13,11 @@ class Sizes:
     """The positions that stay along the axes of weights and tensors.
 
     Args:
-        groups: the channel groups of the model.
-        gone: marks the label sets that go, see `ChannelGroups.removed`.
+        groups: The channel groups of the model.
+        gone: Marks the label sets that go, see `ChannelGroups.removed`.
 
     Attributes:
-        kept_axes: by id of a variable, the positions that stay along each axis that carries channels.
+        kept_axes: By id of a variable, the positions that stay along each axis that carries channels.
     """
 
     def __init__(self, groups: ChannelGroups, gone: np.ndarray):

@@ -13,9 +13,9 @@ def carry_slots(old: Any, new: Any, sizes: Sizes) -> None:
     """Copies the state of the old model's optimizer to the new one's, cut as the weights were.
 
     Args:
-        old: compiled model whose optimizer has state.
-        new: its shrunk copy, compiled alike.
-        sizes: what is left of every weight.
+        old: Compiled model whose optimizer has state.
+        new: Its shrunk copy, compiled alike.
+        sizes: What is left of every weight.
 
     Raises:
         PruningError: the model is not compiled, or a slot cannot be told to belong to one weight (Adafactor keeps sums

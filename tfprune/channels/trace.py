@@ -48,9 +48,9 @@ class Trace:
     """Everything that a model's calls say about its channels.
 
     Attributes:
-        parts: what the trace rests on, the model's variables and records of its calls.
-        values: the reader of weights.
-        approximate: whether channels that meet in a normalisation may go.
+        parts: What the trace rests on, the model's variables and records of its calls.
+        values: The reader of weights.
+        approximate: Whether channels that meet in a normalisation may go.
     """
 
     parts: list[Any]

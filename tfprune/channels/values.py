@@ -15,7 +15,7 @@ class Values:
     """Reads weights for the trace, when asked to.
 
     Args:
-        enabled: without it nothing is read, and today's values are all unknown.
+        enabled: Without it nothing is read, and today's values are all unknown.
     """
 
     def __init__(self, enabled: bool = False):
@@ -51,11 +51,11 @@ class Values:
         """The value today of each output of `kernel` before its bias; NaN where it depends on the input.
 
         Args:
-            kernel: the weight.
-            lines: what arrives along `in_axis`.
-            in_axis: the axis that is summed over.
-            out_axis: the axis of the outputs.
-            zeros_only: whether constants other than zero make outputs that vary (zero padding around a constant).
+            kernel: The weight.
+            lines: What arrives along `in_axis`.
+            in_axis: The axis that is summed over.
+            out_axis: The axis of the outputs.
+            zeros_only: Whether constants other than zero make outputs that vary (zero padding around a constant).
         """
         size = kernel.shape[out_axis]
         if not self.enabled:

@@ -20,12 +20,12 @@ class Visit:
     """One call as a rule sees it.
 
     Attributes:
-        path: of the layer, for names and messages.
-        layer: the layer, or the `keras.ops` operation.
-        args: positional arguments of the call, with `Channels` in place of tensors and constant arrays.
-        kwargs: likewise.
-        inputs: the `Channels` among them, in order, constants left out.
-        shapes: shape of each output.
+        path: Of the layer, for names and messages.
+        layer: The layer, or the `keras.ops` operation.
+        args: Positional arguments of the call, with `Channels` in place of tensors and constant arrays.
+        kwargs: Likewise.
+        inputs: The `Channels` among them, in order, constants left out.
+        shapes: Shape of each output.
     """
 
     trace: Trace

@@ -48,8 +48,8 @@ def require_graph(model: Any, purpose: str) -> None:
     """Raises when the calls inside `model` cannot be read.
 
     Args:
-        model: what the user gave.
-        purpose: what cannot be done, the subject of the message ("Shrinking").
+        model: What the user gave.
+        purpose: What cannot be done, the subject of the message ("Shrinking").
 
     Raises:
         PruningError: says why the graph cannot be read, and what to write instead.
@@ -101,11 +101,11 @@ def flow(
     """Runs `visit` over every call of `model` in order, carrying values along the edges; returns those at the outputs.
 
     Args:
-        model: a model for which `is_graph` holds.
-        inputs: one value for each of `model.inputs`.
-        visit: takes a `Call` with the values in its arguments, gives one value per output.
-        prefix: path of the model that holds this one, ending in "/".
-        paths: the paths given out so far, by id of the operation.
+        model: A model for which `is_graph` holds.
+        inputs: One value for each of `model.inputs`.
+        visit: Takes a `Call` with the values in its arguments, gives one value per output.
+        prefix: Path of the model that holds this one, ending in "/".
+        paths: The paths given out so far, by id of the operation.
 
     A nested model is entered at every call of it; a layer that is called twice is visited twice, with the same path.
     """

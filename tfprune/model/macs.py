@@ -26,9 +26,9 @@ class Macs:
     """Multiply-accumulates per sample, by layer.
 
     Attributes:
-        layers: layer path -> count over all its calls, for the layers that have weights or multiply activations;
+        layers: Layer path -> count over all its calls, for the layers that have weights or multiply activations;
             None where it cannot be known (a size in the graph is None, or the model is subclassed).
-        unknown: paths of the layers with weights of a kind not known here; they count as 0.
+        unknown: Paths of the layers with weights of a kind not known here; they count as 0.
     """
 
     layers: dict[str, int | None] = field(default_factory=dict)
@@ -45,9 +45,9 @@ def model_macs(model: keras.Model, input_shape: Any = None) -> Macs:
     """Counts the multiply-accumulates of `model` for one sample, layer by layer.
 
     Args:
-        model: functional or Sequential; nested models are opened, and a layer that is called twice counts twice. A
+        model: Functional or Sequential; nested models are opened, and a layer that is called twice counts twice. A
             subclassed model has no graph to read: its layers are listed with None.
-        input_shape: shape of one sample (a list of shapes for several inputs), for a model whose `Input` leaves sizes
+        input_shape: Shape of one sample (a list of shapes for several inputs), for a model whose `Input` leaves sizes
             open; default: what the model says.
 
     >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4), keras.layers.Dense(2)])
@@ -83,9 +83,9 @@ def layer_macs(
     """Counts the multiply-accumulates of one call of a layer or `keras.ops` operation, for one sample.
 
     Args:
-        operation: a built layer, or the operation that a node of the graph holds.
-        input_shapes: shape of the input with the batch axis, or a list of shapes in the order of the call.
-        output_shapes: likewise for the outputs.
+        operation: A built layer, or the operation that a node of the graph holds.
+        input_shapes: Shape of the input with the batch axis, or a list of shapes in the order of the call.
+        output_shapes: Likewise for the outputs.
 
     Returns:
         The count; 0 for what does not multiply and for kinds not known; None when a size that matters is None.

@@ -32,11 +32,11 @@ def merged(
     has a single entry for all of them.
 
     Args:
-        visit: the call.
-        operands: what meets, constants included, in the order of `function`'s arguments.
-        function: gives the values; None when they are not to be followed.
-        index: which output this is.
-        absorbing: whether zero meets anything as zero (products).
+        visit: The call.
+        operands: What meets, constants included, in the order of `function`'s arguments.
+        function: Gives the values; None when they are not to be followed.
+        index: Which output this is.
+        absorbing: Whether zero meets anything as zero (products).
     """
     shape = visit.shapes[index]
     rank = len(shape)

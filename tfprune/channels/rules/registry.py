@@ -17,12 +17,12 @@ class Resized:
     """Sizes after shrinking, for the code that adapts a layer's configuration.
 
     Attributes:
-        size: takes a weight of the old layer, gives the shape it will have.
-        inputs: the new shapes of the inputs.
-        outputs: the new shapes of the outputs.
-        old_outputs: the shapes that the outputs had.
-        kept: takes the index of an output and an axis, gives which positions stay (boolean), None for all.
-        kept_input: likewise for an input.
+        size: Takes a weight of the old layer, gives the shape it will have.
+        inputs: The new shapes of the inputs.
+        outputs: The new shapes of the outputs.
+        old_outputs: The shapes that the outputs had.
+        kept: Takes the index of an output and an axis, gives which positions stay (boolean), None for all.
+        kept_input: Likewise for an input.
     """
 
     size: Callable[[Any], tuple[int, ...]]
@@ -43,10 +43,10 @@ class Entry:
     """What is known about one kind of layer or operation.
 
     Attributes:
-        rule: follows the channels through one call.
-        resize: writes the new sizes into the configuration of the layer's copy; None: nothing in it changes.
-        adjust: changes the new layer's weights after they are set, where a size also acts as a factor.
-        replay: makes the call of an operation anew, where a size is among its arguments.
+        rule: Follows the channels through one call.
+        resize: Writes the new sizes into the configuration of the layer's copy; None: nothing in it changes.
+        adjust: Changes the new layer's weights after they are set, where a size also acts as a factor.
+        replay: Makes the call of an operation anew, where a size is among its arguments.
     """
 
     rule: Rule
@@ -64,11 +64,11 @@ def register_rule(cls: type, rule: Rule, resize: Resize | None = None) -> None:
     """Teaches the channel trace a layer of your own; without a rule its channels are left alone.
 
     Args:
-        cls: the layer's class. Subclasses that do not override `call` share the rule.
-        rule: a function that takes one call of the layer, a `Visit`, says which axes of its weights carry which
+        cls: The layer's class. Subclasses that do not override `call` share the rule.
+        rule: A function that takes one call of the layer, a `Visit`, says which axes of its weights carry which
             channels, and returns the `Channels` of the output. `tfprune.channels.elementwise` is the rule of layers
             that treat every entry alone.
-        resize: a function `(layer, config, resized)` that writes the new sizes into `config`, the `get_config()` of
+        resize: A function `(layer, config, resized)` that writes the new sizes into `config`, the `get_config()` of
             the layer; needed where the configuration holds a number of channels.
 
     Raises:

@@ -32,14 +32,14 @@ def produce(
     """Fresh channels at `out_axis` of a kernel that listens to `lines` along `in_axis`.
 
     Args:
-        visit: the call.
-        kernel: the weight.
-        bias: the bias of rank 1, or None.
-        lines: the channels that come in.
-        in_axis: the kernel's axis of inputs.
-        out_axis: the kernel's axis of outputs.
-        borders: whether the output meets padding, so that a constant that comes in does not stay one.
-        kind: name of these channels among those of the layer.
+        visit: The call.
+        kernel: The weight.
+        bias: The bias of rank 1, or None.
+        lines: The channels that come in.
+        in_axis: The kernel's axis of inputs.
+        out_axis: The kernel's axis of outputs.
+        borders: Whether the output meets padding, so that a constant that comes in does not stay one.
+        kind: Name of these channels among those of the layer.
     """
     size = kernel.shape[out_axis]
     for line in lines:
