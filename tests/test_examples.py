@@ -1,5 +1,6 @@
 """Every block under `Example:` in a docstring runs as written, with a small model and data under the names it uses."""
 
+import functools
 import importlib
 import inspect
 import re
@@ -66,6 +67,9 @@ def test_an_example_runs_as_written(code, names, tmp_path, monkeypatch, capsys):
     if "old.h5" in code:
         old = pytest.importorskip("tf_keras")
         old.Sequential([old.layers.Input((4,)), old.layers.Dense(2)]).save("old.h5")
+    # As written, but for how long it searches.
+    short = functools.partial(tfprune.genetic_search, population=4, generations=1)
+    monkeypatch.setattr(tfprune, "genetic_search", short)
     model = keras.models.clone_model(names["model"])
     model.set_weights(names["model"].get_weights())
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
