@@ -108,6 +108,12 @@ class Visit:
                 rest.append(factor)
         return lines, rest
 
+    def lines(self, channels: Channels, axis: int = -1) -> list[Line]:
+        """What comes in along `axis`; channels along any other are left alone."""
+        lines, rest = self.take(channels, axis)
+        self.freeze(rest, Reason.OTHER_AXIS)
+        return lines
+
     def tied(self, factor: Factor, axes: Sequence[int]) -> Factor:
         """The factor with its labels joined so that they vary along `axes` only."""
         others = [axis for axis in factor.axes if axis not in axes]

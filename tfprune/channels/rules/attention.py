@@ -95,9 +95,7 @@ def _attend(
         inward.append(("gate", query, queries, values))
     for name, source, head_labels, widths in inward:
         dense = parts[name]
-        lines, rest = visit.take(source)
-        visit.freeze(rest, Reason.OTHER_AXIS)
-        for line in lines:
+        for line in visit.lines(source):
             visit.use(Role.INPUT, dense.kernel, 0, line)
         for axis, labels in ((1, head_labels), (2, widths)):
             visit.use(Role.OUTPUT, dense.kernel, axis, labels)
@@ -171,7 +169,7 @@ def attention(visit: Visit) -> list[Channels]:
     query, value, key = given[0], given[1], given[2] if len(given) > 2 else given[1]
     dot = getattr(layer, "score_mode", "concat") == "dot"
     scale = layer.scale if isinstance(layer, layers.AdditiveAttention) and layer.use_scale else None
-    lines = [line for tensor in (query, key) for line in _lines(visit, tensor)]
+    lines = [line for tensor in (query, key) for line in visit.lines(tensor)]
     if len(lines) == 2:
         visit.join(lines[0].labels, lines[1].labels)
         # A product is zero where one factor is, a sum where both are.
@@ -182,7 +180,7 @@ def attention(visit: Visit) -> list[Channels]:
             visit.use(Role.INPUT, scale, 0, lines[0].with_values(math.nan, now))
     for line in lines if len(lines) != 2 else ():
         visit.freeze(line, Reason.MIXED if dot else Reason.FIXED_PARTNER)
-    factors = [visit.along(-1, line.with_values(*_zero_where(np.all, [line]))) for line in _lines(visit, value)]
+    factors = [visit.along(-1, line.with_values(*_zero_where(np.all, [line]))) for line in visit.lines(value)]
     return [visit.result(factors), *(Channels(shape) for shape in visit.shapes[1:])]
 
 
@@ -191,12 +189,6 @@ def _zero_where(which: Any, lines: Sequence[Line]) -> tuple[np.ndarray, np.ndarr
     masked = which([line.masked == 0 for line in lines], axis=0)
     now = which([line.now == 0 for line in lines], axis=0)
     return np.where(masked, 0.0, math.nan), np.where(now, 0.0, math.nan)
-
-
-def _lines(visit: Visit, tensor: Channels) -> list[Line]:
-    lines, rest = visit.take(tensor)
-    visit.freeze(rest, Reason.OTHER_AXIS)
-    return lines
 
 
 LAYERS: dict[type | None, Entry] = {

@@ -1,6 +1,7 @@
 """Normalisation: per channel it follows its channels; over channels it changes when one goes."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -9,7 +10,7 @@ import numpy as np
 from tfprune.channels.labels import Channels, Factor, Line
 from tfprune.channels.reasons import Reason
 from tfprune.channels.rules.activation import forget, mixed, unchanged, zeros_only
-from tfprune.channels.rules.registry import Entry, Resized
+from tfprune.channels.rules.registry import Entry, Resized, sized
 from tfprune.channels.trace import Role
 from tfprune.channels.visit import Visit
 from tfprune.model.hooks import class_of_applications
@@ -49,21 +50,33 @@ def _scale(visit: Visit, line: Line, axis: int) -> None:
 
 def layer_normalization(visit: Visit) -> Channels:
     """Mean and variance over its axes; channels along others pass."""
-    axis, weights = visit.layer.axis, [visit.layer.gamma, visit.layer.beta]
-    axes = [visit.input.axis(a) for a in ([axis] if isinstance(axis, int) else axis)]
+    axes, weights = _axes(visit), [visit.layer.gamma, visit.layer.beta]
     if not visit.trace.approximate:
         return visit.result(mixed(visit, visit.input, axes, Reason.NORMALIZED))
-    factors: list[Factor] = []
-    remaining = visit.input.factors
-    for position, place in enumerate(axes):
-        lines, remaining_list = visit.take(Channels(visit.input.shape, remaining), place)
-        remaining = tuple(remaining_list)
-        for line in lines:
-            for weight in weights:
-                visit.use(Role.SCALE, weight, position, line)
-            visit.inexact(line, Reason.NORMALIZED)
-            factors.append(visit.along(place, line.with_values(0.0 if weights[0] is not None else math.nan, math.nan)))
-    return visit.result([*factors, *(forget(factor) for factor in remaining)])
+    lines, factors = _lines_along(visit, axes)
+    masked = 0.0 if weights[0] is not None else math.nan
+    for position, line in lines:
+        for weight in weights:
+            visit.use(Role.SCALE, weight, position, line)
+        visit.inexact(line, Reason.NORMALIZED)
+        factors.append(visit.along(axes[position], line.with_values(masked, math.nan)))
+    return visit.result(factors)
+
+
+def _axes(visit: Visit) -> list[int]:
+    """The axes that a layer normalises over, counted from the front."""
+    axis = visit.layer.axis
+    return [visit.input.axis(a) for a in (axis if isinstance(axis, (list, tuple)) else [axis])]
+
+
+def _lines_along(visit: Visit, axes: Sequence[int]) -> tuple[list[tuple[int, Line]], list[Factor]]:
+    """The channels along each of the axes, with the position of the axis in the list, and the others."""
+    found: list[tuple[int, Line]] = []
+    rest = list(visit.input.factors)
+    for position, axis in enumerate(axes):
+        lines, rest = visit.take(Channels(visit.input.shape, tuple(rest)), axis)
+        found += [(position, line) for line in lines]
+    return found, [forget(factor) for factor in rest]
 
 
 def _resize_rms(layer: Any, config: dict[str, Any], new: Resized) -> None:
@@ -79,26 +92,20 @@ def _rescale_rms(old: Any, layer: Any, new: Resized) -> None:
 
 def rms_normalization(visit: Visit) -> Channels:
     """Division by the root of the mean square over its axes, to whose sum zeros add nothing."""
-    axes = visit.layer.axis if isinstance(visit.layer.axis, (list, tuple)) else [visit.layer.axis]
-    factors: list[Factor] = []
-    remaining = visit.input
-    for position, axis in enumerate(axes):
-        lines, rest = visit.take(remaining, axis)
-        remaining = Channels(visit.input.shape, tuple(rest))
-        for line in lines:
-            visit.demand_zero(line.labels, line.masked, line.now, Reason.NORMALIZED)
-            visit.use(Role.SCALE, visit.layer.scale, position, line)
-            quiet = (line.now == 0) | visit.values.is_zero(visit.layer.scale, position)
-            factors.append(visit.along(axis, line.with_values(0.0, np.where(quiet, 0.0, math.nan))))
-    return visit.result([*factors, *(forget(factor) for factor in remaining.factors)])
+    axes = _axes(visit)
+    lines, factors = _lines_along(visit, axes)
+    for position, line in lines:
+        visit.demand_zero(line.labels, line.masked, line.now, Reason.NORMALIZED)
+        visit.use(Role.SCALE, visit.layer.scale, position, line)
+        quiet = (line.now == 0) | visit.values.is_zero(visit.layer.scale, position)
+        factors.append(visit.along(axes[position], line.with_values(0.0, np.where(quiet, 0.0, math.nan))))
+    return visit.result(factors)
 
 
 def _resize_groups(layer: Any, config: dict[str, Any], new: Resized) -> None:
-    before, after = layer.gamma if layer.gamma is not None else layer.beta, None
-    if layer.groups == -1 or before is None:
-        return
-    after = new.size(before)[0]
-    config["groups"] = after // (before.shape[0] // layer.groups)
+    weight = layer.gamma if layer.gamma is not None else layer.beta
+    if layer.groups != -1 and weight is not None:
+        config["groups"] = new.size(weight)[0] // (weight.shape[0] // layer.groups)
 
 
 def group_normalization(visit: Visit) -> Channels:
@@ -106,8 +113,7 @@ def group_normalization(visit: Visit) -> Channels:
     layer = visit.layer
     size = int(visit.input.shape[visit.input.axis(layer.axis)] or 0)
     groups = size if layer.groups == -1 else layer.groups
-    lines, rest = visit.take(visit.input, layer.axis)
-    visit.freeze(rest, Reason.OTHER_AXIS)
+    lines = visit.lines(visit.input, layer.axis)
     factors = []
     for line in lines:
         if groups == 1 and not visit.trace.approximate:
@@ -131,10 +137,9 @@ def group_normalization(visit: Visit) -> Channels:
 
 def unit_normalization(visit: Visit) -> Channels:
     """Division by the length over its axes, to which zeros add nothing."""
-    axes = visit.layer.axis if isinstance(visit.layer.axis, (list, tuple)) else [visit.layer.axis]
-    places = [visit.input.axis(axis) for axis in axes]
+    axes = set(_axes(visit))
     for factor in visit.input.factors:
-        if set(factor.axes) & set(places):
+        if set(factor.axes) & axes:
             visit.demand_zero(factor.labels, factor.masked, factor.now, Reason.NORMALIZED)
     return visit.result(zeros_only(factor) for factor in visit.input.factors)
 
@@ -149,10 +154,6 @@ def prelu(visit: Visit) -> Channels:
         line = visit.tied(factor, own[-1:]).line(own[-1])
         visit.use(Role.STATISTIC, alpha, own[-1] - 1, line)
     return visit.result(zeros_only(factor) for factor in visit.input.factors)
-
-
-def _resize_layer_scale(layer: Any, config: dict[str, Any], new: Resized) -> None:
-    config["projection_dim"] = new.size(layer.gamma)[0]
 
 
 def layer_scale(visit: Visit) -> Channels:
@@ -175,6 +176,6 @@ LAYERS: dict[type | None, Entry] = {
     layers.GroupNormalization: Entry(group_normalization, resize=_resize_groups),
     layers.UnitNormalization: Entry(unit_normalization),
     layers.PReLU: Entry(prelu),
-    class_of_applications("convnext", "LayerScale"): Entry(layer_scale, resize=_resize_layer_scale),
+    class_of_applications("convnext", "LayerScale"): Entry(layer_scale, resize=sized("projection_dim", "gamma", 0)),
     class_of_applications("convnext", "StochasticDepth"): Entry(unchanged),
 }

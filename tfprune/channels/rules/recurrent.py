@@ -43,8 +43,7 @@ def _initial_states(visit: Visit) -> list[Channels]:
 
 def units(visit: Visit, layer: Any, sequence: Channels, states: Sequence[Channels], kind: str = "units") -> Line:
     """The units of one recurrent layer: they also listen to themselves, and go together with their initial states."""
-    lines, rest = visit.take(sequence)
-    visit.freeze(rest, Reason.OTHER_AXIS)
+    lines = visit.lines(sequence)
     cell = layer.cell
     count, candidate = _GATES[type(cell)]
     size = cell.recurrent_kernel.shape[0]
@@ -113,21 +112,14 @@ def bidirectional(visit: Visit) -> list[Channels]:
     backward = units(visit, parts[1], visit.input, states[half:], "backward")
     # Keras takes the output to be twice as wide as the forward half: both directions lose the same units.
     visit.join(forward.labels, backward.labels)
-    mode = layer.merge_mode
-    if mode == "concat":
-        outputs = [
-            Line(
-                np.concatenate([forward.labels, backward.labels]),
-                np.concatenate([forward.masked, backward.masked]),
-                np.concatenate([forward.now, backward.now]),
-            )
-        ]
-    elif mode is None:
+    values = [(forward.masked, backward.masked), (forward.now, backward.now)]
+    if layer.merge_mode == "concat":
+        labels = unvalued(np.concatenate([forward.labels, backward.labels]))
+        outputs = [labels.with_values(*(np.concatenate(pair) for pair in values))]
+    elif layer.merge_mode is None:
         outputs = [forward, backward]
     else:
-        zero = [np.where((v == 0) & (w == 0), 0.0, math.nan) for v, w in (
-            (forward.masked, backward.masked), (forward.now, backward.now))]  # fmt: skip
-        outputs = [forward.with_values(zero[0], zero[1])]
+        outputs = [forward.with_values(*(np.where((v == 0) & (w == 0), 0.0, math.nan) for v, w in values))]
     left = len(visit.shapes) - len(outputs)
     return _outputs(visit, [*outputs, *[forward] * (left // 2), *[backward] * (left // 2)])
 
@@ -176,8 +168,7 @@ def convolutional_recurrent(visit: Visit) -> list[Channels]:
     axis = 2 if layer.data_format == "channels_first" else -1
     if _initial_states(visit) or len(visit.shapes) > 1:
         return visit.freeze_all(Reason.UNKNOWN_LAYER)
-    lines, rest = visit.take(visit.input, axis)
-    visit.freeze(rest, Reason.OTHER_AXIS)
+    lines = visit.lines(visit.input, axis)
     size = cell.recurrent_kernel.shape[-2]
     labels = visit.fresh(size)
     gates = np.tile(labels, 4)

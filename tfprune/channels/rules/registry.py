@@ -38,6 +38,15 @@ Adjust = Callable[[Any, Any, Resized], None]
 Replay = Callable[[Any, tuple[Any, ...], dict[str, Any], Resized], Any]
 
 
+def sized(key: str, weight: str, axis: int) -> Resize:
+    """The resize of a layer whose configuration holds, under `key`, the size of one of its weights along an axis."""
+
+    def resize(layer: Any, config: dict[str, Any], new: Resized) -> None:
+        config[key] = new.size(getattr(layer, weight))[axis]
+
+    return resize
+
+
 @dataclass(frozen=True)
 class Entry:
     """What is known about one kind of layer or operation.

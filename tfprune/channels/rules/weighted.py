@@ -10,7 +10,7 @@ import numpy as np
 from tfprune.channels.labels import Channels, Factor, Line, unvalued
 from tfprune.channels.reasons import Reason
 from tfprune.channels.rules.activation import activate, forget
-from tfprune.channels.rules.registry import Entry, Resized
+from tfprune.channels.rules.registry import Entry, Resized, sized
 from tfprune.channels.trace import Role
 from tfprune.channels.values import known
 from tfprune.channels.visit import Visit
@@ -56,10 +56,6 @@ def channel_axis(layer: Any) -> int:
     return 1 if getattr(layer, "data_format", None) == "channels_first" else -1
 
 
-def _resize_dense(layer: Any, config: dict[str, Any], new: Resized) -> None:
-    config["units"] = new.size(layer.kernel)[-1]
-
-
 def dense(visit: Visit) -> Channels:
     """A kernel of (inputs, outputs) over the last axis; channels along other axes pass."""
     layer = visit.layer
@@ -78,8 +74,7 @@ def _resize_convolution(layer: Any, config: dict[str, Any], new: Resized) -> Non
 def convolution(visit: Visit) -> Channels:
     """A kernel of (space, inputs, outputs)."""
     layer = visit.layer
-    lines, rest = visit.take(visit.input, channel_axis(layer))
-    visit.freeze(rest, Reason.OTHER_AXIS)
+    lines = visit.lines(visit.input, channel_axis(layer))
     if layer.groups > 1:
         line = _grouped(visit, lines)
     else:
@@ -121,15 +116,10 @@ def _grouped(visit: Visit, lines: Sequence[Line]) -> Line:
     return unvalued(labels).with_values(0.0, np.where(quiet, bias, math.nan))
 
 
-def _resize_transposed(layer: Any, config: dict[str, Any], new: Resized) -> None:
-    config["filters"] = new.size(layer.kernel)[-2]
-
-
 def transposed_convolution(visit: Visit) -> Channels:
     """A kernel of (space, outputs, inputs); how many of its entries meet at a place varies, as at a border."""
     layer = visit.layer
-    lines, rest = visit.take(visit.input, channel_axis(layer))
-    visit.freeze(rest, Reason.OTHER_AXIS)
+    lines = visit.lines(visit.input, channel_axis(layer))
     line = produce(visit, layer.kernel, layer.bias, lines, -1, -2, borders=True)
     return visit.result(activate(visit, [visit.along(channel_axis(layer), line)], layer.activation))
 
@@ -137,8 +127,7 @@ def transposed_convolution(visit: Visit) -> Channels:
 def depthwise_convolution(visit: Visit) -> Channels:
     """A kernel of (space, channels, multiplier): every channel is filtered alone and keeps its label."""
     layer = visit.layer
-    lines, rest = visit.take(visit.input, channel_axis(layer))
-    visit.freeze(rest, Reason.OTHER_AXIS)
+    lines = visit.lines(visit.input, channel_axis(layer))
     factors = [
         visit.along(channel_axis(layer), filtered(visit, layer.kernel, layer.bias, line, has_borders(layer)))
         for line in lines
@@ -162,15 +151,10 @@ def filtered(visit: Visit, kernel: Any, bias: Any, line: Line, borders: bool) ->
     return result.with_values(0.0, now + visit.values.vector(bias, len(now)))
 
 
-def _resize_separable(layer: Any, config: dict[str, Any], new: Resized) -> None:
-    config["filters"] = new.size(layer.pointwise_kernel)[-1]
-
-
 def separable_convolution(visit: Visit) -> Channels:
     """A depthwise convolution, then a kernel of (1, inputs, outputs)."""
     layer = visit.layer
-    lines, rest = visit.take(visit.input, channel_axis(layer))
-    visit.freeze(rest, Reason.OTHER_AXIS)
+    lines = visit.lines(visit.input, channel_axis(layer))
     inner = [filtered(visit, layer.depthwise_kernel, None, line, has_borders(layer)) for line in lines]
     line = produce(visit, layer.pointwise_kernel, layer.bias, inner, -2, -1)
     return visit.result(activate(visit, [visit.along(channel_axis(layer), line)], layer.activation))
@@ -309,15 +293,16 @@ def has_borders(layer: Any) -> bool:
 
 
 LAYERS: dict[type | None, Entry] = {
-    layers.Dense: Entry(dense, resize=_resize_dense),
+    layers.Dense: Entry(dense, resize=sized("units", "kernel", -1)),
     **dict.fromkeys((layers.Conv1D, layers.Conv2D, layers.Conv3D), Entry(convolution, resize=_resize_convolution)),
     **dict.fromkeys(
         (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose),
-        Entry(transposed_convolution, resize=_resize_transposed),
+        Entry(transposed_convolution, resize=sized("filters", "kernel", -2)),
     ),
     **dict.fromkeys((layers.DepthwiseConv1D, layers.DepthwiseConv2D), Entry(depthwise_convolution)),
     **dict.fromkeys(
-        (layers.SeparableConv1D, layers.SeparableConv2D), Entry(separable_convolution, resize=_resize_separable)
+        (layers.SeparableConv1D, layers.SeparableConv2D),
+        Entry(separable_convolution, resize=sized("filters", "pointwise_kernel", -1)),
     ),
     layers.Embedding: Entry(embedding, resize=_resize_embedding),
     getattr(layers, "ReversibleEmbedding", None): Entry(reversible_embedding, resize=_resize_embedding),
