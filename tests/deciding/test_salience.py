@@ -1,5 +1,8 @@
 """Criteria from data against hand-worked values and finite differences."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +10,7 @@ import tensorflow as tf
 
 import tfprune
 from tfprune.deciding import criteria, salience
-from tfprune.deciding.criteria import Context
+from tfprune.deciding.criterion import Context, Statistic
 from tfprune.deciding.salience import Activation, DataCriterion, Fisher, Grasp, Hessian, SynapticFlow, Taylor, Wanda
 from tfprune.deciding.statistics import gather
 from tfprune.errors import PruningError
@@ -243,3 +246,66 @@ def test_in_mixed_precision_scores_are_close_to_those_in_full(policy, name):
     half = gather(built(), ["hidden/kernel"], criterion, (X, Y)).extras["hidden/kernel"][criterion.needs.name]
     assert half.dtype == np.float32
     np.testing.assert_allclose(half, full, rtol=0.05, atol=0.02 * np.abs(full).max())
+
+
+# What a criterion needs
+
+
+@pytest.mark.parametrize("name", ["gradient_norm", "fisher", "wanda", "activation"])
+def test_a_last_batch_that_is_smaller_counts_by_its_samples(model, name):
+    # Ten samples and then two: the mean over samples, in which those two count no more than the others.
+    criterion = criteria.get(name)
+    (whole, parts) = (
+        gather(model, ["hidden/kernel"], criterion, data).extras["hidden/kernel"][criterion.needs.name]
+        for data in ([(X[:10], Y[:10])] * 5 + [(X[10:], Y[10:])], [(X[:10], Y[:10]), (X[10:], Y[10:])])
+    )
+    one, two = (
+        gather(model, ["hidden/kernel"], criterion, (x, y)).extras["hidden/kernel"][criterion.needs.name] ** power
+        for x, y in ((X[:10], Y[:10]), (X[10:], Y[10:]))
+        for power in [2 if name == "wanda" else 1]
+    )
+    power = 0.5 if name == "wanda" else 1
+    np.testing.assert_allclose(parts, ((10 * one + 2 * two) / 12) ** power, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(whole, ((50 * one + 2 * two) / 52) ** power, rtol=1e-4, atol=1e-7)
+
+
+def test_a_criterion_of_ones_own_brings_the_statistic_that_it_needs(model):
+    class Largest(Statistic):
+        name = "largest"
+
+        def __call__(self, batch):
+            return [np.full(weight.shape, np.abs(batch.inputs).max()) for weight in self.weights]
+
+    class Own(DataCriterion):
+        needs = Largest
+
+        def __call__(self, weight, context):
+            return np.abs(weight) * self.statistic(context)
+
+    found = gather(model, ["last/kernel"], Own(), X).extras["last/kernel"]["largest"]
+    np.testing.assert_allclose(found, np.full((3, 2), np.abs(X).max()), rtol=1e-6)
+    pruned = tfprune.prune(model, tfprune.Percentile(0.5, criterion=Own()), X)
+    assert sum(np.count_nonzero(~mask) for mask in tfprune.get_masks(pruned).values()) == 9
+
+
+def test_an_unknown_need_is_told(model):
+    class Lost(DataCriterion):
+        needs = "third_derivative"
+
+        def __call__(self, weight, context):
+            return self.statistic(context)
+
+    message = r"Lost\(\) needs 'third_derivative', which is no statistic; write a class of .* needs = MeanGradient"
+    with pytest.raises(PruningError, match=message):
+        tfprune.prune(model, tfprune.Percentile(0.5, criterion=Lost()), (X, Y))
+    with pytest.raises(PruningError, match=message):
+        Lost()(np.ones(2), Context("w"))
+    with pytest.raises(PruningError, match=message):
+        model.fit(X, Y, verbose=0, callbacks=[tfprune.PercentilePruning(0.5, criterion=Lost())])
+
+
+def test_criteria_from_data_are_found_without_importing_their_module_for_it():
+    code = "from tfprune.deciding.criteria import get; print(get('taylor'))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["Taylor()"]
+    assert tfprune.salience is salience and tfprune.criteria is criteria

@@ -281,3 +281,16 @@ def test_a_criterion_for_layers_that_make_channels_leaves_those_that_only_listen
     data = np.random.default_rng(0).random((8, 6, 4), "float32")
     pruned = tfprune.prune(model, Structured(0.5, criterion="wanda", layers="hidden"), data)
     assert (~tfprune.get_masks(pruned)["hidden/kernel"].any(axis=0)).sum() == 4
+
+
+def test_a_falling_schedule_does_not_overshoot_the_shares_of_layers(model):
+    falling = tfprune.Linear(0.9, 0.3, begin=0, end=10)
+    bound = Structured(falling, layers={"hidden": 0.5, "wide": 0.25}).bind(model)
+    for step in (0, 5, 10):
+        lost = {name: int((~kept).sum()) for name, kept in bound.keep(falling(step)).items()}
+        assert sorted(lost.values()) == [8, 12]  # a quarter of 32 and half of 24, never more
+
+
+def test_shares_by_layer_need_an_amount_that_says_where_it_ends():
+    with pytest.raises(PruningError, match=r"layers gives amounts by layer \('hidden'\), but .* write a schedule with"):
+        Structured(lambda step: 0.5, layers={"hidden": 0.5})

@@ -67,3 +67,10 @@ def test_wrong_targets_are_told(model):
             method_for(model, method, parameters=10)
     with pytest.raises(PruningError, match=r"10 parameters are out of reach of .*the smallest that it reached is 33"):
         method_for(model, Structured(0.5), parameters=10)
+
+
+def test_what_is_wrong_with_a_method_is_told_as_such_and_not_as_out_of_reach(model):
+    with pytest.raises(PruningError, match=r"Taylor\(loss='mse'\) needs data: write data=x"):
+        method_for(model, Percentile(0.5, criterion=tfprune.salience.Taylor(loss="mse")), parameters=100)
+    with pytest.raises(PruningError, match=r"matches no layer of 'small'. Did you mean 'wide'"):
+        method_for(model, Percentile(0.5, layers=["wid"]), parameters=100)

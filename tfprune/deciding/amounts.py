@@ -3,6 +3,12 @@
 import numbers
 from typing import Any
 
+from tfprune.errors import PruningError
+
+
+class OutOfReachError(PruningError):
+    """An amount that is more than a method can remove from a model, however valid by itself."""
+
 
 def is_number(value: Any) -> bool:
     """Whether a value is a real number of Python or NumPy; True and False are none."""

@@ -48,6 +48,10 @@ class Statistic:
 
     def __init__(self, model: keras.Model, weights: Sequence[PrunableWeight], criterion: "Criterion"):
         self.model, self.weights, self.criterion = model, weights, criterion
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Readies what does not depend on the batches; raises where the statistic is not defined."""
 
     def __call__(self, batch: Batch) -> list[np.ndarray]:
         """The mean over the samples of a batch, an array for each weight."""

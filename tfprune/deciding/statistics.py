@@ -1,6 +1,6 @@
 """What criteria look at besides the weights, gathered in one compiled pass over data: gradients, curvature, inputs."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from tfprune.errors import PruningError, listing
 from tfprune.model.activations import activated, has_activation, observed
 from tfprune.model.copying import clone_with_weights
 from tfprune.model.data import Batch, batches
-from tfprune.model.prunable import PrunableWeight, every_weight
+from tfprune.model.prunable import every_weight
 from tfprune.model.regression import LinearForm, linear_form
 from tfprune.model.tree import places
 
@@ -75,17 +75,16 @@ Product = Callable[[list[Any]], list[Any]]
 class LossStatistic(Statistic):
     """Base of what follows from the gradients of the loss; a subclass says what, for a batch."""
 
-    def __init__(self, model: keras.Model, weights: Sequence[PrunableWeight], criterion: Criterion):
+    def prepare(self) -> None:
         import tensorflow as tf
 
-        super().__init__(model, weights, criterion)
-        self.loss = getattr(criterion, "loss", None)
-        if self.loss is None and not model.compiled:
+        self.loss = getattr(self.criterion, "loss", None)
+        if self.loss is None and not self.model.compiled:
             raise PruningError(
-                f"{criterion!r} needs a loss, but '{model.name}' is not compiled. Compile it, or name the loss: "
-                f'{type(criterion).__name__}(loss="sparse_categorical_crossentropy").'
+                f"{self.criterion!r} needs a loss, but '{self.model.name}' is not compiled. Compile it, or name the "
+                f'loss: {type(self.criterion).__name__}(loss="sparse_categorical_crossentropy").'
             )
-        self.variables = [weight.variable.value for weight in weights]
+        self.variables = [weight.variable.value for weight in self.weights]
         self._step = tf.function(self._measured, reduce_retracing=True, autograph=False)
 
     def of_gradients(self, gradients: list[Any], product: Product) -> list[Any]:
@@ -164,10 +163,10 @@ class Curvature(LossStatistic):
 
     name = "curvature"
 
-    def __init__(self, model: keras.Model, weights: Sequence[PrunableWeight], criterion: Criterion):
+    def prepare(self) -> None:
         import tensorflow as tf
 
-        super().__init__(model, weights, criterion)
+        super().prepare()
         self.random = tf.random.Generator.from_seed(0)
 
     def of_gradients(self, gradients: list[Any], product: Product) -> list[Any]:
@@ -193,17 +192,16 @@ class GradientFlow(LossStatistic):
 class LayerStatistic(Statistic):
     """Base of what is measured at the layers of weights while the model runs."""
 
-    def __init__(self, model: keras.Model, weights: Sequence[PrunableWeight], criterion: Criterion):
+    def prepare(self) -> None:
         import tensorflow as tf
 
-        super().__init__(model, weights, criterion)
-        self.layers = self.watched([weight.place.layer for weight in weights])
-        forms = [linear_form(weight) for weight in weights]
-        unknown = [weight.key for weight, form in zip(weights, forms) if form is None]
+        self.layers = self.watched([weight.place.layer for weight in self.weights])
+        forms = [linear_form(weight) for weight in self.weights]
+        unknown = [weight.key for weight, form in zip(self.weights, forms) if form is None]
         if unknown:
             raise PruningError(
-                f"{criterion!r} is not defined for {listing(unknown)}, which multiply their inputs in another way than "
-                'dense and convolution layers do; leave them out with layers=, or use "magnitude" or "taylor".'
+                f"{self.criterion!r} is not defined for {listing(unknown)}, which multiply their inputs in another way "
+                'than dense and convolution layers do; leave them out with layers=, or use "magnitude" or "taylor".'
             )
         self.forms: list[LinearForm] = [form for form in forms if form is not None]
         self._step = tf.function(self._measured, reduce_retracing=True, autograph=False)

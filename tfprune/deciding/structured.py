@@ -7,11 +7,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.channels import ChannelGroup, ChannelGroups, Member, Role, channel_groups, kernel_macs
+from tfprune.channels import ChannelGroup, ChannelGroups, Member, Role, channel_groups
 from tfprune.deciding import criteria
-from tfprune.deciding.amounts import is_count, is_share
+from tfprune.deciding.amounts import OutOfReachError, is_count, is_share
+from tfprune.deciding.costs import Costs
 from tfprune.deciding.criterion import Context
 from tfprune.deciding.method import BoundMethod, Masks, Method
+from tfprune.deciding.selection import smallest
 from tfprune.errors import PruningError, listing, nearest
 from tfprune.model.copying import unwrapped
 from tfprune.model.prunable import PrunableWeight, amount_for, every_weight, prunable_weights
@@ -150,7 +152,7 @@ class BoundStructured(BoundMethod):
             counts = {name: self._allowed(group, removed[name]) for name, group in self.chosen.items()}
         else:
             counts = self._counts(scores, amount)
-        return {name: _all_but_lowest(scores[name], counts[name]) for name in scores}
+        return {name: ~smallest([scores[name]], counts[name])[0] for name in scores}
 
     def scores(self, kept: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
         """The score of every channel of each group that may lose some."""
@@ -186,7 +188,7 @@ class BoundStructured(BoundMethod):
             return sum(counts.values()) if unit == "channels" else whole - self._costs.left(unit, counts)
 
         if spent(ranked(total)) < wanted * (1 - 1e-9):
-            raise PruningError(
+            raise OutOfReachError(
                 f"{self.method!r} asks to remove {wanted:,.0f} {unit}, but with min_channels="
                 f"{self.method.min_channels} and round_to={self.method.round_to} at most "
                 f"{spent(ranked(total)):,.0f} can go. Ask for less, or let more layers lose channels."
@@ -255,45 +257,6 @@ class BoundStructured(BoundMethod):
         return group.size - max(left, self._least(group))
 
 
-class Costs:
-    """What is left of a model's parameters or multiply-accumulates when groups lose channels."""
-
-    def __init__(self, groups: ChannelGroups, model: keras.Model):
-        self._parameters: dict[str, float] = {
-            weight.key: float(np.prod(weight.shape)) for weight in every_weight(model)
-        }
-        self._macs = kernel_macs(model, groups.key_of)
-        self._parts: dict[tuple[str, int], dict[str, float]] = {}
-        for name, group in groups.items():
-            for member in group.members:
-                share = member.positions.shape[1] / member.variable.shape[member.axis]
-                self._parts.setdefault((member.key, member.axis), {})[name] = share
-
-    def total(self, budget: str) -> float:
-        """The whole model's parameters or multiply-accumulates."""
-        return self.left(budget, {})
-
-    def left(self, budget: str, removed: Mapping[str, int]) -> float:
-        """What remains when each group loses so many channels; exact where channels cost alike."""
-        weights = self._parameters if budget == "parameters" else self._macs
-        share = self.shares(removed)
-        return sum((cost or 0.0) * share.get(key, 1.0) for key, cost in weights.items())
-
-    def shares(self, removed: Mapping[str, int]) -> dict[str, float]:
-        """The share of each weight that remains when each group loses so many channels."""
-        share: dict[str, float] = {}
-        for (key, _), left in self.axis_shares(removed).items():
-            share[key] = share.get(key, 1.0) * left
-        return share
-
-    def axis_shares(self, removed: Mapping[str, int]) -> dict[tuple[str, int], float]:
-        """The share of each axis of a weight that remains when each group loses so many channels."""
-        return {
-            place: 1.0 - sum(part * removed.get(name, 0) for name, part in parts.items())
-            for place, parts in self._parts.items()
-        }
-
-
 def _chosen_groups(method: Structured, model: keras.Model, groups: ChannelGroups) -> dict[str, ChannelGroup]:
     """The groups that may lose channels.
 
@@ -354,9 +317,3 @@ def relative_scores(scores: np.ndarray) -> np.ndarray:
     present = scores[np.isfinite(scores)]
     mean = float(np.mean(present)) if present.size else 0.0
     return scores / mean if mean > 0 else scores.copy()
-
-
-def _all_but_lowest(scores: np.ndarray, count: int) -> np.ndarray:
-    kept = np.ones(scores.shape, bool)
-    kept[np.argsort(scores, kind="stable")[:count]] = False
-    return kept

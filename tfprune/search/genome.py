@@ -14,8 +14,9 @@ import numpy as np
 
 from tfprune.channels import channel_groups, kernel_macs, weight_keys
 from tfprune.deciding import criteria, patterns
+from tfprune.deciding.costs import Costs
 from tfprune.deciding.criterion import Context
-from tfprune.deciding.structured import BoundStructured, Costs, Structured, relative_scores
+from tfprune.deciding.structured import BoundStructured, Structured, relative_scores
 from tfprune.errors import PruningError, nearest
 from tfprune.model.prunable import PrunableWeight, every_weight, prunable_weights
 from tfprune.model.tree import as_array

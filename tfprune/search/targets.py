@@ -7,6 +7,7 @@ import keras
 
 from tfprune.channels import shrink
 from tfprune.deciding import methods
+from tfprune.deciding.amounts import OutOfReachError
 from tfprune.deciding.method import Method
 from tfprune.deciding.methods import Percentile
 from tfprune.deciding.structured import Structured
@@ -109,7 +110,7 @@ def _smallest(measured: Callable[[int], float], target: float, name: str, method
         middle = (low + high) // 2
         try:
             reached[middle] = measured(middle)
-        except PruningError:  # more than the method can remove
+        except OutOfReachError:  # of less there may be enough; any other error is the same for all amounts
             high = middle - 1
             continue
         if reached[middle] <= target:
