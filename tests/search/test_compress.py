@@ -113,6 +113,13 @@ def test_the_folder_of_another_compression_is_refused(whole, model, tmp_path):
         compress(model, (X, Y), (X_VAL, Y_VAL), 0.05, {"parameters": 0.5}, folder=folder, **QUICK)
     with pytest.raises(PruningError, match="belongs to another compression: its data is not the same"):
         compress(model, (X, Y), (X, Y), 0.1, {"parameters": 0.5}, folder=folder, **QUICK)
+    with pytest.raises(PruningError, match=r"its train is not the same \(its train is .*, here it is"):
+        compress(model, (X[::-1], Y), (X_VAL, Y_VAL), 0.1, {"parameters": 0.5}, folder=folder, **QUICK)
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "steps.json").write_text('{"format": "tfprune compression 1", "steps": {}}')
+    with pytest.raises(PruningError, match="an earlier version of tfprune, which did not note the training data"):
+        compress(model, (X, Y), (X_VAL, Y_VAL), 0.1, folder=old, **QUICK)
     (tmp_path / "file").write_text("")
     with pytest.raises(PruningError, match="is a file; give a folder"):
         compress(model, (X, Y), (X_VAL, Y_VAL), folder=tmp_path / "file")

@@ -17,7 +17,7 @@ from tfprune.model.prunable import every_weight
 from tfprune.search import genome as genomes
 from tfprune.search import objectives as goals
 from tfprune.search import thin
-from tfprune.search.evolution import Operators
+from tfprune.search.evolution import Operators, _all_merits, _slots
 from tfprune.search.fine_tuning import training_batches
 from tfprune.search.fitness import Fitness
 
@@ -199,6 +199,22 @@ def test_a_budget_is_met_and_one_out_of_reach_is_marked(model):
     assert "NO CANDIDATE MEETS THE BUDGET (macs 0.0001" in " ".join(str(missed).split())
 
 
+def test_a_candidate_without_figures_or_beyond_the_budget_says_so_by_its_rank_and_by_no_number():
+    judgement = goals.Judgement(goals.get(("accuracy", "macs")), {"macs": 0.5}, {"accuracy": 0.9, "macs": 1e14})
+    failed, far, near, good, better = (
+        judgement.standing(figures)
+        for figures in ({}, {"accuracy": 0.9, "macs": 9e13}, {"accuracy": 0.1, "macs": 6e13},
+                        {"accuracy": 0.5, "macs": 5e13}, {"accuracy": 0.8, "macs": 5e13})
+    )  # fmt: skip
+    assert failed < far < near < good < better
+    assert [each.rank.name for each in (failed, near, good)] == ["FAILED", "BEYOND_BUDGET", "WITHIN_BUDGET"]
+    numbers = _all_merits([good, failed, near, better, far])
+    assert numbers[0] == (0.5, -5e13) and numbers[3] == (0.8, -5e13)
+    ordered = [numbers[1], numbers[4], numbers[2], numbers[0]]
+    assert all(one[0] < other[0] and one[1] < other[1] for one, other in itertools.pairwise(ordered))
+    assert _slots([failed, far, good, better])[:2] == [0.0, 0.0] and _slots([failed, far]) == [1.0, 1.0]
+
+
 def test_functions_are_objectives_too(model):
     def zeros(candidate):
         return sum(int(np.count_nonzero(np.asarray(weight) == 0)) for weight in candidate.model.trainable_weights)
@@ -275,8 +291,9 @@ def test_half_of_the_guided_shares_are_those_of_one_layer_alone(model):
 @pytest.mark.parametrize(("kind", "crossover"), [("channels", "one_point"), ("layers", "uniform")])
 def test_crossover_suits_the_genome_unless_it_is_named(model, kind, crossover):
     genome = genomes.make(kind, model, None, None, "element", None)
-    assert Operators.checked(genome, 1, None, None, None, 0.9, None).crossover == crossover
-    assert Operators.checked(genome, 1, None, "one_point", None, 0.9, None).crossover == "one_point"
+    asked = {"selection": None, "crossover": None, "mutation": None, "crossover_rate": 0.9, "mutation_rate": None}
+    assert Operators.checked(genome, 1, asked).crossover == crossover
+    assert Operators.checked(genome, 1, {**asked, "crossover": "one_point"}).crossover == "one_point"
 
 
 def test_the_result_is_a_table_and_a_plot(result, tmp_path):

@@ -135,6 +135,55 @@ def test_the_journal_of_another_search_is_refused_and_left_alone(model, written)
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("change", ["activation", "strides", "dilation", "layers", "recalibrate", "train", "optimizer"])
+def test_the_journal_of_a_problem_that_only_looks_the_same_is_refused(tmp_path, change):
+    """All have the same weights, validation data and number of genes."""
+    keras.utils.set_random_seed(0)
+
+    def network(activation="relu", strides=2, dilation=1, rate=0.01):
+        first = keras.layers.Conv2D(4, 3, activation=activation, strides=strides, dilation_rate=dilation, name="first")
+        layers = [first, keras.layers.BatchNormalization(name="norm"), keras.layers.GlobalAveragePooling2D(name="mean"),
+                  keras.layers.Dense(4, name="hidden"), keras.layers.Dense(2, name="last")]  # fmt: skip
+        model = keras.Sequential([keras.Input((6, 6, 1), name="given"), *layers], name="network")
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD(rate), loss, jit_compile=False)
+        return model
+
+    model = network()
+    arguments = {"objectives": ("loss", "macs"), "population": 4, "generations": 0, "layers": "first",
+                 "recalibrate": X, "fine_tune": 1, "train": (X, Y), "journal": tmp_path / "journal"}  # fmt: skip
+    genetic_search(model, (X, Y), **arguments)
+    before = (tmp_path / "journal").read_bytes()
+    other, changed, name = {
+        "activation": (network(activation="tanh"), {}, "model"),
+        "strides": (network(strides=1), {}, "model"),
+        "dilation": (network(strides=1, dilation=2), {}, "model"),
+        "layers": (model, {"layers": "hidden"}, "layers"),
+        "recalibrate": (model, {"recalibrate": X[::-1]}, "recalibrate"),
+        "train": (model, {"train": (X[::-1], Y)}, "fine_tune"),
+        "optimizer": (network(rate=0.02), {}, "compiled"),
+    }[change]
+    other.set_weights(model.get_weights())
+    with pytest.raises(PruningError, match=f"belongs to another search: its {name} is .*, here it is"):
+        genetic_search(other, (X, Y), **{**arguments, **changed})
+    assert (tmp_path / "journal").read_bytes() == before
+
+
+def test_a_journal_of_an_earlier_version_is_refused_with_the_reason(model, written):
+    path, _ = written
+    old = path.read_bytes().replace(b"search journal 2", b"search journal 1", 1)
+    path.write_bytes(old)
+    with pytest.raises(PruningError, match="an earlier version of tfprune, which did not note .* Give another path"):
+        genetic_search(model, (X, Y), journal=path, **QUICK)
+    assert path.read_bytes() == old
+
+
+def test_only_what_differs_in_the_settings_is_named(model, written):
+    path, _ = written
+    with pytest.raises(PruningError, match=r'its settings is \{"population": 8\}, here it is \{"population": 12\}'):
+        genetic_search(model, (X, Y), journal=path, **{**QUICK, "population": 12})
+
+
 def test_files_that_are_no_journals_are_refused(model, tmp_path):
     (tmp_path / "note.txt").write_text("not a journal\nat all\n")
     (tmp_path / "other.json").write_text('{"a": 1}\n')

@@ -1,7 +1,8 @@
 """The simple ways that a search has to beat: random, greedy by sensitivity, and layer by layer to a budget."""
 
+import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -9,9 +10,13 @@ import keras
 from tfprune.errors import PruningError, listing
 from tfprune.search.genome import Genes
 from tfprune.search.objectives import COSTS
-from tfprune.search.problem import Ended, Problem, check_count
+from tfprune.search.problem import Problem
 from tfprune.search.result import Candidate, SearchResult
+from tfprune.search.settings import Settings, check_count
 
+# What each search takes beside its own arguments, and what each names in its signature.
+KNOWN = ("weights", "budget", "criterion", "layers", "pattern", "recalibrate", "fine_tune", "train", "seconds")
+NAMED = ("objectives", "genome", "seed", "workers", "evaluations")
 LEVELS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
 TOLERANCES = 12
 
@@ -38,7 +43,8 @@ def random_search(
     Raises:
         PruningError: As there.
     """
-    problem = _problem("random_search", model, data, objectives, genome, seed, journal, workers, evaluations, arguments)
+    arguments.update(objectives=objectives, genome=genome, seed=seed, workers=workers, evaluations=evaluations)
+    problem = _problem("random_search", model, data, journal, arguments)
     generator = random.Random(seed)
 
     def draw() -> str:
@@ -50,7 +56,7 @@ def random_search(
                 problem.evaluate([genes])
         return "nearly every candidate is known"
 
-    return _run(problem, draw)
+    return problem.run(draw)
 
 
 def greedy_search(
@@ -80,8 +86,10 @@ def greedy_search(
     levels = [float(level) for level in levels]
     if not levels or levels != sorted(set(levels)) or not 0.0 < levels[0] <= levels[-1] < 1.0:
         raise PruningError(f"levels={levels} are no rising shares in (0, 1); write levels=(0.25, 0.5, 0.75).")
-    problem = _problem("greedy_search", model, data, objectives, genome, seed, journal, workers, evaluations, arguments)
+    arguments.update(objectives=objectives, genome=genome, seed=seed, workers=workers, evaluations=evaluations)
+    problem = _problem("greedy_search", model, data, journal, arguments, levels=levels)
     quality = _quality(problem)
+    dense = quality(problem.dense)
 
     def walk() -> str:
         losses: dict[str, list[float]] = {}
@@ -89,15 +97,15 @@ def greedy_search(
             found = problem.evaluate([problem.genome.at({name: level}) for level in levels])
             worst = 0.0
             losses[name] = []
-            for candidate in found:
-                worst = max(worst, quality(problem.dense) - quality(candidate))
+            for value in itertools.takewhile(lambda value: value is not None, map(quality, found)):
+                worst = max(worst, dense - value)  # type: ignore[operator]
                 losses[name].append(worst)
         steps = sorted({loss for curve in losses.values() for loss in curve})
         for genes in _at_equal_cost(problem, losses, levels, steps):
             problem.evaluate([genes])
         return "every tolerance was tried"
 
-    return _run(problem, walk)
+    return problem.run(walk)
 
 
 def netadapt_search(
@@ -128,9 +136,8 @@ def netadapt_search(
         Yang et al., "NetAdapt", 2018, https://arxiv.org/abs/1804.03230 (there with fine-tuning in every step).
     """
     check_count("steps", steps, 1)
-    problem = _problem(
-        "netadapt_search", model, data, objectives, genome, seed, journal, workers, evaluations, arguments
-    )
+    arguments.update(objectives=objectives, genome=genome, seed=seed, workers=workers, evaluations=evaluations)
+    problem = _problem("netadapt_search", model, data, journal, arguments, steps=steps)
     quality = _quality(problem)
     cost = _cost(problem)
     goal = problem.judgement.budget.get(cost, 0.1)
@@ -145,54 +152,38 @@ def netadapt_search(
             if not proposals:
                 return f"no group alone can take {cost} to {limit:,.0f}"
             found = problem.evaluate([problem.genome.at(moved) for moved in proposals])
-            shares = max(zip(found, proposals), key=lambda pair: quality(pair[0]))[1]
+            known = [(value, moved) for each, moved in zip(found, proposals) if (value := quality(each)) is not None]
+            if not known:
+                return f"no candidate of step {step} has figures"
+            shares = max(known, key=lambda pair: pair[0])[1]
         return f"{steps} steps"
 
-    return _run(problem, descend)
+    return problem.run(descend)
 
 
 def _problem(
-    strategy: str,
-    model: keras.Model,
-    data: Any,
-    objectives: Any,
-    genome: str,
-    seed: int,
-    journal: Any,
-    workers: int,
-    evaluations: int | None,
-    arguments: dict[str, Any],
+    strategy: str, model: keras.Model, data: Any, journal: Any, arguments: dict[str, Any], **steering: Any
 ) -> Problem:
-    known = ("weights", "budget", "criterion", "layers", "pattern", "recalibrate", "fine_tune", "train", "seconds")
-    unknown = [name for name in arguments if name not in known]
+    """The problem of these arguments, which beside `KNOWN` are those that every strategy names itself."""
+    unknown = [name for name in arguments if name not in (*KNOWN, *NAMED)]
     if unknown:
-        raise PruningError(f"{strategy} has no argument {listing(unknown)}; it takes {listing(known)}.")
-    return Problem(
-        strategy, model, data, objectives, genome, seed=seed, journal=journal, workers=workers,
-        evaluations=evaluations, **arguments,
-    )  # fmt: skip
+        raise PruningError(f"{strategy} has no argument {listing(unknown)}; it takes {listing(KNOWN)}.")
+    recalibrate, train = arguments.pop("recalibrate", None), arguments.pop("train", None)
+    settings = Settings(strategy, steering=steering, **arguments)
+    return Problem(settings, model, data, journal, recalibrate, train)
 
 
-def _run(problem: Problem, strategy: Any) -> SearchResult:
-    try:
-        reason = strategy()
-    except Ended as limit:
-        reason = str(limit)
-    return problem.result(reason)
-
-
-def _quality(problem: Problem) -> Any:
-    """The first objective that is not a cost, as a number that is better when larger."""
+def _quality(problem: Problem) -> Callable[[Candidate], float | None]:
+    """The first objective that is not a cost, as a number that is better when larger; None of a failed candidate."""
     measured = [each for each in problem.judgement.objectives if each.name not in COSTS or each.function]
     if not measured:
         raise PruningError(
-            f"{problem.strategy} thins where least is lost, so an objective has to be measured on data; write "
+            f"{problem.settings.strategy} thins where least is lost, so an objective has to be measured on data; write "
             'objectives=("accuracy", "macs").'
         )
 
-    def quality(candidate: Candidate) -> float:
-        failed = candidate.failure is not None
-        return float("-inf") if failed else measured[0].sign * candidate[measured[0].name]
+    def quality(candidate: Candidate) -> float | None:
+        return None if candidate.failure is not None else measured[0].sign * candidate[measured[0].name]
 
     return quality
 
@@ -201,7 +192,7 @@ def _cost(problem: Problem) -> str:
     """The cost that is to fall: that of the budget, else the first among the objectives."""
     costs = [*problem.judgement.budget, *(each.name for each in problem.judgement.objectives if each.name in COSTS)]
     if not costs:
-        raise PruningError(f'{problem.strategy} lowers a cost; write budget={{"macs": 0.5}}.')
+        raise PruningError(f'{problem.settings.strategy} lowers a cost; write budget={{"macs": 0.5}}.')
     return costs[0]
 
 

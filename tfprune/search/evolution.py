@@ -2,12 +2,13 @@
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tfprune.errors import PruningError, nearest, require
 from tfprune.search.genome import Genes, Genome
+from tfprune.search.objectives import Rank, Standing
 
 SELECTIONS = ("tournament", "roulette", "nsga2")
 CROSSOVERS = ("one_point", "uniform")
@@ -36,24 +37,21 @@ class Operators:
     mutation_rate: float
 
     @classmethod
-    def checked(
-        cls,
-        genome: Genome,
-        objectives: int,
-        selection: str | None,
-        crossover: str | None,
-        mutation: str | None,
-        crossover_rate: float,
-        mutation_rate: float | None,
-    ) -> "Operators":
+    def checked(cls, genome: Genome, objectives: int, asked: Mapping[str, Any]) -> "Operators":
         """The operators by their names; None is what suits the genome and the number of objectives.
+
+        Args:
+            genome: What is bred.
+            objectives: Their number.
+            asked: The attributes by name, each may be None.
 
         Raises:
             PruningError: An unknown name, one that does not go with the genome, or a rate outside [0, 1].
         """
-        selection = selection or ("nsga2" if objectives > 1 else "tournament")
-        crossover = crossover or ("one_point" if genome.is_bits else "uniform")
-        mutation = mutation or ("flip" if genome.is_bits else "gaussian")
+        selection = asked["selection"] or ("nsga2" if objectives > 1 else "tournament")
+        crossover = asked["crossover"] or ("one_point" if genome.is_bits else "uniform")
+        mutation = asked["mutation"] or ("flip" if genome.is_bits else "gaussian")
+        crossover_rate, mutation_rate = asked["crossover_rate"], asked["mutation_rate"]
         for word, value, known in (
             ("selection", selection, SELECTIONS),
             ("crossover", crossover, CROSSOVERS),
@@ -105,8 +103,7 @@ class Evolution:
         operators: How it is bred.
         size: Individuals.
         seed: Of everything random.
-        merits: Gives the numbers that are to be large for genes that have been evaluated.
-        total: Gives their weighted sum.
+        standing: Says how good genes are that have been evaluated.
         within: Thins genes until they meet the budget.
     """
 
@@ -116,15 +113,14 @@ class Evolution:
         operators: Operators,
         size: int,
         seed: int,
-        merits: Callable[[Genes], Sequence[float]],
-        total: Callable[[Genes], float],
+        standing: Callable[[Genes], Standing],
         within: Callable[[Genes, random.Random], Genes],
     ):
         self._tools, self._fitness = (
             require(f"deap.{part}", extra="search", purpose="Genetic search") for part in ("tools", "base")
         )
         self.genome, self.operators, self.size = genome, operators, size
-        self._merits, self._total, self._within = merits, total, within
+        self._standing, self._within = standing, within
         self.random = Randomness(seed)
         self.population: list[Genes] = []
 
@@ -180,16 +176,16 @@ class Evolution:
         """Puts the next generation together, once its children have been evaluated."""
         everyone = list(dict.fromkeys([*self.population, *children]))
         if self.operators.selection == "nsga2":
-            chosen = self._tools.selNSGA2([self._individual(genes) for genes in everyone], self.size)
+            chosen = self._tools.selNSGA2(self._individuals(everyone), self.size)
             self.population = [individual.genes for individual in chosen]
             return
-        best = max(everyone, key=self._total)
+        best = max(everyone, key=self._standing)
         new = list(dict.fromkeys([best, *children]))  # the best one always lives on
         self.population = new[: self.size]
 
     def _parents(self) -> list[Genes]:
         tools = self._tools
-        individuals = [self._individual(genes) for genes in self.population]
+        individuals = self._individuals(self.population)
         if self.operators.selection == "nsga2":
             fronts = tools.sortNondominated(individuals, len(individuals))
             for front in fronts:
@@ -201,24 +197,40 @@ class Evolution:
             return [individual.genes for individual in tools.selRoulette(individuals, self.size)]
         return [individual.genes for individual in tools.selTournament(individuals, self.size, TOURNAMENT)]
 
-    def _individual(self, genes: Genes) -> Any:
+    def _individuals(self, genes: Sequence[Genes]) -> list["Individual"]:
+        """The genes with numbers that DEAP compares; what is not within the budget is below all that is."""
+        standings = [self._standing(each) for each in genes]
         if self.operators.selection == "nsga2":
-            values = tuple(max(value, -1e30) for value in self._merits(genes))
+            values = _all_merits(standings)
         elif self.operators.selection == "roulette":
-            values = (self._slot(genes),)
+            values = [(slot,) for slot in _slots(standings)]
         else:
-            values = (max(self._total(genes), -1e30),)
-        kind = type("Fitness", (self._fitness.Fitness,), {"weights": (1.0,) * len(values)})
-        return Individual(genes, kind(values))
+            ranks = {standing: rank for rank, standing in enumerate(sorted(set(standings)))}
+            values = [(ranks[standing],) for standing in standings]
+        kind = type("Fitness", (self._fitness.Fitness,), {"weights": (1.0,) * len(values[0])})
+        return [Individual(each, kind(numbers)) for each, numbers in zip(genes, values)]
 
-    def _slot(self, genes: Genes) -> float:
-        """The width of an individual's slot on the roulette wheel: how far it is above the population's worst."""
-        totals = [total for each in self.population if (total := self._total(each)) > -1e11]
-        total = self._total(genes)
-        if not totals or total <= -1e11:
-            return 0.0 if totals else 1.0  # beyond the budget or without figures: only where all are
-        low, high = min(totals), max(totals)
-        return total - low + 0.05 * (high - low) + 1e-12
+
+def _all_merits(standings: Sequence[Standing]) -> list[tuple[float, ...]]:
+    """The merits of each; of those that are not within the budget, numbers below every merit, by their order."""
+    within = [standing.merits for standing in standings if standing.rank == Rank.WITHIN_BUDGET]
+    floors = [min(values) for values in zip(*within)] or [0.0]
+    others = sorted({standing for standing in standings if standing.rank < Rank.WITHIN_BUDGET}, reverse=True)
+    steps = {standing: 1 + number for number, standing in enumerate(others)}
+    return [
+        standing.merits or tuple(floor - (1.0 + abs(floor)) * steps[standing] for floor in floors)
+        for standing in standings
+    ]
+
+
+def _slots(standings: Sequence[Standing]) -> list[float]:
+    """The widths of slots on the roulette wheel: how far each is above the worst that is within the budget."""
+    totals = [standing.value for standing in standings if standing.rank == Rank.WITHIN_BUDGET]
+    if not totals:
+        return [1.0] * len(standings)
+    low, high = min(totals), max(totals)
+    least = 0.05 * (high - low) + 1e-12
+    return [standing.value - low + least if standing.rank == Rank.WITHIN_BUDGET else 0.0 for standing in standings]
 
 
 class Individual:

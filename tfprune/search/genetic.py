@@ -8,8 +8,10 @@ import keras
 from tfprune.errors import PruningError, require
 from tfprune.search.evolution import Evolution, Operators
 from tfprune.search.genome import Genes
-from tfprune.search.problem import Ended, Problem, check_count
+from tfprune.search.objectives import Standing
+from tfprune.search.problem import Problem
 from tfprune.search.result import SearchResult
+from tfprune.search.settings import Settings, check_count
 
 
 def genetic_search(
@@ -68,7 +70,8 @@ def genetic_search(
         mutation: `"flip"` for bits, `"gaussian"` for shares. Defaults to None: what suits the genome.
         seed: Of everything random; the same seed gives the same search. Defaults to 0.
         journal: Path of a file in which every evaluation is written down at once. A search that was killed, begun again
-            with the same arguments, goes on from there. Defaults to None: none.
+            with the same arguments, goes on from there; that of another model, other data or settings is refused (of a
+            function only the name is compared). Defaults to None: none.
         workers: Processes that evaluate candidates side by side. Defaults to 1: this one.
         weights: Name of an objective -> its part in the weighted sum; each is measured as a multiple of the unpruned
             model's. Negative for a function that is to be small. Defaults to 1 each.
@@ -114,54 +117,28 @@ def genetic_search(
         check_count("patience", patience, 1)
     if initial not in ("seeded", "random"):
         raise PruningError(f"initial={initial!r} is unknown; write 'seeded' or 'random'.")
-    settings = {
+    steering = {
         "population": population, "selection": selection, "crossover": crossover, "mutation": mutation,
         "crossover_rate": crossover_rate, "mutation_rate": mutation_rate, "initial": initial,
     }  # fmt: skip
-    problem = Problem(
-        "genetic_search",
-        model,
-        data,
-        objectives,
-        genome,
-        seed=seed,
-        journal=journal,
-        workers=workers,
-        settings=settings,
-        weights=weights,
-        budget=budget,
-        criterion=criterion,
-        layers=layers,
-        pattern=pattern,
-        recalibrate=recalibrate,
-        fine_tune=fine_tune,
-        train=train,
-        evaluations=evaluations,
-        seconds=seconds,
-    )
-    number = len(problem.judgement.objectives)
-    operators = Operators.checked(problem.genome, number, selection, crossover, mutation, crossover_rate, mutation_rate)
+    settings = Settings(
+        "genetic_search", objectives, genome, weights, budget, seed, workers, criterion, layers, pattern, fine_tune,
+        evaluations, seconds, steering,
+    )  # fmt: skip
+    problem = Problem(settings, model, data, journal, recalibrate, train)
+    operators = Operators.checked(problem.genome, len(settings.objectives), steering)
     known = {problem.dense.genes: problem.dense}
-    evolution = Evolution(
-        problem.genome,
-        operators,
-        population,
-        seed,
-        lambda genes: problem.merits(known[genes]),
-        lambda genes: problem.sum(known[genes]),
-        problem.within_budget,
-    )
-    problem.progress.expect(population * (generations + 1))
+
+    def standing(genes: Genes) -> Standing:
+        return problem.standing(known[genes])
 
     def evaluated(genes: list[Genes]) -> list[Genes]:
         known.update(zip(genes, problem.evaluate(genes)))
         return genes
 
-    try:
-        reason = _evolve(problem, evolution, evaluated, initial == "seeded", generations, patience)
-    except Ended as limit:
-        reason = str(limit)
-    return problem.result(reason)
+    evolution = Evolution(problem.genome, operators, population, seed, standing, problem.within_budget)
+    problem.progress.expect(population * (generations + 1))
+    return problem.run(lambda: _evolve(problem, evolution, evaluated, initial == "seeded", generations, patience))
 
 
 def _evolve(
@@ -180,8 +157,7 @@ def _evolve(
     return f"{generations} generations"
 
 
-def _best(problem: Problem) -> list[float]:
-    """The best value met of each objective, and of their weighted sum."""
-    known = [candidate for candidate in problem.evaluated if candidate.failure is None]
-    merits = [max(values) for values in zip(*(problem.merits(candidate) for candidate in known))]
-    return [*merits, max(problem.sum(candidate) for candidate in known)]
+def _best(problem: Problem) -> list[Any]:
+    """The best standing met, and the best value of each objective within the budget."""
+    standings = [problem.standing(candidate) for candidate in problem.evaluated]
+    return [max(standings), *(max(values) for values in zip(*(each.merits for each in standings if each.merits)))]

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ import numpy as np
 
 from tfprune.errors import PruningError
 from tfprune.model.data import Batch
-from tfprune.model.tree import as_array
+from tfprune.model.tree import as_array, places
 
-FORMAT = "tfprune search journal 1"
+FORMAT = "tfprune search journal 2"
+EARLIER = ("tfprune search journal 1",)
 
 
 class Journal:
@@ -90,16 +91,22 @@ class Journal:
         )
 
     def _check(self, header: Mapping[str, Any]) -> None:
+        if header.get("format") in EARLIER:
+            raise PruningError(
+                f"journal='{self.path}' was written by an earlier version of tfprune, which did not note the model's "
+                "structure, layers=, recalibrate= and how the model is compiled: whether it belongs to this search "
+                "cannot be told. Give another path."
+            )
         if header.get("format") != FORMAT:
             raise PruningError(
                 f"journal='{self.path}' is no search journal ({FORMAT!r}). Give another path, or remove the file."
             )
-        for name, wanted in self._header.items():
-            if header.get(name) != wanted:
-                raise PruningError(
-                    f"journal='{self.path}' belongs to another search: its {name} is {_short(header.get(name))}, here "
-                    f"it is {_short(wanted)}. Give another path, or the same {name}."
-                )
+        different = difference(header, self._header)
+        if different is not None:
+            name, words = different
+            raise PruningError(
+                f"journal='{self.path}' belongs to another search: {words}. Give another path, or the same {name}."
+            )
 
     def _drop(self, size: int, number: int) -> None:
         """Cuts off a last line that was not written to its end."""
@@ -121,22 +128,56 @@ class Journal:
             ) from error
 
 
+def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The first entry of a header that is not as it is wanted: its name, and both values in words."""
+    for name in wanted:
+        pair = [found.get(name), wanted[name]]
+        if pair[0] == pair[1]:
+            continue
+        if all(isinstance(each, dict) for each in pair):  # only what differs
+            one, other = pair
+            apart = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+            pair = [{key: each[key] for key in apart if key in each} for each in pair]
+        return name, f"its {name} is {_short(pair[0])}, here it is {_short(pair[1])}"
+    return None
+
+
 def model_fingerprint(model: keras.Model) -> str:
-    """A digest of a model's structure and weights."""
-    digest = hashlib.sha256()
+    """A digest of a model's layers, how they are connected, and its weights."""
+    digest = hashlib.sha256(_plain(_config(model)))
     for variable in model.weights:
         digest.update(f"{tuple(variable.shape)} {variable.dtype}".encode())
         digest.update(np.ascontiguousarray(as_array(variable)).tobytes())
     return digest.hexdigest()[:32]
 
 
-def data_fingerprint(data: list[Batch]) -> str:
+def compiled_fingerprint(model: keras.Model) -> str:
+    """A digest of what a model is compiled with: loss, metrics, optimizer and its learning rate."""
+    return hashlib.sha256(_plain(model.get_compile_config())).hexdigest()[:32]
+
+
+def data_fingerprint(data: Sequence[Batch]) -> str:
     """A digest of inputs, targets and sample weights."""
     digest = hashlib.sha256()
     for batch in data:
-        for array in keras.tree.flatten(tuple(batch)):
-            digest.update(b"-" if array is None else np.ascontiguousarray(np.asarray(array)).tobytes())
+        for part in keras.tree.flatten(tuple(batch)):
+            array = None if part is None else np.ascontiguousarray(np.asarray(part))
+            digest.update(b"-" if array is None else f"{array.shape} {array.dtype}".encode() + array.tobytes())
     return digest.hexdigest()[:32]
+
+
+def _config(model: keras.Model) -> Any:
+    """The configurations of a model and its layers; classes of the user's own may have none for the whole."""
+    layers = [[place.path, type(place.layer).__name__, place.layer.get_config()] for place in places(model)]
+    try:
+        return [model.get_config(), layers]
+    except NotImplementedError:
+        return layers
+
+
+def _plain(config: Any) -> bytes:
+    """A configuration as text that is the same in the next process."""
+    return json.dumps(config, sort_keys=True, default=lambda other: type(other).__name__).encode()
 
 
 def _short(value: Any) -> str:

@@ -1,7 +1,8 @@
 """What candidates are judged by: the objectives, which way each is better, and budgets that must be met."""
 
+import enum
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tfprune.errors import PruningError, listing, nearest
@@ -105,6 +106,29 @@ def check_budget(budget: Mapping[str, float] | None) -> dict[str, float]:
     return checked
 
 
+class Rank(enum.IntEnum):
+    """What kind of candidate it is; any of a later kind is better."""
+
+    FAILED = 0
+    BEYOND_BUDGET = 1
+    WITHIN_BUDGET = 2
+
+
+@dataclass(frozen=True, order=True)
+class Standing:
+    """How good a candidate is: the larger of two is better.
+
+    Attributes:
+        rank: What kind of candidate it is.
+        value: Among those of a kind: the weighted sum, or how near the budget is.
+        merits: The objectives as numbers that are all better when larger; only within the budget.
+    """
+
+    rank: Rank
+    value: float = 0.0
+    merits: tuple[float, ...] = field(default=(), compare=False)
+
+
 class Judgement:
     """How good figures are: against the unpruned model, and under a budget.
 
@@ -126,20 +150,23 @@ class Judgement:
         return total
 
     def merits(self, figures: Mapping[str, float]) -> tuple[float, ...]:
-        """The objectives as numbers that are all better when larger; beyond the budget below all that meet it."""
-        excess = self.excess(figures)
-        if excess:
-            return (-1e12 * (1.0 + excess),) * len(self.objectives)
+        """The objectives as numbers that are all better when larger."""
         return tuple(objective.sign * figures[objective.name] for objective in self.objectives)
 
     def sum(self, figures: Mapping[str, float]) -> float:
         """The weighted sum of the objectives, each as a multiple of the unpruned model's; larger is better."""
-        excess = self.excess(figures)
-        if excess:
-            return -1e12 * (1.0 + excess)
         return float(
             sum(
                 objective.sign * objective.weight * figures[objective.name] / (abs(self.dense[objective.name]) or 1.0)
                 for objective in self.objectives
             )
         )
+
+    def standing(self, figures: Mapping[str, float]) -> Standing:
+        """How good figures are; none is for a candidate that failed."""
+        if not figures:
+            return Standing(Rank.FAILED)
+        excess = self.excess(figures)
+        if excess:
+            return Standing(Rank.BEYOND_BUDGET, -excess)
+        return Standing(Rank.WITHIN_BUDGET, self.sum(figures), self.merits(figures))

@@ -1,10 +1,9 @@
 """A search in progress: candidates are asked for, evaluated once each, written down, and judged."""
 
-import math
 import random
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -19,11 +18,12 @@ from tfprune.search import genome as genomes
 from tfprune.search import objectives as goals
 from tfprune.search.fine_tuning import training_batches
 from tfprune.search.fitness import Fitness, FitnessError
-from tfprune.search.genome import Genes
-from tfprune.search.journal import Journal, data_fingerprint, model_fingerprint
+from tfprune.search.genome import Genes, Genome
+from tfprune.search.journal import Journal, compiled_fingerprint, data_fingerprint, model_fingerprint
 from tfprune.search.latency import LatencyTable, MemoryTable, measured_latency
 from tfprune.search.progress import Progress
 from tfprune.search.result import Candidate, Keeping, SearchResult
+from tfprune.search.settings import Settings
 from tfprune.search.workers import Measured, Workers
 
 BATCH_SIZE = 256
@@ -37,90 +37,80 @@ class Ended(Exception):  # noqa: N818  (no error: the way out of any depth of a 
     """A limit of the search is reached."""
 
 
+class Material(NamedTuple):
+    """What candidates are measured and trained on, in batches.
+
+    Attributes:
+        validation: With targets, where objectives need them.
+        calibration: Inputs for the statistics of batch norm; none where these stay.
+        training: One batch a step; none without training.
+    """
+
+    validation: Sequence[Batch]
+    calibration: Sequence[Batch]
+    training: Sequence[Batch]
+
+
 class Problem:
     """What is searched, and what is known of it so far.
 
     Args:
-        strategy: Name of the search, for the report.
+        settings: What the search is told.
         model: The unpruned model.
         data: Validation data.
-        objectives: Names or functions.
-        genome: `"channels"`, `"layers"` or `"weights"`.
-        seed: Of everything random.
         journal: Path of the journal, None for none.
-        workers: Processes that evaluate at once.
-        settings: What else decides which candidates are asked for, for the journal.
-        weights, budget, criterion, layers, pattern, recalibrate, fine_tune, train, evaluations, seconds: See
-            `genetic_search`.
+        recalibrate, train: See `genetic_search`.
     """
 
     def __init__(
         self,
-        strategy: str,
+        settings: Settings,
         model: keras.Model,
         data: Any,
-        objectives: Any,
-        genome: str,
-        *,
-        seed: int,
         journal: Any = None,
-        workers: int = 1,
-        settings: Mapping[str, Any] | None = None,
-        weights: Mapping[str, float] | None = None,
-        budget: Mapping[str, float] | None = None,
-        criterion: Any = None,
-        layers: Any = None,
-        pattern: Any = "element",
         recalibrate: Any = None,
-        fine_tune: int | None = None,
         train: Any = None,
-        evaluations: int | None = None,
-        seconds: float | None = None,
     ):
         check_model(model, "search in")
-        self.strategy, self.model, self.seed = strategy, model, check_count("seed", seed, 0)
-        chosen = goals.get(objectives, weights)
-        budget = goals.check_budget(budget)
-        self.limit = None if evaluations is None else check_count("evaluations", evaluations, 1)
-        self.seconds = _check_seconds(seconds)
-        check_count("workers", workers, 1)
-        if genome != "weights":
+        if settings.genome != "weights":
             require_graph(model, "Searching for channels")
-        self.data = list(batches(data, model, strategy, BATCH_SIZE))
-        self.genome = genomes.make(genome, model, criterion, layers, pattern, data)
-        calibration = self._calibration(recalibrate)
-        training = training_batches(train, fine_tune, model, seed)
-        measured = {each.name for each in chosen if each.function is None} | set(budget)
+        self.settings, self.model = settings, model
+        validation = list(batches(data, model, settings.strategy, BATCH_SIZE))
+        self.genome = genomes.make(settings.genome, model, settings.criterion, settings.layers, settings.pattern, data)
+        calibration: Any = []
+        if recalibrate is not None and recalibrate is not False:
+            read = validation if recalibrate is True else batches(recalibrate, model, "recalibrate", BATCH_SIZE)
+            calibration = [Batch(batch.inputs) for batch in read]
+        training = training_batches(train, settings.fine_tune, model, settings.seed)
+        self.samples = Material(validation, calibration, training)
         self.evaluated: list[Candidate] = []
         self.cached = 0
         self._by_genes: dict[Genes, Candidate] = {}
         self._began = time.monotonic()
-        header = {
-            "model": model_fingerprint(model),
-            "data": data_fingerprint(self.data),
-            "seed": self.seed,
-            "objectives": [[each.name, each.sign, each.weight] for each in chosen],
-            "budget": budget,
-            "genome": [genome, self.genome.size, repr(criterion), repr(pattern), len(calibration)],
-            "fine_tune": [len(training), data_fingerprint(training)] if training else None,
-            "settings": {"strategy": strategy, **(settings or {})},
-        }
-        self.journal = None if journal is None else Journal(journal, header)
-        tables = self._tables(measured)
-        self.fitness = Fitness(model, self.genome, self.data, chosen, budget, calibration, tables, training)
-        self._number = workers
+        self.journal = None if journal is None else Journal(journal, self._header())
+        latency = self._latency() if "latency" in settings.measured else None
+        self.fitness = fitness_of(settings, model, self.genome, self.samples, latency)
         self._workers: Workers | None = None
-        if workers > 1:
-            arguments = {
-                "model": model, "genome": genome, "criterion": criterion, "layers": layers, "pattern": pattern,
-                "data": self.data, "objectives": chosen, "budget": budget, "calibration": calibration,
-                "training": training,
-                "latency": tables["latency"].to_dict() if "latency" in tables else None,
-            }  # fmt: skip
-            self._workers = Workers(workers, remote_fitness, arguments)
-        self.progress = Progress(strategy)
+        if settings.workers > 1:
+            table = None if latency is None else latency.to_dict()
+            self._workers = Workers(settings.workers, remote_fitness, (settings, model, self.samples, table))
+        self.progress = Progress(settings.strategy)
         self.dense = self._evaluated_dense()
-        self.judgement = goals.Judgement(chosen, budget, self.dense.figures)
+        self.judgement = goals.Judgement(settings.objectives, settings.budget or {}, self.dense.figures)
+
+    def _header(self) -> dict[str, Any]:
+        """All that the figures of a candidate depend on."""
+        settings, samples = self.settings, self.samples
+        trains = "loss" in settings.measured or samples.training
+        return {
+            "model": model_fingerprint(self.model),
+            "data": data_fingerprint(samples.validation),
+            "recalibrate": data_fingerprint(samples.calibration) if samples.calibration else None,
+            "fine_tune": [len(samples.training), data_fingerprint(samples.training)] if samples.training else None,
+            **settings.header(),
+            "layers": self.genome.parts,
+            "compiled": compiled_fingerprint(self.model) if trains else None,
+        }
 
     def evaluate(self, asked: Sequence[Genes]) -> list[Candidate]:
         """The candidates of these genes; those that are new are measured.
@@ -151,31 +141,33 @@ class Problem:
             genes = self.genome.thinner(genes, generator)
         return genes
 
-    def merits(self, candidate: Candidate) -> tuple[float, ...]:
-        """The objectives as numbers that are better when larger; a candidate without figures is below all."""
-        if candidate.failure is not None:
-            return (-math.inf,) * len(self.judgement.objectives)
-        return self.judgement.merits(candidate.figures)
+    def standing(self, candidate: Candidate) -> goals.Standing:
+        """How good a candidate is, to be compared with that of others."""
+        return self.judgement.standing(candidate.figures)
 
-    def sum(self, candidate: Candidate) -> float:
-        """The weighted sum of the objectives; larger is better."""
-        return -math.inf if candidate.failure is not None else self.judgement.sum(candidate.figures)
+    def run(self, strategy: Callable[[], str]) -> SearchResult:
+        """Lets a strategy ask for candidates until it says why it ends, or a limit is reached."""
+        try:
+            return self.result(strategy())
+        except Ended as limit:
+            return self.result(str(limit))
+        finally:
+            self.progress.close()
 
     def result(self, reason: str) -> SearchResult:
         """What was found."""
-        self.progress.close()
         front = self.front()
         return SearchResult(
             front=front,
-            best=max(front, key=self.sum),
+            best=max(front, key=self.standing),
             dense=self.dense,
             evaluated=tuple(self.evaluated),
             meets_budget=self.judgement.excess(front[0].figures) == 0.0,
             reason=reason,
-            seed=self.seed,
+            seed=self.settings.seed,
             seconds=time.monotonic() - self._began,
             cached=self.cached,
-            strategy=self.strategy,
+            strategy=self.settings.strategy,
             model=self.model,
             genome=self.genome,
             judgement=self.judgement,
@@ -187,10 +179,14 @@ class Problem:
 
     def front(self) -> list[Candidate]:
         """The candidates that none beats in every objective, the best in the first objective first."""
+        known = [candidate for candidate in self.evaluated if candidate.failure is None]
+        nearest = min(known, key=lambda candidate: self.judgement.excess(candidate.figures))
+        if self.judgement.excess(nearest.figures):  # nothing meets the budget
+            return [nearest]
         best: dict[tuple[float, ...], Candidate] = {}
-        for candidate in self.evaluated:
-            if candidate.failure is None:
-                best.setdefault(self.merits(candidate), candidate)
+        for candidate in known:
+            if not self.judgement.excess(candidate.figures):
+                best.setdefault(self.judgement.merits(candidate.figures), candidate)
         front: list[Candidate] = []
         beyond: list[tuple[float, ...]] = []
         for merits in sorted(best, reverse=True):  # whoever beats it comes before it
@@ -199,22 +195,16 @@ class Problem:
                 front.append(best[merits])
         return front
 
-    def _tables(self, names: set[str]) -> dict[str, Any]:
-        """What gives the costs that are not counted; the table of a journal is taken up, so that figures agree."""
-        tables: dict[str, Any] = {}
-        if "memory" in names:
-            tables["memory"] = MemoryTable(self.model, self.genome)
-        if "latency" in names:
-            known = self.journal.known.pop(TABLE, None) if self.journal else None
-            if known is None:
-                table = LatencyTable.measured(self.model, self.genome, self._samples())
-                if self.journal is not None:
-                    self.journal.add(TABLE, table.to_dict())
-                    self.journal.known.pop(TABLE)
-            else:
-                table = LatencyTable.from_dict(known, self.model, self.genome)
-            tables["latency"] = table
-        return tables
+    def _latency(self) -> LatencyTable:
+        """The latency table; that of a journal is taken up, so that figures agree."""
+        known = self.journal.known.pop(TABLE, None) if self.journal else None
+        if known is not None:
+            return LatencyTable.from_dict(known, self.model, self.genome)
+        table = LatencyTable.measured(self.model, self.genome, self._images())
+        if self.journal is not None:
+            self.journal.add(TABLE, table.to_dict())
+            self.journal.known.pop(TABLE)
+        return table
 
     def _checks(self, front: Sequence[Candidate]) -> dict[int, dict[str, float]]:
         """The latency of candidates of the front as whole files, evenly over the front where there are many."""
@@ -225,10 +215,10 @@ class Problem:
         for candidate in chosen:
             keep = Keeping(self.genome.keep(candidate.genes))  # type: ignore[attr-defined]
             models[candidate.number] = shrink(self.model, plan_shrink(self.model, keep))
-        return {number: {"latency": ms} for number, ms in measured_latency(models, self._samples()).items()}
+        return {number: {"latency": ms} for number, ms in measured_latency(models, self._images()).items()}
 
-    def _samples(self) -> Any:
-        return keras.tree.map_structure(lambda array: np.asarray(array)[:100], self.data[0].inputs)
+    def _images(self) -> Any:
+        return keras.tree.map_structure(lambda array: np.asarray(array)[:100], self.samples.validation[0].inputs)
 
     def _measured(self, genes: Genes) -> tuple[dict[str, float], str | None]:
         known = self.journal.known.get(self.genome.text(genes)) if self.journal else None
@@ -246,7 +236,7 @@ class Problem:
             genes
             for genes in dict.fromkeys(asked)
             if genes not in self._by_genes and self.genome.text(genes) not in known
-        ][: AHEAD * self._number]
+        ][: AHEAD * self.settings.workers]
         return dict(zip(new, workers(new)))
 
     def _add(self, genes: Genes, figures: Mapping[str, float], failure: str | None) -> Candidate:
@@ -255,7 +245,7 @@ class Problem:
         candidate = Candidate(len(self.evaluated), genes, dict(figures), failure)
         self.evaluated.append(candidate)
         self._by_genes[genes] = candidate
-        self.progress.evaluated(len(self.evaluated), self.limit)
+        self.progress.evaluated(len(self.evaluated), self.settings.evaluations)
         return candidate
 
     def _evaluated_dense(self) -> Candidate:
@@ -268,55 +258,32 @@ class Problem:
         return dense
 
     def _check_limits(self) -> None:
-        if self.limit is not None and len(self.evaluated) > self.limit:
-            raise Ended(f"{self.limit} evaluations")
-        if self.seconds is not None and time.monotonic() - self._began > self.seconds:
-            raise Ended(f"{self.seconds:g} seconds")
+        limit, seconds = self.settings.evaluations, self.settings.seconds
+        if limit is not None and len(self.evaluated) > limit:
+            raise Ended(f"{limit} evaluations")
+        if seconds is not None and time.monotonic() - self._began > seconds:
+            raise Ended(f"{seconds:g} seconds")
 
-    def _calibration(self, recalibrate: Any) -> list[Batch]:
-        if recalibrate is None or recalibrate is False:
-            return []
-        source = self.data if recalibrate is True else list(batches(recalibrate, self.model, "recalibrate", BATCH_SIZE))
-        return [Batch(batch.inputs) for batch in source]
+
+def fitness_of(
+    settings: Settings, model: keras.Model, genome: Genome, samples: Material, latency: LatencyTable | None
+) -> Fitness:
+    """What measures the candidates of a search."""
+    tables: dict[str, Any] = {} if latency is None else {"latency": latency}
+    if "memory" in settings.measured:
+        tables["memory"] = MemoryTable(model, genome)
+    return Fitness(
+        model, genome, samples.validation, settings.objectives, settings.budget or {}, samples.calibration, tables,
+        samples.training,
+    )  # fmt: skip
 
 
 def remote_fitness(
-    model: keras.Model,
-    genome: str,
-    criterion: Any,
-    layers: Any,
-    pattern: Any,
-    data: list[Batch],
-    objectives: Sequence[goals.Objective],
-    budget: Mapping[str, float],
-    calibration: Sequence[Batch],
-    training: Sequence[Batch],
-    latency: Mapping[str, Any] | None,
+    settings: Settings, model: keras.Model, samples: Material, latency: Mapping[str, Any] | None
 ) -> Fitness:
     """The fitness of a search, made anew in a worker from what can be sent there."""
-    made = genomes.make(genome, model, criterion, layers, pattern, data)
-    tables: dict[str, Any] = {}
-    if "memory" in budget or any(each.name == "memory" for each in objectives):
-        tables["memory"] = MemoryTable(model, made)
-    if latency is not None:
-        tables["latency"] = LatencyTable.from_dict(latency, model, made)
-    return Fitness(model, made, data, objectives, budget, calibration, tables, training)
-
-
-def check_count(name: str, value: Any, least: int) -> int:
-    """A whole number of at least `least`.
-
-    Raises:
-        PruningError: It is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise PruningError(f"{name}={value!r}: give a whole number of {least} or more.")
-    return value
-
-
-def _check_seconds(seconds: Any) -> float | None:
-    if seconds is None:
-        return None
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
-        raise PruningError(f"seconds={seconds!r}: give a number above 0, such as 600 for ten minutes.")
-    return float(seconds)
+    genome = genomes.make(
+        settings.genome, model, settings.criterion, settings.layers, settings.pattern, samples.validation
+    )
+    table = None if latency is None else LatencyTable.from_dict(latency, model, genome)
+    return fitness_of(settings, model, genome, samples, table)

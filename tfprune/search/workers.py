@@ -30,7 +30,7 @@ class Workers:
         PruningError: joblib is not installed, or an objective or the model cannot be sent to another process.
     """
 
-    def __init__(self, number: int, make: Callable[..., Any], arguments: dict[str, Any]):
+    def __init__(self, number: int, make: Callable[..., Any], arguments: tuple[Any, ...]):
         cloudpickle, self._joblib = (
             require(name, extra="search", purpose=f"workers={number}") for name in ("cloudpickle", "joblib")
         )
@@ -74,7 +74,7 @@ def _evaluated(packed: np.ndarray, digest: int, place: int, genes: Genes) -> tup
     if digest not in _unpacked:
         make, arguments = pickle.loads(packed.tobytes())
         _unpacked.clear()
-        _unpacked[digest] = make(**arguments)
+        _unpacked[digest] = make(*arguments)
     try:
         return place, (_unpacked[digest](genes), None)
     except FitnessError as error:

@@ -18,18 +18,18 @@ from tfprune.lite.file.lite_model import LiteModel
 from tfprune.lite.measure.benchmark import benchmark
 from tfprune.lite.quantize import quantize_aware
 from tfprune.model.copying import compile_like
-from tfprune.model.data import Batch, batches, joined
+from tfprune.model.data import Batch, batches, joined, whole_batch
 from tfprune.model.graph import require_graph
 from tfprune.model.judge import Scorer
 from tfprune.model.summary import summary
 from tfprune.model.tree import as_array, check_model
-from tfprune.search.compress.compression import Compression, Step
+from tfprune.search.compress.compression import Compression, Milestone
 from tfprune.search.compress.distillation import Tuning, first_inputs
 from tfprune.search.compress.folder import StepFolder
 from tfprune.search.genetic import genetic_search
-from tfprune.search.journal import data_fingerprint, model_fingerprint
-from tfprune.search.problem import check_count
+from tfprune.search.journal import compiled_fingerprint, data_fingerprint, model_fingerprint
 from tfprune.search.progress import shown_in
+from tfprune.search.settings import check_count
 from tfprune.training.callbacks import PercentilePruning
 from tfprune.training.strip import strip_masks
 
@@ -73,7 +73,8 @@ def compress(
             reached, with no more removed than it takes: `{"macs": 0.3}`, `{"parameters": 0.25}`, `{"bytes": 0.25}` (the
             int8 file over the float32 file), `{"latency": 0.5}` (of the float32 files, measured here).
         folder: Where every step keeps its model; a compression that was interrupted and is begun again with the same
-            arguments goes on behind its last whole step. Defaults to None: nothing is kept.
+            arguments goes on behind its last whole step; that of other data or settings is refused (of a dataset to
+            train on, only its length is compared). Defaults to None: nothing is kept.
         epochs: Of each fine-tuning: after channels, after weights; the rounding is trained for one. Defaults to 3.
         sparsities: Shares of zeros to try, the first that stays within the bound is kept; empty for none. Defaults to
             0.8, 0.6, 0.4.
@@ -101,7 +102,15 @@ def compress(
     check_count("batch_size", batch_size, 1)
     road = _Road(model, train, val, max_drop, epochs, batch_size, distill, seed, console)
     settings = [max_drop, target, epochs, list(sparsities), distill, batch_size, seed]
-    header = {"model": model_fingerprint(model), "data": data_fingerprint(road.val), "settings": settings}
+    arrays = whole_batch(train, model, "compress", "train")
+    header = {
+        "model": model_fingerprint(model),
+        "compiled": compiled_fingerprint(model),
+        "data": data_fingerprint(road.val),
+        # A dataset may come in another order each time, so of one only the length can be compared.
+        "train": road.tuning.steps if arrays is None else data_fingerprint([arrays]),
+        "settings": settings,
+    }
     road.folder = StepFolder(folder, header)
     with road.stages, road.stages.stage("all training, at most") as road.whole:
         road.dense()
@@ -175,7 +184,7 @@ class _Road:
         self.folder = StepFolder(None, {})
         self.samples = first_inputs(train, model, CALIBRATION)
         self._scoring = Scorer(model, joined([batch.targets for batch in self.val]), self._answers(model))
-        self._steps: list[Step] = []
+        self._steps: list[Milestone] = []
         self._total = summary(model)
         self._stops: list[_Stop] = []
         self._plans: dict[tuple[tuple[str, float], ...], ShrinkPlan] = {}
@@ -366,7 +375,7 @@ class _Road:
         known = self.folder.known(name)
         if known is not None:
             model = self.folder.model(name) if keep else self.model
-            self._steps.append(Step(**known))
+            self._steps.append(Milestone(**known))
             self._stops.append(_Stop(name, model, known["accuracy"]))
             return self._stops[-1]
         keras.utils.set_random_seed(self.seed)
@@ -382,25 +391,25 @@ class _Road:
         stop = _Stop(name, model, accuracy)
         self._stops.append(stop)
         macs, parameters, zeros = self._shares(self._float_twin(stop))
-        step = Step(name, seconds, accuracy, macs, parameters, zeros, outcome)
+        step = Milestone(name, seconds, accuracy, macs, parameters, zeros, outcome)
         self.folder.keep(name, vars(step), model if keep else None)
         self._steps.append(step)
         return stop
 
     @contextlib.contextmanager
-    def _timed(self, name: str) -> Iterator[Callable[[Step], None]]:
+    def _timed(self, name: str) -> Iterator[Callable[[Milestone], None]]:
         began = time.monotonic()
-        steps: list[Step] = []
+        steps: list[Milestone] = []
         with self.stages.stage(name):
             yield steps.append
         for step in steps:
-            self._steps.append(Step(**{**vars(step), "seconds": time.monotonic() - began}))
+            self._steps.append(Milestone(**{**vars(step), "seconds": time.monotonic() - began}))
 
-    def _record(self, name: str, model: keras.Model, accuracy: float) -> Step:
+    def _record(self, name: str, model: keras.Model, accuracy: float) -> Milestone:
         within = self._start - accuracy <= self.max_drop + 1e-9
         macs, parameters, zeros = self._shares(model)
         outcome = "within the bound" if within else "beyond the bound"
-        return Step(name, 0.0, accuracy, macs, parameters, zeros, outcome)
+        return Milestone(name, 0.0, accuracy, macs, parameters, zeros, outcome)
 
     def _holds(self, stop: _Stop) -> bool:
         return self._start - stop.accuracy <= self.max_drop + 1e-9

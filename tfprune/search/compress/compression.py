@@ -12,7 +12,7 @@ from tfprune.report import Column, Report
 
 
 @dataclass(frozen=True)
-class Step:
+class Milestone:
     """One step on the road.
 
     Attributes:
@@ -72,7 +72,7 @@ class Compression(Report):
     max_drop: float
     target: Any
     meets_target: bool
-    steps: tuple[Step, ...]
+    steps: tuple[Milestone, ...]
     timing: Benchmark
     macs: float | None
     parameters: float

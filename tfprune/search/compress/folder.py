@@ -10,9 +10,11 @@ import keras
 from tfprune.errors import PruningError
 from tfprune.lite.file.lite_model import LiteModel
 from tfprune.model.files import load_model, replacing, save_model
+from tfprune.search.journal import difference
 
 STATE = "steps.json"
-FORMAT = "tfprune compression 1"
+FORMAT = "tfprune compression 2"
+EARLIER = ("tfprune compression 1",)
 
 
 class StepFolder:
@@ -80,10 +82,17 @@ class StepFolder:
             records = state.pop("steps")
         except (ValueError, KeyError) as error:
             raise PruningError(f"'{path}' is no record of a compression ({error}); remove it.") from error
-        for name, wanted in self._header.items():
-            if state.get(name) != wanted:
-                raise PruningError(
-                    f"folder='{self.path}' belongs to another compression: its {name} is not the same. Give another "
-                    "folder, or remove this one."
-                )
+        if state.get("format") in EARLIER:
+            raise PruningError(
+                f"folder='{self.path}' was written by an earlier version of tfprune, which did not note the training "
+                "data and the model's structure: whether it belongs to this compression cannot be told. Give another "
+                "folder, or remove this one."
+            )
+        different = difference(state, self._header)
+        if different is not None:
+            name, words = different
+            raise PruningError(
+                f"folder='{self.path}' belongs to another compression: its {name} is not the same ({words}). Give "
+                "another folder, or remove this one."
+            )
         self._records = records

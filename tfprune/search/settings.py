@@ -1,0 +1,86 @@
+"""What a search is told, checked, as one value: it goes whole to workers, and into the header of the journal."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tfprune.errors import PruningError
+from tfprune.search import objectives as goals
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that a search is told but for model and data; see `genetic_search`.
+
+    Attributes:
+        strategy: Name of the search.
+        objectives: Names or functions as given; `Objective`s from then on.
+        steering: What else decides which candidates the strategy asks for, by name.
+
+    Raises:
+        PruningError: One of them is wrong.
+    """
+
+    strategy: str
+    objectives: Any
+    genome: str = "channels"
+    weights: Mapping[str, float] | None = None
+    budget: Mapping[str, float] | None = None
+    seed: int = 0
+    workers: int = 1
+    criterion: Any = None
+    layers: Any = None
+    pattern: Any = "element"
+    fine_tune: int | None = None
+    evaluations: int | None = None
+    seconds: float | None = None
+    steering: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_count("seed", self.seed, 0)
+        check_count("workers", self.workers, 1)
+        if self.evaluations is not None:
+            check_count("evaluations", self.evaluations, 1)
+        if self.seconds is not None:
+            number = isinstance(self.seconds, (int, float)) and not isinstance(self.seconds, bool)
+            if not number or not self.seconds > 0:
+                raise PruningError(f"seconds={self.seconds!r}: give a number above 0, such as 600 for ten minutes.")
+        object.__setattr__(self, "objectives", goals.get(self.objectives, self.weights))
+        object.__setattr__(self, "budget", goals.check_budget(self.budget))
+
+    @property
+    def measured(self) -> set[str]:
+        """The objectives known by name, and the costs of the budget."""
+        return {each.name for each in self.objectives if each.function is None} | set(self.budget or ())
+
+    def header(self) -> dict[str, Any]:
+        """What figures depend on, or the way that the search takes, as plain values for the journal.
+
+        Layers are not among them, as a journal notes what the genome makes of them. A function goes by its name.
+        """
+        return {
+            "seed": self.seed,
+            "objectives": [[each.name, each.sign, each.weight] for each in self.objectives],
+            "budget": self.budget,
+            "genome": self.genome,
+            "criterion": _words(self.criterion),
+            "pattern": _words(self.pattern),
+            "settings": {"strategy": self.strategy, **self.steering},
+        }
+
+
+def check_count(name: str, value: Any, least: int) -> int:
+    """A whole number of at least `least`.
+
+    Raises:
+        PruningError: It is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise PruningError(f"{name}={value!r}: give a whole number of {least} or more.")
+    return value
+
+
+def _words(value: Any) -> str:
+    """A setting in words that are the same in the next process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
