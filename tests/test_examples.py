@@ -61,7 +61,7 @@ def names():
     }
 
 
-@pytest.mark.parametrize("code", found())
+@pytest.mark.parametrize("code", list(found()))
 def test_an_example_runs_as_written(code, names, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     if "old.h5" in code:
