@@ -165,6 +165,35 @@ def test_layers_with_numbers_in_their_names_are_told_apart(digits):
         assert [c.shape[0] for c in mixed.inspect().weights if c.dtype == "float32"] == [width]
 
 
+@pytest.fixture(scope="module")
+def twins():
+    """Two models with layers of the same names in one, the second of them last."""
+    image = keras.Input((8, 8, 1))
+    x = image
+    for name, width in (("a", 6), ("b", 5)):
+        inside = [
+            keras.Input(x.shape[1:]),
+            layers.Conv2D(width, 2, name="conv"),
+            layers.Conv2D(width + 2, 1, name="last"),
+        ]
+        x = keras.Sequential(inside, name=name)(x)
+    return keras.Model(image, x, name="twins")
+
+
+PATHS = {"a/conv": [6], "b/conv": [5], "a/last": [8], "b/last": [7], "a": [6, 8], "b": [5, 7], "conv": [5, 6]}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_path_is_one_layer_and_a_name_all_of_that_name(twins, digits, path):
+    images = digits[0][:50]
+    packed = convert(twins, "int8", images, weight_bits={path: 4}).inspect().weights
+    assert sorted(c.shape[0] for c in packed if c.dtype == "int4") == PATHS[path]
+    mixed = convert(twins, "int8", images, float_layers=[path]).inspect().weights
+    assert sorted(c.shape[0] for c in mixed if c.dtype == "float32") == PATHS[path]
+    learned = quantize_aware(twins, images, weight_bits={path: 4}).layers
+    assert sorted(layer.layer.filters for layer in learned if getattr(layer, "weight_bits", 8) == 4) == PATHS[path]
+
+
 def test_a_bias_that_two_kernels_share_is_scaled_for_one_of_them(digits):
     image = keras.Input((8, 8, 1))
     x = layers.Flatten()(image)

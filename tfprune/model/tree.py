@@ -1,13 +1,13 @@
 """A Keras model as a tree of layers: checking it, walking through it, naming what it holds."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from tfprune.errors import PruningError
+from tfprune.errors import PruningError, nearest
 from tfprune.model.graph import is_graph
 from tfprune.model.hooks import is_bookkeeping, layers_inside
 
@@ -92,6 +92,38 @@ def places(model: keras.Layer) -> Iterator[Place]:
             yield from visit(child, full, (*owners, child))
 
     yield from visit(model, (), ())
+
+
+def asked_layers(model: keras.Model, asked: Iterable[Any], argument: str) -> dict[Any, str]:
+    """What each name or path of a layer that a user gives stands for: a name every layer of that name, a path one.
+
+    Args:
+        model: The model.
+        asked: Names (`"conv1"`) or paths (`"backbone/conv1"`) of layers; one that holds others stands for all of them.
+        argument: That they came as, for the message.
+
+    Returns:
+        What `covers` takes, by what came.
+
+    Raises:
+        PruningError: The model has no such layer.
+    """
+    found = list(places(model))
+    known = {place.path: "/".join(owner.name for owner in place.owners) for place in found}
+    known.update({place.layer.name: place.layer.name for place in found})
+    for layer in asked:
+        if layer not in known:
+            raise PruningError(f"{argument}: '{model.name}' has no layer '{layer}'. {nearest(str(layer), known)}")
+    return {layer: known[layer] for layer in asked}
+
+
+def covers(layer: str, path: str) -> bool:
+    """Whether a layer, given by name or by path, stands at a path of names or holds what stands there.
+
+    >>> covers("conv1", "backbone/conv1"), covers("backbone/conv1", "head/conv1"), covers("backbone", "backbone/conv1")
+    (True, False, True)
+    """
+    return f"{path}/".startswith(f"{layer}/") if "/" in layer else layer in path.split("/")
 
 
 def _label(owner: keras.Layer, child: keras.Layer) -> str:

@@ -20,7 +20,7 @@ from tfprune.lite.convert.bias_correction import correct_biases
 from tfprune.lite.convert.float_layers import converted_with_float_layers, give_integer_ends
 from tfprune.lite.convert.four_bits import pack_four_bits
 from tfprune.lite.convert.islands import join_islands
-from tfprune.lite.convert.layer_names import layer_at, layers_along
+from tfprune.lite.convert.layer_names import layer_at, paths_along, paths_before_ends
 from tfprune.lite.convert.layer_results import compare_layers, worst_layers
 from tfprune.lite.convert.request import Request
 from tfprune.lite.convert.trace import INPUT, OUTPUT, loops, prepared, save, trace
@@ -34,7 +34,7 @@ from tfprune.lite.quantize.weight_bits import Bits, WeightBits
 from tfprune.model.graph import is_graph
 from tfprune.model.native import only_new_garbage, reason_of, silence
 from tfprune.model.signature import Signature, matched_inputs, signature_of
-from tfprune.model.tree import check_model, places
+from tfprune.model.tree import check_model, covers, places
 
 NO_RANGE = 1e-8  # the converter gives a tensor that was always zero a scale of about 8e-9
 FAR = 0.08  # root mean square of the differences over that of the outputs; rounding alone stays below
@@ -264,11 +264,17 @@ def _name_ends(model: Any, side: str, prefix: str, names: list[str]) -> None:
 def _require_integers(lite: LiteModel, model: keras.Model, request: Request) -> None:
     floats = [operator for operator in lite.operators if operator.is_float]
     if request.float_layers:
-        along = layers_along(model, [name for operator in floats for name in operator.tensors])
+        along = paths_along(model, [name for operator in floats for name in operator.tensors])
+        makers = paths_before_ends(model, [end.name for end in lite.outputs])
         floats = [
             operator
             for operator in floats
-            if not any((along[name] | {name}) & request.float_layers for name in operator.tensors)
+            if not any(
+                covers(layer, path)
+                for name in operator.tensors
+                for path in along[name] | makers.get(name, set())
+                for layer in request.float_layers
+            )
         ]
     if floats:
         found = [layer_at(model, name) for operator in floats for name in operator.tensors]

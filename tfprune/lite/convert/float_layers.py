@@ -1,36 +1,14 @@
 """Layers that stay in float inside an int8 file, because they do not stand the rounding."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import keras
 
-from tfprune.errors import PruningError, nearest
-from tfprune.lite.convert.layer_names import layers_along
+from tfprune.lite.convert.layer_names import paths_along, paths_before_ends
 from tfprune.lite.file import flatbuffer
 from tfprune.lite.file.contents import results_of
 from tfprune.lite.file.edit import Graph
-from tfprune.model.tree import places
-
-
-def checked_float_layers(model: keras.Model, layers: Iterable[str]) -> set[str]:
-    """The names of the layers that a user wants in float.
-
-    Args:
-        model: The Keras model.
-        layers: Names or paths of layers; one that holds others stands for all of them.
-
-    Raises:
-        PruningError: The model has no such layer.
-    """
-    if isinstance(layers, str):
-        layers = [layers]
-    known = {place.path: place.layer.name for place in places(model)}
-    known.update({name: name for name in known.values()})
-    for layer in layers:
-        if layer not in known:
-            raise PruningError(f"float_layers: '{model.name}' has no layer '{layer}'. {nearest(str(layer), known)}")
-    return {known[layer] for layer in layers}
+from tfprune.model.tree import covers
 
 
 def converted_with_float_layers(
@@ -42,18 +20,26 @@ def converted_with_float_layers(
         converter: Set up for int8.
         plain: One of the same model, not set up, which tells the names of the operators.
         model: The Keras model.
-        names: The names of its outputs, which are those of the layers that make them.
-        keep: Names of the layers to leave in float.
+        names: The names of its outputs.
+        keep: Names or paths of the layers to leave in float.
     """
     import tensorflow as tf
 
     content = plain.convert()
     flat = flatbuffer.read_model(content)
     ends = {int(entry.tensorIndex): entry.name.decode() for entry in flat.signatureDefs[0].outputs}
-    by_end = {f"output_{index}": name for index, name in enumerate(names)}
+    makers = {f"output_{index}": paths for index, paths in enumerate(paths_before_ends(model, names).values())}
     results = results_of(flat)
-    along = layers_along(model, [end.name for end in results])
-    operators = [end.name for end in results if (along[end.name] | {by_end.get(ends.get(end.tensor, ""), "")}) & keep]
+    along = paths_along(model, [end.name for end in results])
+    operators = [
+        end.name
+        for end in results
+        if any(
+            covers(layer, path)
+            for path in along[end.name] | makers.get(ends.get(end.tensor, ""), set())
+            for layer in keep
+        )
+    ]
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS]
     # The public way to leave operators out of quantization is this debugger, which knows them by name.
     debugger = tf.lite.experimental.QuantizationDebugger(

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from tfprune.errors import PruningError
-from tfprune.lite.convert.layer_names import kernels_before_ends, layer_at, layers_along
+from tfprune.lite.convert.layer_names import layer_at, paths_along, paths_before_ends
 from tfprune.lite.file import flatbuffer
 from tfprune.lite.file.edit import Graph
 from tfprune.lite.quantize.weight_bits import LEVELS, WeightBits, refuse_left
@@ -40,7 +40,7 @@ def pack_four_bits(file: Any, model: keras.Model, ends: Sequence[str], bits: Wei
     """
     packed: list[str] = []
     served: set[str] = set()
-    before_ends = kernels_before_ends(model, ends)
+    before_ends = paths_before_ends(model, ends, kernels_only=True)
     for subgraph in file.subgraphs:
         graph = Graph(file, subgraph)
         kernels = {
@@ -48,12 +48,12 @@ def pack_four_bits(file: Any, model: keras.Model, ends: Sequence[str], bits: Wei
         }
         for index, operator in kernels.items():
             kernel, result = (flatbuffer.tensor_name(graph.tensors[int(i)]) for i in (index, operator.outputs[0]))
-            along = layers_along(model, [kernel, result])
+            along = paths_along(model, [kernel, result])
             # The kernel of a grouped convolution has no name of its own, and with TensorFlow 2.19 none has.
-            layers = along[kernel] or along[result] or before_ends.get(result, set())
-            if bits.of(layers, graph.name(operator) in BY_DEFAULT) == 4:
+            paths = along[kernel] or along[result] or before_ends.get(result, set())
+            if bits.of(paths, graph.name(operator) in BY_DEFAULT) == 4:
                 _pack(graph, index)
-                served |= layers
+                served |= paths
                 packed.append(layer_at(model, kernel) or layer_at(model, result) or kernel)
     refuse_left(bits, served)
     return list(dict.fromkeys(packed))

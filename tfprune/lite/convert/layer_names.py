@@ -1,6 +1,6 @@
 """Which layer of a Keras model a name in its traced graph, or in the file made of it, comes from."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import keras
 
@@ -26,35 +26,32 @@ def layers_at(model: keras.Model, paths: Iterable[str]) -> dict[str, set[str]]:
     return {path: {name for name in joined if name is not None} for path, joined in found.items()}
 
 
-def layers_along(model: keras.Model, paths: Iterable[str]) -> dict[str, set[str]]:
-    """Like `layers_at`, with the layers that hold those layers too."""
-    names = {layer.name for layer in every_layer(model) if layer is not model}
+def paths_along(model: keras.Model, names: Iterable[str]) -> dict[str, set[str]]:
+    """Like `layers_at`, with the paths of the layers: `"backbone/conv1"`."""
+    known = layer_names(model)
 
-    def layers_of(part: str) -> Iterator[str]:
+    def path_of(part: str) -> str:
         root, *scopes = part.split("/")[:-1] or [""]
-        for scope in scopes:
-            name = _named(names, scope, _numbered(model.name, root))
-            if name is not None:
-                yield name
+        found = (_named(known, scope, _numbered(model.name, root)) for scope in scopes)
+        return "/".join(name for name in found if name is not None)
 
-    return {path: {name for part in path.split(";") for name in layers_of(part)} for path in paths}
+    return {name: {path_of(part) for part in name.split(";")} - {""} for name in names}
 
 
-def kernels_before_ends(model: keras.Model, names: Sequence[str]) -> dict[str, set[str]]:
-    """The last layer with a kernel on the way to each output, with those that hold it, by the output's name.
+def paths_before_ends(model: keras.Model, names: Sequence[str], kernels_only: bool = False) -> dict[str, set[str]]:
+    """The path of the layer that makes each output, or of the last one with a kernel before it, by the output's name.
 
     In a file the operator that makes an output bears the output's name instead of its layer's.
     """
     if not is_graph(model):
-        return {}
+        return {name: {name} for name in names if not kernels_only}
 
-    def follow(call: Call) -> list[frozenset[str]]:
-        given = call.args[0] if call.args and isinstance(call.args[0], frozenset) else frozenset()
-        has_kernel = any(weight.name == "kernel" for weight in getattr(call.operation, "weights", ()))
-        return [frozenset(call.path.split("/")) if has_kernel else given] * len(call.outputs)
+    def follow(call: Call) -> list[str]:
+        given = call.args[0] if call.args and isinstance(call.args[0], str) else ""
+        counts = not kernels_only or any(weight.name == "kernel" for weight in getattr(call.operation, "weights", ()))
+        return [call.path if counts else given] * len(call.outputs)
 
-    found = flow(model, [frozenset[str]()] * len(model.inputs), follow)
-    return {name: set(layers) for name, layers in zip(names, found)}
+    return {name: {path} - {""} for name, path in zip(names, flow(model, [""] * len(model.inputs), follow))}
 
 
 def layer_names(model: keras.Model) -> set[str]:

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import keras
 
 from tfprune.errors import PruningError, nearest
-from tfprune.lite.convert.float_layers import checked_float_layers
 from tfprune.lite.quantize.weight_bits import Bits, WeightBits, checked_weight_bits, learned_weight_bits
 from tfprune.model.graph import require_graph
-from tfprune.model.tree import places
+from tfprune.model.tree import asked_layers, places
 
 QUANTIZATIONS = ("float32", "float16", "dynamic", "int8", "int16x8")
 INTEGER = ("int8", "int16x8")
@@ -25,7 +24,7 @@ class Request:
         io: What an integer model takes and gives, one of `IO`.
         sparse: Whether weights are stored in sparse form.
         batch_size: Samples at once; None leaves it open.
-        float_layers: Names of the layers that stay in float.
+        float_layers: Names or paths of the layers that stay in float.
         bits: Of the kernels.
         bias_correction: Whether biases make up for the rounding.
         learned: Whether the model brings the ranges of its activations.
@@ -119,7 +118,8 @@ def _checked_float_layers(model: keras.Model, layers: Sequence[str], quantizatio
         raise PruningError(
             f"float_layers does not go with quantization={quantization!r}: it leaves layers out of quantization='int8'."
         )
-    return checked_float_layers(model, layers)
+    asked = [layers] if isinstance(layers, str) else layers
+    return set(asked_layers(model, asked, "float_layers").values())
 
 
 def _weight_bits(model: keras.Model, weight_bits: Bits, quantization: str, learned: bool) -> WeightBits:

@@ -11,7 +11,7 @@ Rules (see `rules.py`) turn each call of the float model into steps here. A step
 Values tied by `SAME` and `MOVED` steps share one `Scale`; each scale becomes one `FakeQuantize` layer.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -118,7 +118,7 @@ class Program:
         self.steps: list[Step] = []
         self.kernels: dict[int, QuantizedKernel] = {}
         self.masks: dict[int, np.ndarray] = {}
-        self.in_four_bits: set[str] = set()  # names of layers with such a kernel, and of those that hold them
+        self.in_four_bits: set[str] = set()  # paths of the layers with such a kernel
         self._names = set(reserved)
         self._shared_kernels: set[int] = set()
         self._activations: dict[int, Any] = {}
@@ -185,19 +185,19 @@ class Program:
         value.scale, value.rounded = None, False
         return True
 
-    def kernel(self, layer: keras.Layer, names: Set[str] = frozenset(), shared: bool = False) -> QuantizedKernel:
+    def kernel(self, layer: keras.Layer, path: str = "", shared: bool = False) -> QuantizedKernel:
         """The int8 form of a layer; the same one each time, so that a shared layer stays shared.
 
         Args:
             layer: The layer.
-            names: What the user knows it by: its name in the float model, and those of the layers that hold it.
+            path: That of the layer in the float model.
             shared: Whether it is called more than once.
         """
         if id(layer) not in self.kernels:
-            bits = self.weight_bits.of(names, in_default=isinstance(layer, FOUR_BITS))
+            bits = self.weight_bits.of([path], in_default=isinstance(layer, FOUR_BITS))
             if bits == 4 and not isinstance(layer, (*FOUR_BITS, keras.layers.DepthwiseConv2D)):
                 bits = 8
-            self.in_four_bits |= names if bits == 4 else set()
+            self.in_four_bits |= {path} if bits == 4 else set()
             self.kernels[id(layer)] = QuantizedKernel(
                 layer, freeze_batch_norm=self.freeze_batch_norm, weight_bits=bits, name=layer.name
             )

@@ -175,7 +175,7 @@ class _Rebuild:
         inputs = values_in(call.args, call.kwargs)
         use = Use(
             name=operation.name,
-            names=frozenset(call.path.split("/")),
+            path=call.path,
             operation=operation,
             args=call.args,
             kwargs=call.kwargs,

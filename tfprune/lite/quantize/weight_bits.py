@@ -1,13 +1,13 @@
 """How many bits each kernel is stored in: eight, or four where LiteRT has a kernel that reads them."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 
-from tfprune.errors import PruningError, nearest
-from tfprune.model.tree import places
+from tfprune.errors import PruningError
+from tfprune.model.tree import asked_layers, covers
 
 WEIGHT_BITS = (4, 8)
 LEVELS = {bits: 2 ** (bits - 1) - 1 for bits in WEIGHT_BITS}  # symmetric, so that -w is as exact as w
@@ -22,7 +22,7 @@ class WeightBits:
 
     Args:
         default: Of Dense layers and convolutions that are not named; depthwise ones and others keep eight.
-        layers: Of layers by name, those inside them included.
+        layers: Of layers by name or path, those inside them included.
     """
 
     default: int = 8
@@ -33,14 +33,14 @@ class WeightBits:
         """Whether any kernel is to have four bits."""
         return 4 in (self.default, *self.layers.values())
 
-    def of(self, names: Set[str], in_default: bool) -> int:
+    def of(self, paths: Iterable[str], in_default: bool) -> int:
         """The bits of one kernel.
 
         Args:
-            names: Of its layer and of those that hold it.
+            paths: Of its layer.
             in_default: Whether the default is for kernels of its kind.
         """
-        named = [bits for name, bits in self.layers.items() if name in names]
+        named = [bits for name, bits in self.layers.items() if any(covers(name, path) for path in paths)]
         return named[-1] if named else self.default if in_default else 8
 
 
@@ -63,11 +63,7 @@ def checked_weight_bits(model: keras.Model, weight_bits: Any) -> WeightBits:
             )
     if not isinstance(weight_bits, Mapping):
         return WeightBits(int(weight_bits))
-    known = {place.path: place.layer.name for place in places(model)}
-    known.update({name: name for name in known.values()})
-    for layer in chosen:
-        if layer not in known:
-            raise PruningError(f"weight_bits: '{model.name}' has no layer '{layer}'. {nearest(str(layer), known)}")
+    known = asked_layers(model, chosen, "weight_bits")
     return WeightBits(layers={known[layer]: int(bits) for layer, bits in chosen.items()})
 
 
@@ -77,14 +73,16 @@ def learned_weight_bits(model: keras.Model) -> WeightBits:
     return WeightBits(layers={name: bits for name, bits in learned.items() if bits != 8})
 
 
-def refuse_left(bits: WeightBits, served: Set[str]) -> None:
+def refuse_left(bits: WeightBits, served: Collection[str]) -> None:
     """Raises where a layer was named for four bits, and none of its kernels, or of those inside it, got them.
 
     Args:
         bits: The bits of every kernel.
-        served: Names of the layers with a kernel in four bits, and of those that hold them.
+        served: Paths of the layers with a kernel in four bits.
     """
-    left = [name for name, chosen in bits.layers.items() if chosen == 4 and name not in served]
+    left = [
+        name for name, chosen in bits.layers.items() if chosen == 4 and not any(covers(name, path) for path in served)
+    ]
     if left:
         raise PruningError(
             f"weight_bits: layer '{left[0]}' has no kernel that LiteRT reads in 4 bits. It does so for Dense, Conv1D, "

@@ -25,7 +25,7 @@ def kernel(program: Program, use: Use) -> Value:
     """The layer with an int8 kernel; its activation after it."""
     require_channels_last(use.operation)
     function = program.activation_of(use.operation)
-    inner = program.kernel(use.operation, use.names, use.shared)
+    inner = program.kernel(use.operation, use.path, use.shared)
     (value,) = program.emit(inner, *use.args, name=use.name, takes_relu=True)
     return activate(program, value, function, use.name)
 
@@ -66,8 +66,8 @@ def separable(program: Program, use: Use) -> Value:
         kernel=layer.pointwise_kernel,
         bias=layer.bias,
     )
-    (middle,) = program.emit(program.kernel(depthwise, use.names), *use.args, name=depthwise.name)
-    (value,) = program.emit(program.kernel(pointwise, use.names), middle, name=use.name, takes_relu=True)
+    (middle,) = program.emit(program.kernel(depthwise, use.path), *use.args, name=depthwise.name)
+    (value,) = program.emit(program.kernel(pointwise, use.path), middle, name=use.name, takes_relu=True)
     return activate(program, value, layer.activation, use.name)
 
 
@@ -105,7 +105,7 @@ def einsum_dense(program: Program, use: Use) -> Value:
     value = use.inputs[0]
     if len(summed) > 1:
         (value,) = program.emit(program.reshape((*inner, width), use.name), value, name=use.name, result=MOVED)
-    (value,) = program.emit(program.kernel(dense, use.names), value, name=use.name, takes_relu=len(sizes) == 1)
+    (value,) = program.emit(program.kernel(dense, use.path), value, name=use.name, takes_relu=len(sizes) == 1)
     if len(sizes) > 1:
         (value,) = program.emit(program.reshape((*inner, *sizes), use.name), value, name=use.name, result=MOVED)
     return activate(program, value, layer.activation, use.name)
@@ -160,7 +160,7 @@ def affine(program: Program, use: Use, kernel: Any, bias: Any, norm: keras.Layer
         raise NoInt8KernelError("its input has several axes of unknown length")
     depthwise = layers.DepthwiseConv2D(1, use_bias=bias is not None, trainable=False, name=use.name)
     program.take_weights(depthwise, (None, 1, 1, channels), kernel=np.reshape(kernel, (1, 1, channels, 1)), bias=bias)
-    wrapped = program.kernel(depthwise, use.names)
+    wrapped = program.kernel(depthwise, use.path)
     wrapped.batch_norm = norm
     (value,) = use.inputs
     if rank == 4:

@@ -27,7 +27,7 @@ class Use:
 
     Args:
         name: Unique name of the layer.
-        names: Its name in the float model, and those of the models that hold it.
+        path: Its path in the float model.
         operation: The new model's own float32 copy of it, with the weights of the old.
         args: Arguments of the call, values in the place of tensors.
         kwargs: Keyword arguments.
@@ -39,7 +39,7 @@ class Use:
     """
 
     name: str
-    names: frozenset[str]
+    path: str
     operation: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
