@@ -102,7 +102,7 @@ def convert(
         ```
     """
     check_model(model, "convert")
-    request = Request.checked(model, quantization, io, sparse, batch_size, float_layers, weight_bits, bias_correction)
+    request = Request(quantization, io, sparse, batch_size, float_layers, weight_bits, bias_correction).checked(model)
     _refuse_layers(model)
     origin = origin_of(model, quantization, metadata or {})
     source = frozen(model) if request.learned else model

@@ -1,7 +1,8 @@
 """What a conversion is asked for, checked against the model before anything is converted."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Any
 
 import keras
 
@@ -17,7 +18,7 @@ IO = ("int8", "float32")
 
 @dataclass(frozen=True)
 class Request:
-    """The form that a file shall have.
+    """The form that a file shall have, as the user asks for it; `checked` makes it ready to be carried out.
 
     Attributes:
         quantization: One of `QUANTIZATIONS`.
@@ -25,7 +26,7 @@ class Request:
         sparse: Whether weights are stored in sparse form.
         batch_size: Samples at once; None leaves it open.
         float_layers: Names or paths of the layers that stay in float.
-        bits: Of the kernels.
+        bits: Of the kernels; once checked, a `WeightBits`.
         bias_correction: Whether biases make up for the rounding.
         learned: Whether the model brings the ranges of its activations.
     """
@@ -34,40 +35,29 @@ class Request:
     io: str
     sparse: bool
     batch_size: int | None
-    float_layers: frozenset[str]
-    bits: WeightBits
+    float_layers: Collection[str]
+    bits: Any
     bias_correction: bool
-    learned: bool
+    learned: bool = False
 
-    @classmethod
-    def checked(
-        cls,
-        model: keras.Model,
-        quantization: str,
-        io: str,
-        sparse: bool,
-        batch_size: int | None,
-        float_layers: Sequence[str],
-        weight_bits: Bits,
-        bias_correction: bool,
-    ) -> "Request":
-        """A request for this model.
+    def checked(self, model: keras.Model) -> "Request":
+        """The request for this model, its layers known and its bits told for every kernel.
 
         Raises:
             PruningError: An argument is unknown, or two of them, or one and the model, do not go together.
         """
-        _check_form(quantization, io, sparse, batch_size)
+        _check_form(self.quantization, self.io, self.sparse, self.batch_size)
         learned = has_learned_ranges(model)
-        if learned and quantization != "int8":
+        if learned and self.quantization != "int8":
             raise PruningError(
-                f"'{model.name}' has learned to compute in int8, so quantization={quantization!r} does not suit it. "
-                "Use quantization='int8', or convert the model from before quantize_aware."
+                f"'{model.name}' has learned to compute in int8, so quantization={self.quantization!r} does not suit "
+                "it. Use quantization='int8', or convert the model from before quantize_aware."
             )
-        keep = _checked_float_layers(model, float_layers, quantization, learned)
-        bits = _weight_bits(model, weight_bits, quantization, learned)
-        if bias_correction:
-            _check_bias_correction(model, quantization, learned, batch_size)
-        return cls(quantization, io, sparse, batch_size, frozenset(keep), bits, bias_correction, learned)
+        keep = _checked_float_layers(model, self.float_layers, self.quantization, learned)
+        bits = _weight_bits(model, self.bits, self.quantization, learned)
+        if self.bias_correction:
+            _check_bias_correction(model, self.quantization, learned, self.batch_size)
+        return replace(self, float_layers=keep, bits=bits, learned=learned)
 
     @property
     def is_integer(self) -> bool:
@@ -106,7 +96,7 @@ def _check_form(quantization: str, io: str, sparse: bool, batch_size: int | None
         )
 
 
-def _checked_float_layers(model: keras.Model, layers: Sequence[str], quantization: str, learned: bool) -> set[str]:
+def _checked_float_layers(model: keras.Model, layers: Collection[str], quantization: str, learned: bool) -> set[str]:
     if not layers:
         return set()
     if learned:

@@ -73,15 +73,11 @@ class OperatorTimes(Report):
         return sum(found.milliseconds or 0.0 for found in self.operators)
 
     def rows(self) -> list[dict[str, Any]]:
+        whole = self.sum
         return [
             {
-                "number": found.number,
-                "operator": found.operator,
-                "tensor": found.tensor,
-                "milliseconds": found.milliseconds,
-                "share": None if found.milliseconds is None or not self.sum else found.milliseconds / self.sum,
-                "macs": found.macs,
-                "weight_bytes": found.weight_bytes,
+                **vars(found),
+                "share": None if found.milliseconds is None or not whole else found.milliseconds / whole,
             }
             for found in self.operators
         ]
