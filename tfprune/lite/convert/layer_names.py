@@ -28,7 +28,7 @@ def layers_at(model: keras.Model, paths: Iterable[str]) -> dict[str, set[str]]:
 
 def paths_along(model: keras.Model, names: Iterable[str]) -> dict[str, set[str]]:
     """Like `layers_at`, with the paths of the layers: `"backbone/conv1"`."""
-    known = layer_names(model)
+    known = {layer.name for layer in every_layer(model) if layer is not model}  # one may be called like the model
 
     def path_of(part: str) -> str:
         root, *scopes = part.split("/")[:-1] or [""]
