@@ -3,7 +3,7 @@ import pytest
 from keras import layers, ops
 
 from tfprune.errors import PruningError
-from tfprune.model.graph import flow, is_graph, layer_paths, require_graph
+from tfprune.model.graph import flow, is_graph, require_graph
 
 
 def visited(model):
@@ -33,12 +33,6 @@ def test_nested_models_are_entered_at_every_call():
     x = keras.Input((4,), name="x")
     seen, _ = visited(keras.Model(x, layers.Add(name="add")([inner(x), inner(x)])))
     assert [path for path, _, _ in seen] == ["inner/dense", "inner/dense", "add"]
-
-
-def test_layer_paths_are_unique_and_cover_nested_models():
-    inner = keras.Sequential([keras.Input((4,)), layers.Dense(4, name="dense")], name="inner")
-    model = keras.Sequential([keras.Input((4,)), layers.Dense(4, name="dense"), inner])
-    assert [path for path, _ in layer_paths(model)] == ["dense", "inner/dense"]
 
 
 class Own(keras.Model):

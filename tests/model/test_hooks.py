@@ -93,6 +93,20 @@ def test_classes_of_applications(module, name):
     assert hooks.class_of_applications("no_such_network", name) is hooks.class_of_applications(module, "No") is None
 
 
+@pytest.mark.parametrize("kind", [layers.ConvLSTM1D, layers.ConvLSTM2D, layers.ConvLSTM3D])
+def test_the_cell_of_convolutional_recurrent_layers(kind):
+    assert type(kind(1, 1).cell) is hooks.convolutional_cell()
+
+
+def test_operations_go_by_the_names_of_their_classes():
+    x = keras.Input((4, 4))
+    named = {"Matmul": x @ x, "Einsum": keras.ops.einsum("bij,bjk->bik", x, x), "Relu6": keras.ops.relu6(x)}
+    for name, tensor in named.items():
+        assert hooks.operation_name(hooks.maker_of(tensor)) == name
+    assert hooks.operation_name(layers.Dense(1)) is None
+    assert hooks.operation_name(len) is None
+
+
 def test_the_call_that_made_a_tensor():
     x = keras.Input((4,), name="x")
     dense = layers.Dense(2)

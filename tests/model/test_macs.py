@@ -2,7 +2,9 @@ import keras
 import pytest
 from keras import layers
 
-from tfprune.model.macs import layer_macs, model_macs
+import tfprune
+from tfprune.model.layers import layer_macs
+from tfprune.model.macs import model_macs
 
 
 def count(layer, *shape, **kwargs):
@@ -99,6 +101,49 @@ def test_a_subclassed_model_has_no_counts():
     macs = model_macs(model)
     assert macs.layers == {"dense": None}
     assert macs.total is None
+
+
+class Named(keras.Model):
+    """A model of the user's own, in which the layers' attributes are not called as the layers are."""
+
+    def __init__(self):
+        super().__init__(name="named")
+        self.first = layers.Dense(3)
+        self.attention = layers.MultiHeadAttention(1, 2)
+
+    def call(self, x):
+        x = self.first(x)
+        return self.attention(x, x)
+
+
+def test_a_subclassed_model_is_not_known_whatever_its_attributes_are_called():
+    model = Named()
+    model(keras.ops.zeros((1, 4, 2)))
+    assert model_macs(model).layers == {"first": None, "attention": None}
+    assert tfprune.summary(model).macs is None
+
+
+def test_a_subclassed_model_inside_another_is_not_known():
+    x = keras.Input((4, 2))
+    model = keras.Model(x, layers.Dense(5, name="head")(Named()(x)))
+    assert model_macs(model).layers == {"named/first": None, "named/attention": None, "head": 4 * 15}
+    report = tfprune.summary(model)
+    assert report.macs is None
+    assert [row["macs"] for row in report.rows()] == [None, None, 60]
+
+
+def test_stacked_cells_count_each_and_cells_of_the_users_own_are_not_known():
+    class Cell(layers.Layer):
+        state_size = 2
+
+        def build(self, shape):
+            self.matrix = self.add_weight(shape=(shape[-1], 2))
+
+        def call(self, x, states):
+            return x @ self.matrix, states
+
+    assert count(layers.RNN([layers.GRUCell(3), layers.LSTMCell(2)]), 4, 6) == 4 * ((6 + 3) * 9 + (3 + 2) * 8)
+    assert count(layers.RNN(Cell()), 4, 6) is None
 
 
 def test_one_layer_can_be_counted_by_its_shapes():

@@ -4,7 +4,8 @@ import pytest
 from keras import layers
 
 from tfprune.errors import PruningError
-from tfprune.model.prunable import amount_for, every_weight, prunable_weights, selectors
+from tfprune.model.prunable import every_weight, prunable_weights
+from tfprune.model.selectors import amount_for, selectors
 
 
 def keys(model, choice=None):

@@ -19,7 +19,8 @@ from tfprune.deciding.pieces import pieces
 from tfprune.deciding.schedules import Schedule
 from tfprune.deciding.statistics import Statistics, gather
 from tfprune.errors import PruningError, listing
-from tfprune.model.prunable import PrunableWeight, prunable_weights, selectors
+from tfprune.model.prunable import PrunableWeight, prunable_weights
+from tfprune.model.selectors import selectors
 from tfprune.model.tree import check_model, snapshot
 
 Masks = dict[str, np.ndarray]
@@ -72,7 +73,7 @@ class Method(Configured):
         amount: A number: the default gradual ramp to it in `fit`, exactly it in one-shot use. Or a schedule, a
             function `step -> amount`, or a tfmot schedule.
         criterion: Name, object, config, or function of the weight.
-        layers: Which layers; see `tfprune.model.prunable.selectors`. A mapping gives each its own amount.
+        layers: Which layers; see `tfprune.model.selectors.selectors`. A mapping gives each its own amount.
     """
 
     # How an overall amount is divided among weights or channel groups, where a method divides it.

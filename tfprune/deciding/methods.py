@@ -13,7 +13,8 @@ from tfprune.deciding.configured import from_identifier
 from tfprune.deciding.method import BoundMethod, Method, WeightMethod, by_name
 from tfprune.deciding.schedules import Schedule
 from tfprune.errors import PruningError, nearest
-from tfprune.model.prunable import PrunableWeight, amount_for, prunable_weights
+from tfprune.model.prunable import PrunableWeight, prunable_weights
+from tfprune.model.selectors import amount_for
 from tfprune.model.tree import snapshot
 
 

@@ -12,8 +12,8 @@ from tfprune.errors import PruningError, listing
 from tfprune.model.activations import activated, has_activation, observed
 from tfprune.model.copying import clone_with_weights
 from tfprune.model.data import Batch, batches
-from tfprune.model.prunable import every_weight
-from tfprune.model.regression import LinearForm, linear_form
+from tfprune.model.layers import LinearForm, channel_axis
+from tfprune.model.prunable import every_weight, linear_form
 from tfprune.model.tree import places
 
 
@@ -232,14 +232,9 @@ class LayerStatistic(Statistic):
         return [self.measure(form, layer, calls[id(layer)]) for form, layer in zip(self.forms, self.layers)]
 
     def finish(self, means: list[np.ndarray]) -> list[np.ndarray]:
-        shapes = [_shape(form) for form in self.forms]
+        shapes = [form.shape for form in self.forms]
         matrices = [np.broadcast_to(self.matrix(mean, shape), shape) for mean, shape in zip(means, shapes)]
         return [form.to_kernel(matrix).astype(np.float32) for form, matrix in zip(self.forms, matrices)]
-
-
-def _shape(form: LinearForm) -> tuple[int, int, int]:
-    """Groups, features and outputs of a kernel as a matrix."""
-    return form.to_matrix(np.empty(form.kernel_shape, np.bool_)).shape
 
 
 class InputScale(LayerStatistic):
@@ -274,9 +269,8 @@ class ChannelOutput(LayerStatistic):
     def _size(self, form: LinearForm, layer: keras.Layer, outputs: Any) -> Any:
         """The measure of each output channel; they lie along the last axes, in the order of the kernel."""
         ops = keras.ops
-        if getattr(form.layer, "data_format", None) == "channels_first":
-            outputs = ops.moveaxis(outputs, 1, -1)
-        groups, _, channels = _shape(form)
+        outputs = ops.moveaxis(outputs, channel_axis(form.layer), -1)
+        groups, _, channels = form.shape
         flat = ops.reshape(ops.cast(outputs, "float32"), (-1, groups * channels))
         measure = getattr(self.criterion, "measure", "mean")
         if measure == "nonzero":

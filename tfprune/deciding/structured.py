@@ -16,7 +16,8 @@ from tfprune.deciding.method import BoundMethod, Masks, Method
 from tfprune.deciding.selection import smallest
 from tfprune.errors import PruningError, listing, nearest
 from tfprune.model.copying import unwrapped
-from tfprune.model.prunable import PrunableWeight, amount_for, every_weight, prunable_weights
+from tfprune.model.prunable import PrunableWeight, every_weight, prunable_weights
+from tfprune.model.selectors import amount_for
 from tfprune.model.tree import as_array, check_model, wrapped_layers
 
 Keep = dict[str, np.ndarray]

@@ -9,16 +9,7 @@ from typing import Any
 import keras
 
 from tfprune.model.graph import Call, flow, is_graph
-
-# What works on each channel apart: a layer's output goes on through these before others listen to it.
-ACTIVATIONS = (
-    keras.layers.Activation,
-    keras.layers.ReLU,
-    keras.layers.LeakyReLU,
-    keras.layers.PReLU,
-    keras.layers.ELU,
-)
-CHANNELWISE = (*ACTIVATIONS, keras.layers.BatchNormalization)
+from tfprune.model.layers import is_activation
 
 Record = Callable[[keras.Layer, Any, Any], None]
 
@@ -84,7 +75,7 @@ def _training(layer: keras.Layer) -> Callable[..., Any]:
 def has_activation(layer: keras.Layer) -> bool:
     """Whether a layer is an activation or ends with one."""
     own = getattr(layer, "activation", None)
-    return isinstance(layer, ACTIVATIONS) or own not in (None, keras.activations.linear)
+    return is_activation(layer) or own not in (None, keras.activations.linear)
 
 
 def activated(model: keras.Model, layers: Iterable[keras.Layer]) -> dict[int, keras.Layer]:
@@ -108,7 +99,7 @@ def activated(model: keras.Model, layers: Iterable[keras.Layer]) -> dict[int, ke
         made = None
         if id(layer) in last and calls[id(layer)] == 1:
             made = (id(layer), layer)
-        elif given is not None and isinstance(layer, CHANNELWISE) and calls[id(layer)] == 1:
+        elif given is not None and _listens_first(layer) and calls[id(layer)] == 1:
             start, before = given
             if last[start] is before:  # the first to listen, where several do
                 last[start], made = layer, (start, layer)
@@ -117,3 +108,8 @@ def activated(model: keras.Model, layers: Iterable[keras.Layer]) -> dict[int, ke
     flow(model, [None] * len(model.inputs), count)
     flow(model, [None] * len(model.inputs), follow)
     return last
+
+
+def _listens_first(layer: Any) -> bool:
+    """Whether a layer's output goes on through this one before others listen to it."""
+    return is_activation(layer) or isinstance(layer, keras.layers.BatchNormalization)

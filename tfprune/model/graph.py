@@ -5,7 +5,7 @@ new layers or call the old ones again; reading the records leaves the model as i
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import keras
@@ -147,24 +147,6 @@ def called(call: Call) -> list[Any]:
     takes = isinstance(layer, keras.Layer) and "training" in inspect.signature(layer.call).parameters
     kwargs = {**call.kwargs, "training": False} if takes else call.kwargs
     return keras.tree.flatten(layer(*call.args, **kwargs))
-
-
-def layer_paths(model: Any, prefix: str = "") -> Iterator[tuple[str, keras.Layer]]:
-    """Every layer of `model` that is not itself a model with layers, with its path; each layer once."""
-    seen: set[int] = set()
-    for path, layer in _layer_paths(model, prefix):
-        if id(layer) not in seen:
-            seen.add(id(layer))
-            yield path, layer
-
-
-def _layer_paths(model: Any, prefix: str) -> Iterator[tuple[str, keras.Layer]]:
-    for layer in model.layers:
-        path = prefix + layer.name
-        if isinstance(layer, keras.Model) and layer.layers:
-            yield from _layer_paths(layer, path + "/")
-        else:
-            yield path, layer
 
 
 def _defining_module(cls: type, method: str) -> str:

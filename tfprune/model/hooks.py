@@ -48,6 +48,21 @@ def class_of_applications(module: str, name: str) -> type | None:
 # Calls: the public ways to the records of them build new layers or call the old ones again
 
 
+def convolutional_cell() -> type[keras.Layer]:
+    """The class of the cell in ConvLSTM1D, 2D and 3D, which owns their kernels; Keras exports only the layers."""
+    return importlib.import_module("keras.src.layers.rnn.conv_lstm").ConvLSTMCell
+
+
+def operation_name(operation: Any) -> str | None:
+    """The class of a `keras.ops` operation ("Matmul" for `keras.ops.matmul`), None for all else.
+
+    Keras exports the functions, but not the classes of the operations that they record in a graph.
+    """
+    kind = type(operation)
+    known = not isinstance(operation, keras.Layer) and kind.__module__.startswith("keras.")
+    return kind.__name__ if known else None
+
+
 def maker_of(tensor: Any) -> Any:
     """The layer or operation whose call made a symbolic tensor."""
     return tensor._keras_history.operation

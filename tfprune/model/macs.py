@@ -4,21 +4,14 @@ Counted are products of inputs with weights, and of activations with one another
 bias, normalisation, activations, pooling and moving data count as 0, as is usual when networks are compared.
 """
 
-import math
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 
-from tfprune.model.graph import Call, flow, is_graph, layer_paths
-from tfprune.model.tree import children
-
-Shape = tuple[int | None, ...]
-
-
-class UnknownShapeError(Exception):
-    """A size that the count needs is None in the graph."""
+from tfprune.model.graph import Call, flow, is_graph
+from tfprune.model.layers import is_counted, layer_macs, shapes_of
+from tfprune.model.tree import Place, own_weights, places
 
 
 @dataclass(frozen=True)
@@ -46,7 +39,7 @@ def model_macs(model: keras.Model, input_shape: Any = None) -> Macs:
 
     Args:
         model: Functional or Sequential; nested models are opened, and a layer that is called twice counts twice. A
-            subclassed model has no graph to read: its layers are listed with None.
+            subclassed model, also one inside another, has no graph to read: its layers are listed with None.
         input_shape: Shape of one sample (a list of shapes for several inputs), for a model whose `Input` leaves sizes
             open; default: what the model says.
 
@@ -57,16 +50,16 @@ def model_macs(model: keras.Model, input_shape: Any = None) -> Macs:
     counts: dict[str, int | None] = {}
     unknown: dict[str, None] = {}
     if not is_graph(model):
-        for path, layer in layer_paths(model):
-            if layer.weights:
-                counts[path] = None
-        return Macs(counts)
+        return Macs(dict(_not_known(model)))
 
     def visit(call: Call) -> list[keras.KerasTensor]:
         tensors = [x for x in keras.tree.flatten((call.args, call.kwargs)) if isinstance(x, keras.KerasTensor)]
         outputs = _specs(call, tensors)
+        if isinstance(call.operation, keras.Model):
+            counts.update(_not_known(call.operation, call.path + "/") or {call.path: None})
+            return outputs
         count = layer_macs(call.operation, [x.shape for x in tensors], [x.shape for x in outputs])
-        if not _is_known(getattr(call.operation, "holds_masks_of", call.operation)):
+        if not is_counted(call.operation):
             unknown[call.path] = None
         if count != 0 or getattr(call.operation, "weights", None):
             before = counts.get(call.path, 0)
@@ -77,175 +70,22 @@ def model_macs(model: keras.Model, input_shape: Any = None) -> Macs:
     return Macs(counts, list(unknown))
 
 
-def layer_macs(
-    operation: Any, input_shapes: Sequence[Shape] | Shape, output_shapes: Sequence[Shape] | Shape
-) -> int | None:
-    """Counts the multiply-accumulates of one call of a layer or `keras.ops` operation, for one sample.
-
-    Args:
-        operation: A built layer, or the operation that a node of the graph holds.
-        input_shapes: Shape of the input with the batch axis, or a list of shapes in the order of the call.
-        output_shapes: Likewise for the outputs.
-
-    Returns:
-        The count; 0 for what does not multiply and for kinds not known; None when a size that matters is None.
-    """
-    operation = getattr(operation, "holds_masks_of", operation)  # a PrunedLayer costs what its layer costs
-    count = _rule(operation)
-    if count is None:
-        return 0
-    try:
-        return count(operation, _shapes(input_shapes), _shapes(output_shapes))
-    except UnknownShapeError:
-        return None
+def whole_layer(place: Place) -> tuple[str, keras.Layer]:
+    """The outermost layer around a place that is no model: attention, say, and not the dense layers inside it."""
+    owners = place.owners
+    depth = next((depth for depth, owner in enumerate(owners) if not isinstance(owner, keras.Model)), len(owners) - 1)
+    return "/".join(place.path.split("/")[: depth + 1]), owners[depth]
 
 
-def _dense(layer: Any, inputs: list[Shape], outputs: list[Shape]) -> int:
-    return _product(outputs[0][1:-1]) * _size(layer.kernel)
-
-
-def _einsum_dense(layer: Any, inputs: list[Shape], outputs: list[Shape]) -> int:
-    # The kernel meets every axis of the input that it does not share; "..." and the batch come first among those.
-    data, kernel = layer.equation.replace(" ", "").split("->")[0].split(",")
-    before, dots, after = data.partition("...")
-    shape = inputs[0]
-    axes = dict(zip(before, shape)) | dict(zip(reversed(after), reversed(shape)))
-    free = [size for axis, size in axes.items() if axis not in kernel]
-    if dots:
-        free = [*shape[len(before) : len(shape) - len(after)], *free]
-    return _product(free[1:]) * _size(layer.kernel)
-
-
-def _convolution(layer: Any, inputs: list[Shape], outputs: list[Shape]) -> int:
-    # With groups the kernel holds the inputs of one group only, so its size already counts right.
-    return _positions(layer, outputs[0]) * _size(layer.kernel)
-
-
-def _transposed_convolution(layer: Any, inputs: list[Shape], outputs: list[Shape]) -> int:
-    return _positions(layer, inputs[0]) * _size(layer.kernel)
-
-
-def _separable_convolution(layer: Any, inputs: list[Shape], outputs: list[Shape]) -> int:
-    return _positions(layer, outputs[0]) * (_size(layer.depthwise_kernel) + _size(layer.pointwise_kernel))
-
-
-def _recurrent(layer: Any, inputs: list[Shape], outputs: list[Shape]) -> int:
-    cell = getattr(layer, "cell", layer)
-    steps = 1 if cell is layer else inputs[0][1]
-    return _product([steps]) * (_size(cell.kernel) + _size(cell.recurrent_kernel))
-
-
-def _convolutional_recurrent(layer: Any, inputs: list[Shape], outputs: list[Shape]) -> int:
-    cell = layer.cell
-    shape = (outputs[0][0], *outputs[0][2:]) if layer.return_sequences else outputs[0]
-    return _product(inputs[0][1:2]) * _positions(layer, shape) * (_size(cell.kernel) + _size(cell.recurrent_kernel))
-
-
-def _bidirectional(layer: Any, inputs: list[Shape], outputs: list[Shape]) -> int:
-    return _sum(layer_macs(part, inputs, outputs) for part in (layer.forward_layer, layer.backward_layer))
-
-
-def _time_distributed(layer: Any, inputs: list[Shape], outputs: list[Shape]) -> int:
-    def frame(shapes: list[Shape]) -> list[Shape]:
-        return [(shape[0], *shape[2:]) for shape in shapes]
-
-    return _product([inputs[0][1], layer_macs(layer.layer, frame(inputs), frame(outputs))])
-
-
-def _wrapped(layer: Any, inputs: list[Shape], outputs: list[Shape]) -> int:
-    return _sum([layer_macs(layer.layer, inputs, outputs)])
-
-
-def _multi_head_attention(layer: Any, inputs: list[Shape], outputs: list[Shape]) -> int:
-    query, value = inputs[0], inputs[1] if len(inputs) > 1 else inputs[0]
-    key = inputs[2] if len(inputs) > 2 and len(inputs[2]) == len(value) else value
-    tokens, sources = _product(query[1:-1]), _product(value[1:-1])
-    kernels = {child.name: child.kernel for child in children(layer) if hasattr(child, "kernel")}
-    read = {"key": _product(key[1:-1]), "value": sources}
-    projections = sum(read.get(name, tokens) * _size(kernel) for name, kernel in kernels.items())
-    # Scores, then the weighted sum: every query head meets every source position.
-    heads, key_dim = kernels["query"].shape[1:]
-    return projections + tokens * sources * heads * (key_dim + kernels["value"].shape[2])
-
-
-def _dot_product_attention(layer: Any, inputs: list[Shape], outputs: list[Shape]) -> int:
-    query, value = inputs[0], inputs[1]
-    return _product(query[1:]) * _product(value[1:-1]) + _product(query[1:-1]) * _product(value[1:])
-
-
-def _matmul(operation: Any, inputs: list[Shape], outputs: list[Shape]) -> int:
-    return _product(outputs[0][1:]) * _product(inputs[0][-1:])
-
-
-def _einsum(operation: Any, inputs: list[Shape], outputs: list[Shape]) -> int:
-    terms, output = operation.subscripts.replace(" ", "").split("->")
-    if "." in terms:
-        raise UnknownShapeError
-    sizes: dict[str, int | None] = {}
-    for term, shape in zip(terms.split(","), inputs):
-        sizes.update(zip(term, shape))
-    batch = output[0]  # one sample: the leading axis of the result is the batch
-    return _product(size for axis, size in sizes.items() if axis != batch)
-
-
-def _dot(layer: Any, inputs: list[Shape], outputs: list[Shape]) -> int:
-    axis = layer.axes if isinstance(layer.axes, int) else layer.axes[0]
-    return _product(outputs[0][1:]) * _product([inputs[0][axis]])
-
-
-Count = Callable[[Any, list[Shape], list[Shape]], int]
-
-_LAYERS: dict[str, Count] = {
-    **dict.fromkeys(["Dense"], _dense),
-    **dict.fromkeys(["EinsumDense"], _einsum_dense),
-    **dict.fromkeys(["Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D"], _convolution),
-    **dict.fromkeys(["Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"], _transposed_convolution),
-    **dict.fromkeys(["SeparableConv1D", "SeparableConv2D"], _separable_convolution),
-    **dict.fromkeys(["LSTM", "GRU", "SimpleRNN", "RNN", "LSTMCell", "GRUCell", "SimpleRNNCell"], _recurrent),
-    **dict.fromkeys(["ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"], _convolutional_recurrent),
-    **dict.fromkeys(["MultiHeadAttention", "GroupQueryAttention"], _multi_head_attention),
-    **dict.fromkeys(["Attention", "AdditiveAttention"], _dot_product_attention),
-    "Bidirectional": _bidirectional,
-    "TimeDistributed": _time_distributed,
-    "SpectralNormalization": _wrapped,
-    "PrunedLayer": _wrapped,
-    "Dot": _dot,
-}
-
-_OPERATIONS: dict[str, Count] = {"Matmul": _matmul, "Einsum": _einsum}
-
-# Layers whose weights scale, shift or look up: no multiply-accumulates in the usual count.
-_FREE = {
-    *("BatchNormalization", "LayerNormalization", "GroupNormalization", "UnitNormalization", "RMSNormalization"),
-    *("Embedding", "PReLU", "Normalization", "LayerScale", "Rescaling", "CustomScaleLayer"),
-}
-
-
-def _rule(operation: Any) -> Count | None:
-    if isinstance(operation, keras.Layer):
-        for cls in type(operation).__mro__:
-            if cls.__name__ in _LAYERS and _is_ours_or_keras(cls):
-                return _LAYERS[cls.__name__]
-        return None
-    return _OPERATIONS.get(type(operation).__name__)
-
-
-def _is_known(operation: Any) -> bool:
-    if not isinstance(operation, keras.Layer) or _rule(operation) is not None:
-        return True
-    named = any(cls.__name__ in _FREE and _is_ours_or_keras(cls) for cls in type(operation).__mro__)
-    return named or not operation.weights
-
-
-def _is_ours_or_keras(cls: type) -> bool:
-    return cls.__module__.split(".")[0] in ("keras", "tfprune")
+def _not_known(model: keras.Model, prefix: str = "") -> dict[str, None]:
+    """The paths of a model's whole layers that have weights, each with None."""
+    return {prefix + whole_layer(place)[0]: None for place in places(model) if own_weights(place.layer)}
 
 
 def _input_specs(model: Any, input_shape: Any) -> list[keras.KerasTensor]:
     if input_shape is None:
         return list(model.inputs)
-    shapes = _shapes(input_shape)
-    return [keras.KerasTensor((None, *shape), dtype=x.dtype) for shape, x in zip(shapes, model.inputs)]
+    return [keras.KerasTensor((None, *shape), x.dtype) for shape, x in zip(shapes_of(input_shape), model.inputs)]
 
 
 def _specs(call: Call, tensors: list[keras.KerasTensor]) -> list[keras.KerasTensor]:
@@ -254,36 +94,3 @@ def _specs(call: Call, tensors: list[keras.KerasTensor]) -> list[keras.KerasTens
     if all(x.shape == y.shape for x, y in zip(tensors, recorded)):
         return list(call.outputs)
     return keras.tree.flatten(call.operation.compute_output_spec(*call.args, **call.kwargs))
-
-
-def _positions(layer: Any, shape: Shape) -> int:
-    return _product(shape[2:] if layer.data_format == "channels_first" else shape[1:-1])
-
-
-def _size(variable: Any) -> int:
-    return math.prod(variable.shape)
-
-
-def _product(sizes: Iterable[int | None]) -> int:
-    result = 1
-    for size in sizes:
-        if size is None:
-            raise UnknownShapeError
-        result *= size
-    return result
-
-
-def _sum(counts: Iterable[int | None]) -> int:
-    result = 0
-    for count in counts:
-        if count is None:
-            raise UnknownShapeError
-        result += count
-    return result
-
-
-def _shapes(shapes: Any) -> list[Shape]:
-    """One shape or several, as a list of shapes."""
-    if all(size is None or isinstance(size, int) for size in shapes):
-        return [tuple(shapes)]
-    return [tuple(shape) for shape in shapes]

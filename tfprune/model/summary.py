@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from tfprune.model.macs import model_macs
+from tfprune.model.macs import model_macs, whole_layer
 from tfprune.model.prunable import PrunableWeight, every_weight
 from tfprune.model.tree import as_array, check_model
 from tfprune.report import Column, Report
@@ -130,20 +130,13 @@ def summary(model: keras.Model) -> Summary:
     by_layer: dict[str, list[PrunableWeight]] = {}
     kinds: dict[str, str] = {}
     for weight in every_weight(model):
-        path, layer = _whole_layer(weight)
+        path, layer = whole_layer(weight.place)
         by_layer.setdefault(path, []).append(weight)
         kinds[path] = type(layer).__name__
     layers = [
         _layer_summary(path, kinds[path], weights, macs.layers.get(path, 0)) for path, weights in by_layer.items()
     ]
     return Summary(model.name, layers, macs.unknown)
-
-
-def _whole_layer(weight: PrunableWeight) -> tuple[str, keras.Layer]:
-    """The outermost layer around a weight that is no model: attention, say, and not the dense layers inside it."""
-    owners = weight.place.owners
-    depth = next((depth for depth, owner in enumerate(owners) if not isinstance(owner, keras.Model)), len(owners) - 1)
-    return "/".join(weight.place.path.split("/")[: depth + 1]), owners[depth]
 
 
 def _layer_summary(path: str, kind: str, weights: list[PrunableWeight], macs: int | None) -> LayerSummary:

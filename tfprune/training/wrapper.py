@@ -10,7 +10,7 @@ from tfprune.deciding.method import Method
 from tfprune.errors import PruningError, nearest
 from tfprune.model.copying import copy_model, fresh_layer
 from tfprune.model.graph import is_graph
-from tfprune.model.prunable import kernels_of
+from tfprune.model.layers import facts_of
 from tfprune.model.state import carry_state, check_copy
 from tfprune.model.tree import Place, check_model, named_weights, places, wrapped_layers
 from tfprune.training.masks import hold
@@ -225,12 +225,11 @@ def _weights_below(layer: keras.Layer) -> dict[str, keras.Variable]:
 
 
 def _kernels_below(layer: keras.Layer) -> list[str]:
-    below = [Place("", (layer,)), *(Place(place.path, (layer, *place.owners)) for place in places(layer))]
     return [
         f"{place.path}/{name}".removeprefix("/")
-        for place in below
+        for place in (Place("", (layer,)), *places(layer))
         for name, variable in named_weights(place.layer)
-        if variable.name in kernels_of(place)
+        if variable.name in facts_of(place.layer).kernels
     ]
 
 

@@ -9,7 +9,7 @@ import keras
 
 from tfprune.channels.visit import Rule
 from tfprune.errors import PruningError
-from tfprune.model.hooks import forget_calls
+from tfprune.model.hooks import forget_calls, operation_name
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,7 @@ def find(operation: Any) -> Entry | None:
     base does.
     """
     if not isinstance(operation, keras.Layer):
-        known = type(operation).__module__.startswith("keras.")
-        return OPERATIONS.get(type(operation).__name__) if known else None
+        return OPERATIONS.get(operation_name(operation) or "")
     if getattr(operation, "quantization_mode", None) or getattr(operation, "lora_enabled", False):
         return None  # such a layer computes with more weights than its class says
     mro = type(operation).__mro__

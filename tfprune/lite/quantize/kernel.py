@@ -9,17 +9,13 @@ import tensorflow as tf
 
 from tfprune.errors import PruningError
 from tfprune.lite.quantize.fake_quantize import fake_quantize_bias, fake_quantize_weight, weight_scale
+from tfprune.model.layers import facts_of
 from tfprune.training.masks import hold, set_mask
 
 
 def channel_axes(layer: keras.Layer) -> tuple[int, ...]:
     """The axes of a layer's kernel that count its output channels; each channel gets an int8 scale of its own."""
-    rank = len(layer.kernel.shape)
-    if isinstance(layer, (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)):
-        return (rank - 2, rank - 1)
-    if isinstance(layer, (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose)):
-        return (rank - 2,)
-    return (rank - 1,)
+    return tuple(axis % len(layer.kernel.shape) for axis in facts_of(layer).kernels["kernel"].outputs)
 
 
 @keras.saving.register_keras_serializable(package="tfprune")

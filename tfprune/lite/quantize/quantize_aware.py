@@ -23,7 +23,7 @@ from tfprune.lite.quantize.rules import Use, quantize_call
 from tfprune.lite.quantize.weight_bits import Bits, checked_weight_bits, refuse_left
 from tfprune.model.copying import compile_like
 from tfprune.model.graph import Call, flow, require_graph
-from tfprune.model.prunable import kernels_of
+from tfprune.model.layers import facts_of
 from tfprune.model.signature import signature_of
 from tfprune.model.state import carry_state
 from tfprune.model.tree import Place, as_array, check_model, named_weights, places
@@ -275,9 +275,10 @@ def masks_to_hold(kernel: QuantizedKernel, known: Mapping[int, np.ndarray]) -> d
 
 def _weights_below(layer: keras.Layer) -> Iterator[tuple[str, keras.Variable, bool]]:
     """The weights of a layer and of those inside it: key below the layer, variable, whether it is a kernel."""
-    for place in (Place("", (layer,)), *(Place(place.path, (layer, *place.owners)) for place in places(layer))):
+    for place in (Place("", (layer,)), *places(layer)):
+        kernels = facts_of(place.layer).kernels
         for name, variable in named_weights(place.layer):
-            yield f"{place.path}/{name}".removeprefix("/"), variable, variable.name in kernels_of(place)
+            yield f"{place.path}/{name}".removeprefix("/"), variable, variable.name in kernels
 
 
 def output_names(model: keras.Model) -> list[str]:

@@ -19,8 +19,8 @@ from tfprune.deciding.structured import BoundStructured, removed
 from tfprune.model.activations import observed
 from tfprune.model.copying import clone_with_weights
 from tfprune.model.data import Batch, input_specs
-from tfprune.model.prunable import PrunableWeight, every_weight
-from tfprune.model.regression import LinearForm, linear_form
+from tfprune.model.layers import LinearForm
+from tfprune.model.prunable import PrunableWeight, every_weight, linear_form
 from tfprune.model.tree import as_array
 from tfprune.oneshot.repair.least_squares import ENOUGH_ROWS, RIDGE
 from tfprune.oneshot.repair.reconstruct import FEATURES

@@ -19,8 +19,8 @@ from tfprune.errors import PruningError, listing, nearest
 from tfprune.model.activations import observed, trained
 from tfprune.model.copying import clone_with_weights
 from tfprune.model.data import Batch, batches, input_specs
-from tfprune.model.prunable import PrunableWeight, every_weight
-from tfprune.model.regression import LinearForm, linear_form
+from tfprune.model.layers import LinearForm
+from tfprune.model.prunable import PrunableWeight, every_weight, linear_form
 from tfprune.model.tree import as_array, places
 from tfprune.oneshot.repair.least_squares import LeastSquares
 from tfprune.report import Column, Report

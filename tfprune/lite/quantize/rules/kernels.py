@@ -8,6 +8,7 @@ import numpy as np
 from tfprune.lite.quantize.program import MOVED, Program, Value
 from tfprune.lite.quantize.rules.activations import activate
 from tfprune.lite.quantize.rules.registry import NoInt8KernelError, Use, require_channels_last, rule
+from tfprune.model.layers import Equation
 
 layers = keras.layers
 
@@ -78,13 +79,9 @@ def einsum_dense(program: Program, use: Use) -> Value:
     Other equations become a batched product of matrices, for which the weights have no int8 form.
     """
     layer = use.operation
-    operands, result = layer.equation.replace(" ", "").split("->")
-    left, right = (part.replace("...", "") for part in operands.split(","))
-    summed = [letter for letter in left if letter in right]
-    free = right[len(summed) :]
-    rest = left[: len(left) - len(summed)]
-    as_dense = list(right[: len(summed)]) == summed and left == rest + "".join(summed)
-    if not as_dense or result.replace("...", "") != rest + free or not free or use.shared:
+    equation = Equation.parse(layer.equation)
+    summed = equation.summed
+    if not equation.is_matrix_product or use.shared:
         raise NoInt8KernelError(f"the equation {layer.equation!r} is no product with one matrix")
     if None in use.input_shape[1:]:
         raise NoInt8KernelError("its input has an axis of unknown length")

@@ -13,6 +13,8 @@ from typing import Any
 import keras
 
 from tfprune.lite.quantize.program import Program, Value
+from tfprune.model.hooks import operation_name
+from tfprune.model.layers import channel_axis
 
 layers = keras.layers
 
@@ -74,10 +76,9 @@ def rule_for(operation: Any) -> Rule:
     """
     kind = type(operation)
     if not isinstance(operation, keras.Layer):
-        # The classes of keras.ops operations are not public, only their functions are;
-        # tests/lite/test_quantize.py fails when one of the names here is gone.
-        if kind.__name__ in RULES and kind.__module__.startswith("keras."):
-            return RULES[kind.__name__]
+        name = operation_name(operation)
+        if name in RULES:
+            return RULES[name]
         raise NoInt8KernelError(f"no int8 rule for the operation {kind.__name__}")
     for base in kind.__mro__:
         if base in RULES:
@@ -103,7 +104,7 @@ def quantize_call(program: Program, use: Use) -> list[Value]:
 
 def require_channels_last(layer: Any) -> None:
     """Raises for a layer whose channels come first, for which TFLite has no kernels."""
-    if getattr(layer, "data_format", None) == "channels_first":
+    if channel_axis(layer) == 1:
         raise NoInt8KernelError("its channels come first; TFLite's kernels take channels last")
 
 
