@@ -12,33 +12,20 @@ from tfprune.channels.reasons import Reason
 from tfprune.channels.rules.registry import Entry
 from tfprune.channels.values import apply
 from tfprune.channels.visit import Visit
-
-ELEMENTWISE = {
-    *("linear", "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "swish", "mish", "tanh"),
-    *("sigmoid", "hard_sigmoid", "hard_silu", "hard_swish", "hard_tanh", "hard_shrink", "soft_shrink", "tanh_shrink"),
-    *("softplus", "softsign", "squareplus", "sparse_plus", "sparse_sigmoid", "log_sigmoid", "exponential", "exp"),
-    *("threshold", "identity"),
-}
-MIXING = {"softmax", "log_softmax", "sparsemax", "glu"}
-
-_UNKNOWN = Reason.UNKNOWN_FUNCTION
+from tfprune.model.layers import is_entrywise, is_mixing
 
 layers = keras.layers
 
 
 def function_of(activation: Any) -> Callable[[np.ndarray], Any] | Reason:
     """The activation as a function of single entries, or the reason why it is not known to be one."""
-    if activation is None:
-        return lambda x: x
-    if isinstance(activation, keras.Layer):
-        if isinstance(activation, (layers.ReLU, layers.LeakyReLU, layers.ELU)):
-            return activation.call
-        return function_of(activation.activation) if isinstance(activation, layers.Activation) else _UNKNOWN
-    name = getattr(activation, "__name__", "")
-    known = str(getattr(activation, "__module__", "")).split(".")[0] in ("keras", "tensorflow")
-    if known and name in ELEMENTWISE:
-        return activation
-    return Reason.MIXED if known and name in MIXING else _UNKNOWN
+    if is_mixing(activation):
+        return Reason.MIXED
+    if not is_entrywise(activation):
+        return Reason.UNKNOWN_FUNCTION
+    if isinstance(activation, keras.layers.Activation):
+        return function_of(activation.activation)
+    return activation.call if isinstance(activation, keras.Layer) else activation or (lambda x: x)
 
 
 def activate(visit: Visit, factors: list[Factor], activation: Any) -> list[Factor]:

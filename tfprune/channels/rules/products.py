@@ -10,8 +10,8 @@ from tfprune.channels.labels import Channels, Factor, Line
 from tfprune.channels.reasons import Reason
 from tfprune.channels.rules.merging import merged, operands_of
 from tfprune.channels.rules.registry import Entry
-from tfprune.channels.rules.weighted import letter_axes
 from tfprune.channels.visit import Visit
+from tfprune.model.layers import Equation, letter_axes
 
 
 def contracted(
@@ -78,14 +78,12 @@ def _placed(visit: Visit, factor: Factor, order: list[tuple[int, int]], rank: in
 def einsum(visit: Visit) -> Channels:
     """`keras.ops.einsum` with "->"."""
     operands = [x for x in keras.tree.flatten((visit.args, visit.kwargs)) if isinstance(x, Channels)]
-    equation = visit.layer.subscripts.replace(" ", "")
-    if "->" not in equation or any(operand.constant is not None for operand in operands):
+    equation = Equation.parse(visit.layer.subscripts)
+    has_result = "->" in visit.layer.subscripts
+    if not has_result or equation.repeats_a_letter or any(operand.constant is not None for operand in operands):
         return visit.freeze_all(Reason.MIXED)[0]
-    terms, result = equation.split("->")
-    axes = [letter_axes(term, operand.rank) for term, operand in zip(terms.split(","), operands)]
-    if any(len(set(term.replace(".", ""))) != len(term.replace(".", "")) for term in terms.split(",")):
-        return visit.freeze_all(Reason.MIXED)[0]
-    return contracted(visit, operands, axes, letter_axes(result, len(visit.shape)))
+    axes = [letter_axes(term, operand.rank) for term, operand in zip(equation.terms, operands)]
+    return contracted(visit, operands, axes, letter_axes(equation.result, len(visit.shape)))
 
 
 def matmul(visit: Visit) -> Channels:

@@ -15,6 +15,7 @@ from tfprune.channels.rules.registry import Entry, Resized, find
 from tfprune.channels.trace import Role
 from tfprune.channels.values import known
 from tfprune.channels.visit import Visit
+from tfprune.model.layers import channel_axis
 
 layers = keras.layers
 
@@ -165,7 +166,7 @@ def _resize_convolutional(layer: Any, config: dict[str, Any], new: Resized) -> N
 def convolutional_recurrent(visit: Visit) -> list[Channels]:
     """An LSTM whose kernels are convolutions of (space, inputs, gates x filters)."""
     layer, cell = visit.layer, visit.layer.cell
-    axis = 2 if layer.data_format == "channels_first" else -1
+    axis = 2 if channel_axis(layer) == 1 else -1
     if _initial_states(visit) or len(visit.shapes) > 1:
         return visit.freeze_all(Reason.UNKNOWN_LAYER)
     lines = visit.lines(visit.input, axis)

@@ -6,8 +6,8 @@ from tfprune.channels.labels import Channels, Factor
 from tfprune.channels.reasons import Reason
 from tfprune.channels.rules.activation import zeros_only
 from tfprune.channels.rules.registry import Entry
-from tfprune.channels.rules.weighted import channel_axis
 from tfprune.channels.visit import Visit
+from tfprune.model.layers import channel_axis
 
 layers = keras.layers
 

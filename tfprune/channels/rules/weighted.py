@@ -14,6 +14,7 @@ from tfprune.channels.rules.registry import Entry, Resized, sized
 from tfprune.channels.trace import Role
 from tfprune.channels.values import known
 from tfprune.channels.visit import Visit
+from tfprune.model.layers import Equation, channel_axis, has_borders, letter_axes
 
 layers = keras.layers
 
@@ -49,11 +50,6 @@ def produce(
     visit.use(Role.BIAS, bias, 0, labels)
     now = visit.values.product(kernel, lines, in_axis, out_axis, borders) + visit.values.vector(bias, size)
     return unvalued(labels).with_values(0.0, now)
-
-
-def channel_axis(layer: Any) -> int:
-    """The axis of a layer's inputs and outputs that counts channels."""
-    return 1 if getattr(layer, "data_format", None) == "channels_first" else -1
 
 
 def dense(visit: Visit) -> Channels:
@@ -212,9 +208,10 @@ def _resize_einsum(layer: Any, config: dict[str, Any], new: Resized) -> None:
 def einsum_dense(visit: Visit) -> Channels:
     """Letters of the equation play the parts of axes: summed, made, or shared by input and kernel."""
     layer = visit.layer
-    (data, kernel), result = _letters(layer.equation)
-    in_axes = letter_axes(data, visit.input.rank)
-    out_axes = letter_axes(result, len(visit.shape))
+    equation = Equation.parse(layer.equation)
+    kernel = equation.kernel
+    in_axes = letter_axes(equation.terms[0], visit.input.rank)
+    out_axes = letter_axes(equation.result, len(visit.shape))
     factors: list[Factor] = []
     quiet = _zero_bias(visit, layer.bias)
     letters = {axis: letter for letter, axis in in_axes.items()}
@@ -269,27 +266,7 @@ def _zero_bias(visit: Visit, bias: Any) -> Any:
 
 
 def _makes_several(layer: Any) -> bool:
-    (data, kernel), result = _letters(layer.equation)
-    return sum(letter in result and letter not in data for letter in kernel) > 1
-
-
-def _letters(equation: str) -> tuple[list[str], str]:
-    terms, result = equation.replace(" ", "").split("->")
-    return terms.split(","), result
-
-
-def letter_axes(term: str, rank: int) -> dict[str, int]:
-    """Which axis each letter of an einsum term stands for; the axes under "..." have none."""
-    before, dots, after = term.partition("...")
-    axes = {letter: axis for axis, letter in enumerate(before)}
-    if dots:
-        axes |= {letter: rank - len(after) + axis for axis, letter in enumerate(after)}
-    return axes
-
-
-def has_borders(layer: Any) -> bool:
-    """Whether some outputs of a convolution meet padding: a constant input then gives no constant output."""
-    return layer.padding != "valid" and any(size > 1 for size in layer.kernel_size)
+    return len(Equation.parse(layer.equation).made) > 1
 
 
 LAYERS: dict[type | None, Entry] = {
