@@ -17,40 +17,56 @@ The public names, in the order of their use:
     errors      PruningError, ConversionError
 """
 
-from tfprune import quiet as quiet  # isort: skip  (before Keras is imported)
-from tfprune.channels import ShrinkPlan, certify, channel_groups, plan_shrink, shrink
-from tfprune.deciding import criteria as criteria
-from tfprune.deciding import salience as salience
-from tfprune.deciding.methods import Percentile, Threshold
-from tfprune.deciding.patterns import Block, Element, NofM, Template
-from tfprune.deciding.schedules import Constant, Cosine, Exponential, Linear, OneShot, Piecewise, Polynomial
-from tfprune.deciding.sensitivity import sensitivity
-from tfprune.deciding.structured import Structured
-from tfprune.errors import ConversionError, PruningError
-from tfprune.lite import LiteModel, benchmark, convert, layer_errors, verify
-from tfprune.lite.quantize import quantize_aware
-from tfprune.model.hooks import check_backend
-from tfprune.model.interop import from_tfmot
-from tfprune.model.summary import summary
-from tfprune.oneshot.hybrid import prune_hybrid
-from tfprune.oneshot.prune import prune
-from tfprune.search import Compression, SearchResult, compress, genetic_search
-from tfprune.search.targets import method_for
-from tfprune.training.callbacks import (
-    PercentilePruning,
-    PruningCallback,
-    SparsityLogger,
-    StructuredPruning,
-    ThresholdPruning,
-    UpdateMasks,
-)
-from tfprune.training.iterative import IterativePruning
-from tfprune.training.masks import apply_masks, get_masks
-from tfprune.training.proximal import ProximalSparsity
-from tfprune.training.regrowth import DynamicSurgery, RigL
-from tfprune.training.strip import strip_masks
-from tfprune.training.wrapper import PrunedLayer, wrap
+from typing import TYPE_CHECKING, Any
+
+from tfprune import quiet as quiet
 from tfprune.version import __version__
+
+if TYPE_CHECKING or not quiet.waits_for_work:
+    from tfprune.channels import ShrinkPlan, certify, channel_groups, plan_shrink, shrink
+    from tfprune.deciding import criteria as criteria
+    from tfprune.deciding import salience as salience
+    from tfprune.deciding.methods import Percentile, Threshold
+    from tfprune.deciding.patterns import Block, Element, NofM, Template
+    from tfprune.deciding.schedules import Constant, Cosine, Exponential, Linear, OneShot, Piecewise, Polynomial
+    from tfprune.deciding.sensitivity import sensitivity
+    from tfprune.deciding.structured import Structured
+    from tfprune.errors import ConversionError, PruningError
+    from tfprune.lite import LiteModel, benchmark, convert, layer_errors, verify
+    from tfprune.lite.quantize import quantize_aware
+    from tfprune.model.hooks import check_backend
+    from tfprune.model.interop import from_tfmot
+    from tfprune.model.summary import summary
+    from tfprune.oneshot.hybrid import prune_hybrid
+    from tfprune.oneshot.prune import prune
+    from tfprune.search import Compression, SearchResult, compress, genetic_search
+    from tfprune.search.targets import method_for
+    from tfprune.training.callbacks import (
+        PercentilePruning,
+        PruningCallback,
+        SparsityLogger,
+        StructuredPruning,
+        ThresholdPruning,
+        UpdateMasks,
+    )
+    from tfprune.training.iterative import IterativePruning
+    from tfprune.training.masks import apply_masks, get_masks
+    from tfprune.training.proximal import ProximalSparsity
+    from tfprune.training.regrowth import DynamicSurgery, RigL
+    from tfprune.training.strip import strip_masks
+    from tfprune.training.wrapper import PrunedLayer, wrap
+
+    check_backend()
+else:
+
+    def __getattr__(name: str) -> Any:
+        """Imports the whole package when the command first asks for something in it."""
+        if not name.startswith("__"):
+            quiet.begin_work()
+        if name not in globals():
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return globals()[name]
+
 
 __all__ = [
     "Block",
@@ -107,5 +123,3 @@ __all__ = [
     "verify",
     "wrap",
 ]
-
-check_backend()

@@ -1,10 +1,12 @@
-"""Keeps TensorFlow's native start-up messages out of what the command `tfprune` prints.
+"""Lets the command `tfprune` begin at once, and keeps TensorFlow's native start-up messages out of what it prints.
 
-TensorFlow's libraries write to the process's standard error while they are imported, before any setting of theirs is
-read (seen in TF 2.19 to 2.21: TF_CPP_MIN_LOG_LEVEL does not stop them). So the package looks at this module before it
-imports Keras. In every process but the command's own it does nothing.
+Importing Keras takes seconds, so in the command's own process the package imports its contents only when there is work:
+not for `--help`, nor to say that a word is mistyped. TensorFlow's libraries write to the process's standard error while
+they are imported, before any setting of theirs is read (seen in TF 2.19 to 2.21: TF_CPP_MIN_LOG_LEVEL does not stop
+them). So the package looks at this module before it imports Keras. In every other process it does nothing.
 """
 
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -35,5 +37,16 @@ def silence_native_messages() -> None:
     os.close(nowhere)
 
 
-if is_command():
+waits_for_work = is_command()
+
+
+def begin_work() -> None:
+    """Imports all of the package where that was put off, so that every class of its own is registered with Keras."""
+    global waits_for_work  # noqa: PLW0603  (one process is one command)
+    if waits_for_work:
+        waits_for_work = False
+        importlib.reload(sys.modules[str(__package__)])
+
+
+if waits_for_work:
     silence_native_messages()

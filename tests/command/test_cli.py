@@ -137,6 +137,7 @@ def test_version(capsys):
         ("sensitivity model.keras", "--data is missing"),
         ("sensitivity model.keras --data inputs.npy", "holds no labels; the metric needs an array y"),
         ("sensitivity model.keras --data data.npz --levels half", "--levels: 'half' is no number. Write --levels 0.5"),
+        ("search model.keras --data data.npz --candidate -1", "--candidate=-1"),
         ("demo --dataset digit", "--dataset=digit"),
         ("demo --sparsity 2", "2.0 is no sparsity"),
         ("demo --output nowhere/demo", "no folder 'nowhere'"),
@@ -377,6 +378,49 @@ def test_search_writes_the_front_and_the_best_candidate(inside, capsys):
     dense, best = (files.load_model(inside / name) for name in ("model.keras", "best.keras"))
     assert best.count_params() < 0.7 * dense.count_params()
     assert (inside / "front.png").stat().st_size > 0 and (inside / "search.jsonl").read_text().count("\n") > 3
+
+
+def test_search_writes_the_candidate_that_was_chosen_from_the_front(inside, capsys):
+    line = "search model.keras --data data.npz --population 4 --generations 1 --journal chosen.jsonl --json"
+    assert cli.main(line.split()) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    last = rows[-1]["candidate"]
+    assert cli.main([*line.split(), "--candidate", str(last), "--out", "chosen.keras"]) == 0
+    printed = capsys.readouterr()
+    assert "Written: chosen.keras (" in printed.err
+    assert json.loads(printed.out)["rows"] == rows
+    assert files.load_model(inside / "chosen.keras").count_params() == pytest.approx(
+        1210 * rows[-1]["macs_share"], rel=0.1
+    )
+    code = cli.main([*line.split(), "--candidate", "9999", "-o", "other.keras"])
+    assert code == 1
+    assert "--candidate=9999 is not in the front: " in capsys.readouterr().err
+    assert not (inside / "other.keras").exists()
+
+
+@pytest.mark.parametrize("flag", ["--output", "--out", "-o"])
+def test_what_was_written_is_said_however_the_flag_is_called(flag, inside, tmp_path, capsys):
+    target = tmp_path / "s.json"
+    assert cli.main(["summary", "model.keras", flag, str(target)]) == 0
+    assert capsys.readouterr().out.endswith(f"Written: {target} ({target.stat().st_size:,} bytes)\n")
+    assert cli.main(["summary", "model.keras", f"{flag}={target}", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == json.loads(target.read_text())
+    assert printed.err.startswith(f"Written: {target}")
+
+
+def test_flags_may_be_written_with_dashes(inside, tmp_path, capsys):
+    line = f"prune model.keras --sparsity 0.5 --batch-size 8 --out {tmp_path / 'p.keras'}"
+    assert cli.main(line.split()) == 0
+
+
+def test_exit_codes_are_one_table_in_help_and_guide(capsys):
+    assert cli.main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    guide = (Path(cli.__file__).parents[2] / "docs" / "guide.md").read_text(encoding="utf-8")
+    for code, meaning in cli.EXIT_CODES.items():
+        assert f"  {code} " in printed and meaning in printed
+        assert f"| {code} | {meaning} |" in guide
 
 
 def test_compress_writes_the_file_and_keeps_the_steps(inside, capsys):

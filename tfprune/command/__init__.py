@@ -4,7 +4,7 @@ In come words and flags, checked before any work is done. Each subcommand reads 
 other rooms, and does no pruning of its own. Out come files, tables or JSON, and an exit code.
 """
 
-from tfprune.command import pruning, device, searching  # isort: skip  (each adds its own, in the order of the help)
+from tfprune.command import pruning, device, searching, completion  # isort: skip  (each adds its own, in the order of the help)
 from tfprune.command.command import COMMANDS, Command, UsageError
 
-__all__ = ["COMMANDS", "Command", "UsageError", "device", "pruning", "searching"]
+__all__ = ["COMMANDS", "Command", "UsageError", "completion", "device", "pruning", "searching"]

@@ -1,20 +1,26 @@
-"""The command `tfprune`: finds the subcommand, reads its flags, prints help, and turns errors into one line.
-
-Exit codes: 0 done, 1 the work failed, 2 the command line was wrong. What the subcommands do is in commands/.
-"""
+"""The command `tfprune`: finds the subcommand, reads its flags, prints help, and turns errors into one line."""
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
 
 from absl import flags
 
-from tfprune.command import COMMANDS, Command, UsageError
+from tfprune.command import COMMANDS, Command, UsageError, samples
+from tfprune.command.command import as_usage, flag_values, flags_of
 from tfprune.errors import ConversionError, PruningError, nearest
+from tfprune.model.files import existing_file
 from tfprune.version import __version__
 
 OK, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+EXIT_CODES = {
+    OK: "done",
+    FAILED: "the work failed, or a bound that was asked for is broken",
+    WRONG_USAGE: "the command line is wrong; nothing was done",
+    INTERRUPTED: "interrupted",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,7 +53,7 @@ def _run(words: list[str]) -> int:
         chosen = COMMANDS.get(words[1]) if len(words) > 1 else None
         print(overview() if chosen is None else help_text(chosen))
         return OK if words else WRONG_USAGE
-    name, *rest = words
+    name, *rest = words[:1] + [_underscored(word) for word in words[1:]]
     if name == "--version":
         print(f"tfprune {__version__}")
         return OK
@@ -77,16 +83,18 @@ def overview() -> str:
             "example:",
             "  tfprune demo",
             "",
-            "tfprune SUBCOMMAND --help tells its flags. Exit codes: 0 done, 1 failed, 2 wrong usage.",
+            "tfprune SUBCOMMAND --help tells its flags. -o and --out are --output. NO_COLOR=1 prints without colour.",
+            "",
+            "exit codes:",
+            *(f"  {code:{width}}  {meaning}" for code, meaning in EXIT_CODES.items()),
         ]
     )
 
 
 def help_text(command: Command) -> str:
     """What `tfprune SUBCOMMAND --help` prints."""
-    values = flag_values(command)
-    defined = [values[name] for name in sorted(values)]
-    width = max(len(flag.name) for flag in defined) + 2
+    defined = list(flags_of(command).values())
+    width = max((len(flag.name) for flag in defined), default=0) + 2
     lines = []
     for flag in defined:
         default = "" if flag.default in (None, False) else f" Defaults to {flag.default}."
@@ -97,22 +105,20 @@ def help_text(command: Command) -> str:
             "",
             command.effect,
             "",
-            "flags:",
-            *lines,
-            "",
+            *(["flags:", *lines, ""] if lines else []),
             "example:",
             *(f"  {line}" for line in command.examples),
         ]
     )
 
 
-def flag_values(command: Command) -> flags.FlagValues:
-    """The flags of a subcommand at their defaults; apart from absl's global flags, which other libraries share."""
-    values = flags.FlagValues()
-    values.set_gnu_getopt(True)  # flags may stand behind files
-    command.define(values)
-    values.mark_as_parsed()
-    return values
+def _underscored(word: str) -> str:
+    """A flag as it is defined: `-o` and `--out` are `--output`, and `--max-drop` is `--max_drop`."""
+    found = re.fullmatch(r"(-o|--[^=]+)(=.*)?", word, re.DOTALL)
+    if not found:
+        return word
+    name = found[1].replace("-", "_").replace("__", "--", 1) if found[1] != "-o" else "--output"
+    return ("--output" if name == "--out" else name) + (found[2] or "")
 
 
 def _parsed(command: Command, values: flags.FlagValues, words: list[str]) -> list[str]:
@@ -132,6 +138,11 @@ def _parsed(command: Command, values: flags.FlagValues, words: list[str]) -> lis
     if not fewest <= len(files) <= most:
         came = "none" if not files else " ".join(files)
         raise UsageError(f"files given: {came}. Write {command.usage}")
+    with as_usage():
+        for file in files if command.takes_files else []:
+            existing_file(file)
+        if "data" in values and values.data is not None:
+            samples.check_source(values.data)
     return files
 
 

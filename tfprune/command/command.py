@@ -1,4 +1,6 @@
-"""What a subcommand is, and what several of them share."""
+"""What a subcommand is, and what several of them share; loaded before Keras, which is imported when there is work."""
+
+from __future__ import annotations
 
 import contextlib
 import importlib
@@ -7,17 +9,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 from absl import flags
 
 import tfprune
-from tfprune.command import datasets
-from tfprune.errors import PruningError, nearest
+from tfprune import quiet
+from tfprune.command import datasets, samples
+from tfprune.errors import PruningError
 from tfprune.model import files
 from tfprune.model.files import REPORT_KINDS, Samples
 from tfprune.report import Report
+
+if TYPE_CHECKING:
+    import keras
 
 
 class UsageError(Exception):
@@ -40,6 +45,7 @@ class Command:
         options: Define its flags.
         run: Does the work with the files and the flags.
         required: Flags that must be given.
+        takes_files: Whether the words beside the flags are files, which have to be there.
     """
 
     name: str
@@ -50,6 +56,7 @@ class Command:
     options: tuple[Define, ...]
     run: Callable[[list[str], flags.FlagValues], None]
     required: tuple[str, ...] = ()
+    takes_files: bool = True
 
     def define(self, values: flags.FlagValues) -> None:
         """Adds its flags to these values."""
@@ -66,15 +73,31 @@ def command(
     files: tuple[int, int] = (1, 1),
     options: tuple[Define, ...],
     required: tuple[str, ...] = (),
+    takes_files: bool = True,
 ) -> Callable[[Any], Any]:
     """Decorates the function that runs a subcommand; its docstring says the effect, the usage line its name."""
 
     def decorate(run: Callable[[list[str], Any], None]) -> Any:
         name = usage.split()[1]
-        COMMANDS[name] = Command(name, usage, str(run.__doc__), examples, files, options, run, required)
+        COMMANDS[name] = Command(name, usage, str(run.__doc__), examples, files, options, run, required, takes_files)
         return run
 
     return decorate
+
+
+def flags_of(chosen: Command) -> dict[str, flags.Flag]:
+    """The flags of a subcommand by their names, in alphabetical order."""
+    values = flag_values(chosen)
+    return {name: values[name] for name in sorted(values)}
+
+
+def flag_values(chosen: Command) -> flags.FlagValues:
+    """The flags of a subcommand at their defaults; apart from absl's global flags, which other libraries share."""
+    values = flags.FlagValues()
+    values.set_gnu_getopt(True)  # flags may stand behind files
+    chosen.define(values)
+    values.mark_as_parsed()
+    return values
 
 
 # A flag, defined once the values that hold it are there: text("output", None, "Where to write it.").
@@ -91,7 +114,8 @@ text, switch, words_of, one_of, count, number = (
 )
 
 DATA_HELP = (
-    f"Inputs and labels: a .npz file (arrays x and y, or x_train ... y_test, or inputs by name), a .npy file, "
+    "Inputs and labels: a .npz file (arrays x and y, or x_train ... y_test, or inputs by name), a .npy file, a .csv "
+    "file (a line of headings, labels under y), a folder of images (a folder inside for each class; pixels 0 to 255), "
     f"or one of {', '.join(datasets.NAMES)} (scaled to [0, 1])."
 )
 JSON = switch("json", False, "Print JSON in place of the table.")
@@ -109,6 +133,7 @@ def reads(use: str) -> tuple[Define, ...]:
     return (
         text("data", None, f"{use} {DATA_HELP}"),
         count("samples", None, "Use only so many samples, the first.", lower_bound=1),
+        number("divide_by", None, "Divide the inputs by this: 255 for pixels, if the model does not do it."),
     )
 
 
@@ -129,8 +154,7 @@ def checked_output(values: flags.FlagValues, kinds: tuple[str, ...]) -> Path | N
 
 def read_model(path: str, values: flags.FlagValues) -> keras.Model:
     """The Keras model of a file; its own layers are registered by `--import`."""
-    with as_usage():
-        files.existing_file(path)
+    quiet.begin_work()
     module = values["import"].value
     if module is not None:
         sys.path.insert(0, str(Path.cwd()))
@@ -143,31 +167,23 @@ def read_model(path: str, values: flags.FlagValues) -> keras.Model:
 
 def read_lite(path: str) -> tfprune.LiteModel:
     """The `.tflite` model of a file."""
-    with as_usage():
-        files.existing_file(path)
     return tfprune.LiteModel.load(path)
 
 
 def read_samples(values: flags.FlagValues, split: str, model: keras.Model) -> Samples:
-    """The data of `--data`; a named set in the shape that the model takes."""
-    source = values.data
-    if not Path(source).suffix:
-        if source not in datasets.NAMES:
-            known = nearest(source, datasets.NAMES)
-            raise UsageError(f"--data={source} is no data set. {known} A file ends with .npz or .npy.")
-        images, labels = datasets.load(source).split(split)
-        inputs = model.inputs if getattr(model, "inputs", None) else []
-        images = datasets.shaped(images, tuple(inputs[0].shape)) if len(inputs) == 1 else images
-        samples = Samples(images, labels)
-    else:
-        with as_usage():
-            files.existing_file(source)
-        samples = files.load_samples(source, split)
-    return samples.part(slice(values.samples))
+    """The data of `--data`, in the shape that the model takes."""
+    return samples.load(values, split, model)
 
 
-def show(report: Report, values: flags.FlagValues, output: Path | None = None) -> None:
-    """Prints a report as a table or JSON, and writes it where `--output` says."""
+def show(report: Report, values: flags.FlagValues, output: Path | None = None, written: Path | None = None) -> None:
+    """Prints a report as a table or JSON.
+
+    Args:
+        report: What to print.
+        values: The flags; `--json` among them.
+        output: Where to write the report too.
+        written: A file that was written before, which is told below.
+    """
     if output is not None:
         files.save_report(report, output)
     if values.json:
@@ -178,3 +194,11 @@ def show(report: Report, values: flags.FlagValues, output: Path | None = None) -
         Console().print(report)
     else:
         print(report)
+    for path in (written, output):
+        if path is not None:
+            tell_written(path, values)
+
+
+def tell_written(path: Path, values: flags.FlagValues) -> None:
+    """Says which file was written: below the table, or on standard error where JSON is printed."""
+    print(f"Written: {path} ({path.stat().st_size:,} bytes)", file=sys.stderr if values.json else sys.stdout)

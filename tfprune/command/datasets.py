@@ -1,13 +1,15 @@
 """Data sets that the command knows by name, as images in [0, 1] with a channel axis."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
-
-import keras
-import numpy as np
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tfprune.errors import PruningError, nearest, require
+
+if TYPE_CHECKING:  # the names are known before Keras is imported
+    import numpy as np
 
 
 class Dataset(NamedTuple):
@@ -29,6 +31,8 @@ def digits() -> Dataset:
     Raises:
         MissingPackageError: scikit-learn is missing.
     """
+    import numpy as np
+
     sklearn = require("sklearn.datasets", extra="demo", purpose="The data set of digits")
     images, labels = sklearn.load_digits(return_X_y=True)
     images = (images / 16.0).astype(np.float32).reshape(-1, 8, 8, 1)
@@ -40,6 +44,9 @@ def digits() -> Dataset:
 
 def _from_keras(name: str) -> Callable[[], Dataset]:
     def load() -> Dataset:
+        import keras
+        import numpy as np
+
         try:
             (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, name).load_data()
         except Exception as error:  # Keras raises a bare Exception when a download fails

@@ -1,5 +1,6 @@
 """Subcommands that lead to a device: convert, inspect, verify, benchmark."""
 
+import json
 from pathlib import Path
 
 from absl import flags
@@ -26,9 +27,6 @@ from tfprune.command.command import (
     writes,
 )
 from tfprune.errors import PruningError, listing
-from tfprune.lite.measure.micro import run_micro
-from tfprune.lite.measure.operator_times import time_operators
-from tfprune.lite.measure.phone import is_phone_output, phone_lines
 from tfprune.model.files import REPORT_KINDS
 
 
@@ -73,7 +71,7 @@ def _convert(words: list[str], values: flags.FlagValues) -> None:
         bias_correction=values.bias_correction,
     )
     lite.save(output)  # type: ignore[arg-type]  # --output is required
-    show(lite.inspect(), values)
+    show(lite.inspect(), values, written=output)
 
 
 @command(
@@ -161,17 +159,21 @@ def _verify(words: list[str], values: flags.FlagValues) -> None:
 def _benchmark(words: list[str], values: flags.FlagValues) -> None:
     """Measures bytes and milliseconds of .tflite files on this machine, in turns."""
     output = checked_output(values, REPORT_KINDS)
+    from tfprune import lite
+    from tfprune.lite.measure.phone import is_phone_output
+
     stems = [Path(word).stem for word in words]
     names = stems if len(set(stems)) == len(stems) else words
     models = {name: word if is_phone_output(word) else read_lite(word) for name, word in zip(names, words)}
     how = {name: values[name].value for name in ("runs", "threads", "xnnpack")}
     if values.phone:
-        print("\n\n".join(phone_lines(word, **how) for word in words))
+        lines = {word: lite.phone_lines(word, **how) for word in words}
+        print(json.dumps(lines, indent=2) if values.json else "\n\n".join(lines.values()))
     elif values.operators or values.micro:
         if len(words) != 1:
             flag = "operators" if values.operators else "micro"
             raise UsageError(f"--{flag} takes one file, and {len(words)} came.")
         (model,) = models.values()
-        show(run_micro(model) if values.micro else time_operators(model, **how), values, output)
+        show(lite.run_micro(model) if values.micro else lite.time_operators(model, **how), values, output)
     else:
         show(tfprune.benchmark(models, memory=values.memory, **how), values, output)

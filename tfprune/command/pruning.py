@@ -1,11 +1,12 @@
 """Subcommands that prune: demo, summary, prune, shrink."""
 
+from __future__ import annotations
+
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 from absl import flags
 
 import tfprune
@@ -29,10 +30,14 @@ from tfprune.command.command import (
     words_of,
     writes,
 )
-from tfprune.command.demo import DATASETS, run_demo
 from tfprune.errors import PruningError
 from tfprune.model import files
 from tfprune.model.files import REPORT_KINDS
+
+if TYPE_CHECKING:
+    import keras
+
+DEMO_SETS = ["digits", "fashion_mnist"]
 
 
 @command(
@@ -40,7 +45,7 @@ from tfprune.model.files import REPORT_KINDS
     "tfprune demo --output demo",
     files=(0, 0),
     options=(
-        one_of("dataset", "digits", list(DATASETS), "Data set: " + " or ".join(DATASETS)),
+        one_of("dataset", "digits", DEMO_SETS, "Data set: " + " or ".join(DEMO_SETS)),
         number("sparsity", 0.9, "Share of zeros in [0, 1)."),
         JSON,
         text("output", None, "Folder for the models and the report; made when missing."),
@@ -51,12 +56,14 @@ def _demo(words: list[str], values: flags.FlagValues) -> None:
     with as_usage():
         tfprune.Percentile(values.sparsity)
         folder = _folder(values.output)
+    from tfprune.command.demo import run_demo
+
     result = run_demo(values.dataset, values.sparsity)
     if folder is not None:
         result.save(folder)
     show(result, values)
-    if folder is not None and not values.json:
-        print(f"Models and report: {folder}")
+    if folder is not None:
+        print(f"Written: {folder} (models and report)", file=sys.stderr if values.json else sys.stdout)
 
 
 def _folder(path: str | None) -> Path | None:
@@ -139,7 +146,7 @@ def _prune(words: list[str], values: flags.FlagValues) -> None:
         model = tfprune.prune(model, method, _data(values, model), reconstruct=values.reconstruct)
     pruned = tfprune.strip_masks(model)
     files.save_model(pruned, output)  # type: ignore[arg-type]  # --output is required
-    show(tfprune.summary(pruned), values)
+    show(tfprune.summary(pruned), values, written=output)
 
 
 def _data(values: flags.FlagValues, model: keras.Model) -> Any:
@@ -207,4 +214,4 @@ def _shrink(words: list[str], values: flags.FlagValues) -> None:
     plan = tfprune.plan_shrink(model, method)
     small = tfprune.shrink(model, None if method is None else plan)  # without a plan it warns where nothing goes
     files.save_model(small, output)  # type: ignore[arg-type]  # --output is required
-    show(plan, values)
+    show(plan, values, written=output)

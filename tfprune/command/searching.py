@@ -1,6 +1,9 @@
 """Subcommands that decide: sensitivity, search, compress."""
 
-import keras
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from absl import flags
 
 import tfprune
@@ -18,6 +21,7 @@ from tfprune.command.command import (
     read_samples,
     reads,
     show,
+    tell_written,
     text,
     words_of,
     writes,
@@ -25,6 +29,9 @@ from tfprune.command.command import (
 from tfprune.errors import PruningError
 from tfprune.model import files
 from tfprune.model.files import REPORT_KINDS, Samples
+
+if TYPE_CHECKING:
+    import keras
 
 
 @command(
@@ -74,10 +81,16 @@ def _level(word: str) -> float:
         count("population", 32, "Candidates in a generation.", lower_bound=4),
         count("generations", 20, "Generations after the first.", lower_bound=0),
         count("seed", 0, "Of everything random.", lower_bound=0),
-        text("journal", None, "File to go on from when the search is killed."),
+        text("journal", None, "File to go on from when the search is killed, or to choose another candidate from."),
+        count(
+            "candidate",
+            None,
+            "Number in the table of the one to write; the best by weighted sum if not given.",
+            lower_bound=0,
+        ),
         text("report", None, f"Where to write the front: {', '.join(REPORT_KINDS)}."),
         *reads("For validation; best not what was trained on."),
-        *writes("Where to write the best candidate's .keras file."),
+        *writes("Where to write the chosen candidate's .keras file."),
     ),
     required=("data",),
 )
@@ -97,13 +110,15 @@ def _search(words: list[str], values: flags.FlagValues) -> None:
         budget=budget,
         **{name: values[name].value for name in names},
     )
+    chosen, known = values.candidate, [candidate.number for candidate in result.front]
+    if chosen is not None and chosen not in known:
+        show(result, values, report)
+        raise PruningError(f"--candidate={chosen} is not in the front: {', '.join(map(str, known))}. No model written.")
     if output is not None:
         zeroed = values.genome == "weights"
-        best = tfprune.strip_masks(result.apply()) if zeroed else tfprune.shrink(model, result.plan())
+        best = tfprune.strip_masks(result.apply(chosen)) if zeroed else tfprune.shrink(model, result.plan(chosen))
         files.save_model(best, output)
-    if report is not None:
-        files.save_report(result, report)
-    show(result, values)
+    show(result, values, report, written=output)
 
 
 @command(
@@ -142,6 +157,7 @@ def _compress(words: list[str], values: flags.FlagValues) -> None:
             "no file was written. Allow more, or train longer with --epochs."
         )
     result.lite.save(output)  # type: ignore[arg-type]  # --output is required
+    tell_written(output, values)  # type: ignore[arg-type]
 
 
 def _labelled(values: flags.FlagValues, model: keras.Model, purpose: str) -> Samples:

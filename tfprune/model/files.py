@@ -1,16 +1,19 @@
 """Models and data from files, and results into files in one piece: checked first, written beside, then renamed."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import keras
-import numpy as np
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tfprune.errors import PruningError, nearest
+
+if TYPE_CHECKING:  # the command looks at paths before it imports Keras
+    import keras
+    import numpy as np
 
 REPORT_KINDS = (".json", ".md", ".txt", ".png", ".svg", ".pdf")
 
@@ -21,7 +24,7 @@ class Samples(NamedTuple):
     inputs: Any
     labels: np.ndarray | None = None
 
-    def part(self, piece: slice) -> "Samples":
+    def part(self, piece: slice) -> Samples:
         """Some of the samples."""
         inputs = self.inputs
         cut = {name: array[piece] for name, array in inputs.items()} if isinstance(inputs, dict) else inputs[piece]
@@ -106,6 +109,8 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
     Raises:
         PruningError: The file is missing, truncated, of another kind, or holds classes that are not known here.
     """
+    import keras
+
     path = existing_file(path)
     head = _first_bytes(path)
     if head[4:8] == b"TFL3":
@@ -137,6 +142,8 @@ def load_samples(path: str | os.PathLike[str], split: str) -> Samples:
     Raises:
         PruningError: The file is missing, truncated, of another kind, or holds no inputs.
     """
+    import numpy as np
+
     path = existing_file(path)
     if path.suffix.lower() not in (".npz", ".npy"):
         raise PruningError(f"'{path}' is no data file: give .npz (arrays x and y) or .npy (inputs alone).")
@@ -149,7 +156,7 @@ def load_samples(path: str | os.PathLike[str], split: str) -> Samples:
             f"'{path}' cannot be read as plain arrays (truncated, of another kind, or pickled objects): "
             f"{_first_line(error)} Write it with numpy.savez(path, x=inputs, y=labels)."
         ) from error
-    if isinstance(arrays, np.ndarray):
+    if not isinstance(arrays, dict):
         return Samples(arrays)
     return _samples(path, arrays, split)
 
