@@ -1,86 +1,179 @@
-"""A progress bar for work in several stages, on standard error so that results can be piped."""
+"""The one way to show progress: bars with the time left in a terminal, plain lines in a log, nothing when told so.
+
+Work that takes its time is a `stage`. Stages begun inside of one another stand in one display, on standard error, so
+that results can be piped. A public function that takes `verbose` opens the display with `shown(verbose)`.
+"""
 
 import contextlib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import keras
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Column
+
+from tfprune.errors import PruningError
+
+LINE_EVERY = 10.0  # seconds between two lines of a log about one stage
+
+_open: ContextVar["Stages | None"] = ContextVar("the display that is open", default=None)
+
+
+def shown(verbose: int = 1, console: Any = None, transient: bool = True) -> contextlib.AbstractContextManager["Stages"]:
+    """Shows the stages of a block, in the display that is open already or in one of its own.
+
+    Args:
+        verbose: 0 shows nothing; 1 (default) bars in a terminal and lines elsewhere; 2 lines everywhere.
+        console: A `rich.console.Console` to show them on. Defaults to None: standard error.
+        transient: Whether what is shown is not to stay: bars go away in the end, and in a log only stages longer than
+            10 seconds leave lines. Defaults to True.
+
+    Raises:
+        PruningError: Another value of `verbose`.
+
+    Example:
+        with tfprune.progress.shown(verbose=0):
+            plan = tfprune.plan_shrink(model, tfprune.Structured(0.5, criterion="taylor"), data=(x, y))
+    """
+    if isinstance(verbose, bool) or verbose not in (0, 1, 2):
+        raise PruningError(f"verbose={verbose!r} is unknown; write 0 (nothing), 1 (bars) or 2 (lines).")
+    display = _open.get()
+    if display is None or not verbose:
+        return Stages(console, transient, verbose)
+    return contextlib.nullcontext(display)
+
+
+@contextlib.contextmanager
+def stage(description: str, total: int | None = 1) -> Iterator["Stage"]:
+    """A stage of the display that is open, or of one of its own, for the length of a block.
+
+    Args:
+        description: What is done.
+        total: Of how many steps; None where nobody knows.
+    """
+    with shown() as stages, stages.stage(description, total) as begun:
+        yield begun
 
 
 class Stages:
     """Shows stages one below the other, each with its bar, the time that is left, and in the end the time it took.
 
     Args:
-        console: Where to. Where it is no terminal, each finished stage is a line instead.
-        transient: Whether the bars go away in the end.
+        console, transient, verbose: See `shown`.
     """
 
-    def __init__(self, console: Console, transient: bool = False):
-        self.console = console
-        self._progress = Progress(
-            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
-            BarColumn(bar_width=None, table_column=Column(ratio=1, max_width=40)),
-            MofNCompleteColumn(table_column=Column(no_wrap=True)),
-            TimeRemainingColumn(elapsed_when_finished=True, table_column=Column(no_wrap=True)),
-            TextColumn("{task.fields[figure]}", table_column=Column(no_wrap=True)),
-            console=console,
-            expand=True,
-            transient=transient,
-            speed_estimate_period=300,  # seconds; a stage may pause while another one runs
-        )
+    def __init__(self, console: Any = None, transient: bool = False, verbose: int = 1):
+        self._console, self._transient, self._verbose = console, transient, verbose
+        self._bars: Any = None  # of rich, in a terminal
 
     def __enter__(self) -> "Stages":
-        if self.console.is_terminal:
-            self._progress.start()
+        self._token = _open.set(self)
+        if self._verbose:
+            if self._console is None:
+                from rich.console import Console
+
+                self._console = Console(stderr=True)
+            if self._console.is_terminal and self._verbose == 1:
+                self._bars = _bars(self._console, self._transient)
+                self._bars.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self.console.is_terminal:
-            self._progress.stop()
+        _open.reset(self._token)
+        if self._bars is not None:
+            self._bars.stop()
 
     @contextlib.contextmanager
-    def stage(self, description: str, total: int = 1) -> Iterator["Stage"]:
-        """A stage of `total` steps for the length of a block."""
-        stage = Stage(self._progress, self._progress.add_task(description, total=total, figure=""))
-        yield stage
-        stage.finish()
-        if not self.console.is_terminal:
-            task = self._progress.tasks[stage.task]
-            self.console.print(f"{description}: {task.elapsed or 0:.1f} s {task.fields['figure']}".rstrip())
+    def stage(self, description: str, total: int | None = 1) -> Iterator["Stage"]:
+        """A stage of `total` steps for the length of a block; None where nobody knows how many."""
+        if self._bars is not None:
+            task = self._bars.add_task(description, total=total, figure="")
+            begun = Stage(total, lambda state: self._move_bar(task, state))
+            yield begun
+            begun.move(begun.total or begun.completed, begun.total or begun.completed)
+            self._bars.stop_task(task)
+        else:
+            log = _Log(description, self._print if self._verbose else lambda line: None)
+            begun = Stage(total, log.moved)
+            yield begun
+            if log.lines or not self._transient:
+                self._print(f"{description}: {log.seconds:.1f} s {begun.figure}".rstrip())
+
+    def _move_bar(self, task: Any, state: "Stage") -> None:
+        self._bars.update(task, completed=state.completed, total=state.total, figure=state.figure)
+
+    def _print(self, line: str) -> None:
+        if self._verbose:
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 class Stage:
-    """One bar."""
+    """How far a stage is.
 
-    def __init__(self, progress: Progress, task: TaskID):
-        self._progress, self.task = progress, task
+    Attributes:
+        completed, total: Steps done, and all; None where nobody knows how many.
+        figure: What is written behind it.
+    """
+
+    def __init__(self, total: int | None, moved: Callable[["Stage"], None]):
+        self.completed, self.total, self.figure = 0, total, ""
+        self._moved = moved
 
     def advance(self, steps: int = 1, figure: str | None = None) -> None:
-        """Moves the bar on, and writes a figure behind it."""
-        if figure is not None:
-            self._progress.update(self.task, figure=figure)
-        self._progress.advance(self.task, steps)
-
-    @property
-    def completed(self) -> int:
-        """How far the bar is."""
-        return int(self._progress.tasks[self.task].completed)
+        """Goes on by some steps, and writes a figure behind them."""
+        self.figure = self.figure if figure is None else figure
+        self.move(self.completed + steps, self.total)
 
     def move(self, completed: int, total: int | None) -> None:
-        """Moves the bar to a place, and says where its end is by now."""
-        self._progress.update(self.task, completed=completed, total=total)
+        """Goes to a place, and says where the end is by now."""
+        self.completed, self.total = completed, total
+        self._moved(self)
 
-    def finish(self) -> None:
-        """Fills the bar."""
-        self._progress.update(self.task, completed=self._progress.tasks[self.task].total)
-        self._progress.stop_task(self.task)
+
+class _Log:
+    """Tells from time to time in a line how far a stage is."""
+
+    def __init__(self, description: str, write: Callable[[str], None]):
+        self._description, self._write, self._began = description, write, time.monotonic()
+        self.lines = 0
+
+    @property
+    def seconds(self) -> float:
+        """How long the stage has lasted."""
+        return time.monotonic() - self._began
+
+    def moved(self, state: Stage) -> None:
+        """Writes a line where the last one is long ago."""
+        if self.seconds < LINE_EVERY * (self.lines + 1):
+            return
+        self.lines = int(self.seconds / LINE_EVERY)
+        words = f"{self._description}: {state.completed}"
+        if state.total and state.completed:
+            left = round(self.seconds * max(0, state.total - state.completed) / state.completed)
+            words += f" of {state.total}, {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
+        self._write(f"{words} {state.figure}".rstrip())
+
+
+def _bars(console: Any, transient: bool) -> Any:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
+
+    narrow = Column(no_wrap=True)
+    return Progress(
+        TextColumn("{task.description}", table_column=narrow),
+        BarColumn(bar_width=None, table_column=Column(ratio=1, max_width=40)),
+        MofNCompleteColumn(table_column=narrow),
+        TimeRemainingColumn(elapsed_when_finished=True, table_column=narrow),
+        TextColumn("{task.fields[figure]}", table_column=narrow),
+        console=console,
+        expand=True,
+        transient=transient,
+        speed_estimate_period=300,  # seconds; a stage may pause while another one runs
+    )
 
 
 class TrainingProgress(keras.callbacks.Callback):
-    """Moves bars at every training step, with the accuracy and the share of zeros behind the first."""
+    """Moves stages at every training step, with the accuracy and the share of zeros behind the first."""
 
     def __init__(self, stage: Stage, *others: Stage):
         super().__init__()

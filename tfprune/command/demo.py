@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import keras
-from rich.console import Console
 
 import tfprune
 from tfprune.command import datasets
 from tfprune.lite import Benchmark, Verification
 from tfprune.model import files
-from tfprune.progress import Stages, TrainingProgress
+from tfprune.progress import TrainingProgress, shown, stage
 from tfprune.report import Column, Report
 
 
@@ -119,13 +118,14 @@ class DemoResult(Report):
         files.save_report(self, folder / "report.json")
 
 
-def run_demo(dataset: str = "digits", sparsity: float = 0.9, console: Console | None = None) -> DemoResult:
+def run_demo(dataset: str = "digits", sparsity: float = 0.9, console: Any = None, verbose: int = 1) -> DemoResult:
     """Trains a small network, prunes a copy of it while it trains on, converts both, and measures.
 
     Args:
         dataset: `"digits"` (from scikit-learn, no network needed) or `"fashion_mnist"` (from the cache of Keras).
         sparsity: Share of zeros in [0, 1).
-        console: Where progress is shown. Defaults to standard error.
+        console: A `rich.console.Console` to show progress on. Defaults to None: standard error.
+        verbose: 0 shows no progress, 1 (default) bars in a terminal and lines elsewhere, 2 lines.
 
     Returns:
         A report: print it, or use `.to_dict()`, `.save(folder)`.
@@ -135,19 +135,19 @@ def run_demo(dataset: str = "digits", sparsity: float = 0.9, console: Console | 
     """
     keras.utils.set_random_seed(1)
     recipe = DATASETS[dataset]
-    with Stages(console or Console(stderr=True)) as stages:
-        with stages.stage(f"load {dataset}"):
+    with shown(verbose, console, transient=False):
+        with stage(f"load {dataset}"):
             data = datasets.load(dataset)
         dense = small_network(data.x_train.shape[1:], recipe.channels)
-        _train(stages, "train", dense, data, recipe.dense_epochs, recipe.batch_size)
+        _train("train", dense, data, recipe.dense_epochs, recipe.batch_size)
         # A copy goes on training with pruning; another without, so that both have seen the data equally often.
         pruned = _copy(dense)
         callbacks = [tfprune.PercentilePruning(sparsity)]
-        _train(stages, f"prune to {sparsity:.0%}", pruned, data, recipe.pruning_epochs, recipe.batch_size, callbacks)
-        _train(stages, "train dense one on", dense, data, recipe.pruning_epochs, recipe.batch_size)
-        with stages.stage("strip, convert, verify", total=3) as stage:
-            rows = _convert(dense, tfprune.strip_masks(pruned), data, stage.advance)
-        with stages.stage("measure milliseconds"):
+        _train(f"prune to {sparsity:.0%}", pruned, data, recipe.pruning_epochs, recipe.batch_size, callbacks)
+        _train("train dense one on", dense, data, recipe.pruning_epochs, recipe.batch_size)
+        with stage("strip, convert, verify", total=3) as bar:
+            rows = _convert(dense, tfprune.strip_masks(pruned), data, bar.advance)
+        with stage("measure milliseconds"):
             timing = tfprune.benchmark({row.name: row.lite for row in rows}, runs=TIMED_RUNS)
     return DemoResult(dataset, sparsity, tuple(rows), timing)
 
@@ -188,7 +188,6 @@ def _copy(model: keras.Model) -> keras.Model:
 
 
 def _train(
-    stages: Stages,
     name: str,
     model: keras.Model,
     data: datasets.Dataset,
@@ -197,13 +196,13 @@ def _train(
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
     steps = epochs * -(-len(data.x_train) // batch_size)
-    with stages.stage(name, total=steps) as stage:
+    with stage(name, total=steps) as bar:
         model.fit(
             data.x_train,
             data.y_train,
             epochs=epochs,
             batch_size=batch_size,
-            callbacks=[*callbacks, TrainingProgress(stage)],
+            callbacks=[*callbacks, TrainingProgress(bar)],
             verbose=0,
         )
 

@@ -20,6 +20,7 @@ from tfprune.model.copying import clone_with_weights
 from tfprune.model.data import Batch, batches
 from tfprune.model.prunable import PrunableWeight, every_weight, prunable_weights
 from tfprune.model.tree import as_array, check_model
+from tfprune.progress import shown, stage
 from tfprune.report import Column, Report, new_figure
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -127,6 +128,7 @@ def sensitivity(
     criterion: Any = "magnitude",
     pattern: Any = "element",
     layers: Any = None,
+    verbose: int = 1,
 ) -> Sensitivity:
     """Prunes each weight alone to several levels and measures the model each time.
 
@@ -143,6 +145,7 @@ def sensitivity(
         pattern: Defaults to `"element"`; the levels count its units. `"channel"` removes channels of one group at a
             time, with everything that belongs to them, and knows `criterion` and `layers` of `Structured`.
         layers: Which layers. Defaults to None: all.
+        verbose: 0 shows no progress, 1 (default) a bar in a terminal and lines elsewhere, 2 lines.
 
     Raises:
         PruningError: Wrong levels, an unknown metric, a model that is not compiled, no data or no targets.
@@ -160,23 +163,25 @@ def sensitivity(
     collected = list(batches(data, copy, "sensitivity"))
     name, measure = _measure(copy, collected, metric)
     if pattern == "channel":
-        candidates = _of_groups(copy, criterion, levels, layers)
+        candidates = list(_of_groups(copy, criterion, levels, layers))
     else:
-        candidates = _of_weights(copy, criterion, patterns.get(pattern), levels, layers)
+        candidates = list(_of_weights(copy, criterion, patterns.get(pattern), levels, layers))
     variables = {weight.key: weight.variable for weight in every_weight(copy)}
     values: dict[str, list[float]] = {}
     sizes: dict[str, int] = {}
-    for key, size, candidate in candidates:
-        sizes[key], values[key] = size, []
-        before: dict[str, np.ndarray] = {}
-        for level in levels:
-            for changed, mask in candidate(level).items():
-                if changed not in before:
-                    before[changed] = as_array(variables[changed])
-                variables[changed].assign(np.where(mask, before[changed], 0.0))
-            values[key].append(measure())
-        for changed, value in before.items():
-            variables[changed].assign(value)
+    with shown(verbose), stage("measure sensitivity", total=len(candidates) * len(levels)) as bar:
+        for key, size, candidate in candidates:
+            sizes[key], values[key] = size, []
+            before: dict[str, np.ndarray] = {}
+            for level in levels:
+                for changed, mask in candidate(level).items():
+                    if changed not in before:
+                        before[changed] = as_array(variables[changed])
+                    variables[changed].assign(np.where(mask, before[changed], 0.0))
+                values[key].append(measure())
+                bar.advance()
+            for changed, value in before.items():
+                variables[changed].assign(value)
     return Sensitivity(name, measure(), levels, values, sizes, sum(batch.size for batch in collected))
 
 

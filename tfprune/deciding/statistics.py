@@ -15,6 +15,7 @@ from tfprune.model.data import Batch, batches
 from tfprune.model.layers import LinearForm, channel_axis
 from tfprune.model.prunable import every_weight, linear_form
 from tfprune.model.tree import places
+from tfprune.progress import stage
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,12 @@ def gather(model: keras.Model, keys: Iterable[str], criterion: Criterion, data: 
     count = samples = 0
     if kind.reads_data:
         purpose = repr(criterion)
-        for batch in _shown(batches(data, copy, purpose), purpose):
-            found = [np.asarray(array, np.float64) * batch.size for array in statistic(batch)]
-            totals = [total + new for total, new in zip(totals, found)] if totals else found
-            count, samples = count + 1, samples + batch.size
+        with stage(f"gather {kind.name}", total=None) as bar:
+            for batch in batches(data, copy, purpose):
+                found = [np.asarray(array, np.float64) * batch.size for array in statistic(batch)]
+                totals = [total + new for total, new in zip(totals, found)] if totals else found
+                count, samples = count + 1, samples + batch.size
+                bar.advance()
     arrays = statistic.finish([total / samples for total in totals])
     return Statistics({w.key: {kind.name: array} for w, array in zip(weights, arrays)}, count, samples)
 
@@ -315,12 +318,3 @@ class WeightMovement(TrainingStatistic):
     @staticmethod
     def update(state: Any, gradient: Any, value: Any) -> Any:
         return state - value * gradient
-
-
-def _shown(read: Iterable[Batch], description: str) -> Iterable[Batch]:
-    """The same batches, with a progress bar where a terminal can show one."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return track(read, description, console=console, transient=True, disable=not console.is_terminal)

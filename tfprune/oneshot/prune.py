@@ -18,6 +18,7 @@ from tfprune.model.tree import as_array, check_model
 from tfprune.oneshot.repair.channel_choice import choose_channels
 from tfprune.oneshot.repair.reconstruct import Reconstruction, check_way, warn_of_skipped
 from tfprune.oneshot.repair.reconstruct import reconstruct as repair
+from tfprune.progress import shown
 from tfprune.report import Column, Report
 from tfprune.training.masks import apply_masks, get_masks
 
@@ -80,7 +81,12 @@ class Pruning(Report):
 
 
 def prune(
-    model: keras.Model, method: Any, data: Any = None, reconstruct: Any = None, return_report: bool = False
+    model: keras.Model,
+    method: Any,
+    data: Any = None,
+    reconstruct: Any = None,
+    return_report: bool = False,
+    verbose: int = 1,
 ) -> Any:
     """A new model pruned to the method's final amount, without training.
 
@@ -97,6 +103,7 @@ def prune(
             group, as many as the method says), or True: `"obs"`, for thresholds `"least_squares"`.
         return_report: Whether to return `(model, report)`: zeros of every weight, how many batches a data criterion
             read, and the error of every layer before and after a repair. Defaults to False.
+        verbose: 0 shows no progress, 1 (default) a bar in a terminal and lines elsewhere, 2 lines.
 
     Raises:
         PruningError: The model is not built, or the method finds nothing to prune in it; a repair without data.
@@ -107,6 +114,15 @@ def prune(
     method = methods.get(method)
     check_model(model, "prune")
     way = _way(reconstruct, method, data)
+    with shown(verbose):
+        pruned, report = _pruned(model, method, data, way)
+    if report.reconstruction is not None:
+        warn_of_skipped(report.reconstruction)
+    return (pruned, report) if return_report else pruned
+
+
+def _pruned(model: keras.Model, method: Method, data: Any, way: str | None) -> tuple[keras.Model, Pruning]:
+    """The new model, repaired in one of `WAYS` or not, and what was done."""
     pruned = clone_with_weights(model)
     bound = method.bind(pruned)
     statistics = bound.inform(model, data)
@@ -121,9 +137,6 @@ def prune(
     done = None
     if way is not None:
         done = repair(pruned, model, data, way, getattr(method, "pattern", None))
-        warn_of_skipped(done)
-    if not return_report:
-        return pruned
     masks = get_masks(pruned)
     masks = {weight.key: masks.get(weight.key, np.ones(weight.shape, bool)) for weight in bound.weights}
     return pruned, Pruning(method, masks, statistics, done)

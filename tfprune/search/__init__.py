@@ -5,8 +5,8 @@ Out comes a `SearchResult`, whose candidates become masked or smaller models, or
 """
 
 from tfprune.search.baselines import greedy_search, netadapt_search, random_search
-from tfprune.search.compress.compress import compress
-from tfprune.search.compress.compression import Compression
+from tfprune.search.compress.report import Compression
+from tfprune.search.compress.road import compress
 from tfprune.search.genetic import genetic_search
 from tfprune.search.result import Candidate, SearchResult
 

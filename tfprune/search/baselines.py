@@ -15,7 +15,18 @@ from tfprune.search.result import Candidate, SearchResult
 from tfprune.search.settings import Settings, check_count
 
 # What each search takes beside its own arguments, and what each names in its signature.
-KNOWN = ("weights", "budget", "criterion", "layers", "pattern", "recalibrate", "fine_tune", "train", "seconds")
+KNOWN = (
+    "weights",
+    "budget",
+    "criterion",
+    "layers",
+    "pattern",
+    "recalibrate",
+    "fine_tune",
+    "train",
+    "seconds",
+    "verbose",
+)
 NAMED = ("objectives", "genome", "seed", "workers", "evaluations")
 LEVELS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
 TOLERANCES = 12
@@ -38,7 +49,7 @@ def random_search(
         model, data, objectives, genome, seed, journal, workers: See `genetic_search`.
         evaluations: How many candidates besides the unpruned model. Defaults to 500.
         **arguments: `weights`, `budget`, `criterion`, `layers`, `pattern`, `recalibrate`, `fine_tune`,
-            `train`, `seconds`, as there.
+            `train`, `seconds`, `verbose`, as there.
 
     Raises:
         PruningError: As there.
@@ -78,7 +89,7 @@ def greedy_search(
         evaluations: Ends after so many candidates. Defaults to None.
         levels: Shares of a group that are tried, rising, in (0, 1). Defaults to steps of an eighth.
         **arguments: `weights`, `budget`, `criterion`, `layers`, `pattern`, `recalibrate`, `fine_tune`,
-            `train`, `seconds`, as there.
+            `train`, `seconds`, `verbose`, as there.
 
     Raises:
         PruningError: As there; no objective that is measured on data, or levels that are none.
@@ -127,7 +138,7 @@ def netadapt_search(
         evaluations: Ends after so many candidates. Defaults to None.
         steps: Equal steps from the unpruned model's cost to the budget (or to a tenth, without one). Defaults to 10.
         **arguments: `weights`, `budget`, `criterion`, `layers`, `pattern`, `recalibrate`, `fine_tune`,
-            `train`, `seconds`, as there.
+            `train`, `seconds`, `verbose`, as there.
 
     Raises:
         PruningError: As there; no cost among the objectives or in the budget.
@@ -168,9 +179,8 @@ def _problem(
     unknown = [name for name in arguments if name not in (*KNOWN, *NAMED)]
     if unknown:
         raise PruningError(f"{strategy} has no argument {listing(unknown)}; it takes {listing(KNOWN)}.")
-    recalibrate, train = arguments.pop("recalibrate", None), arguments.pop("train", None)
-    settings = Settings(strategy, steering=steering, **arguments)
-    return Problem(settings, model, data, journal, recalibrate, train)
+    apart = {name: arguments.pop(name) for name in ("recalibrate", "train", "verbose") if name in arguments}
+    return Problem(Settings(strategy, steering=steering, **arguments), model, data, journal, **apart)
 
 
 def _quality(problem: Problem) -> Callable[[Candidate], float | None]:

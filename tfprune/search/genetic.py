@@ -42,6 +42,7 @@ def genetic_search(
     patience: int | None = None,
     crossover_rate: float = 0.9,
     mutation_rate: float | None = None,
+    verbose: int = 1,
 ) -> SearchResult:
     """Searches by evolution for the channels or weights to remove, and gives the best compromises it met.
 
@@ -95,6 +96,7 @@ def genetic_search(
             weighted sum. Defaults to None.
         crossover_rate: Share of offspring with two parents. Defaults to 0.9.
         mutation_rate: Probability of a change for each gene. Defaults to None: 3 in a genome.
+        verbose: 0 shows no progress, 1 (default) a bar in a terminal and lines elsewhere, 2 lines.
 
     Returns:
         A `SearchResult`: `.best`, `.front`, `.apply(candidate)`.
@@ -125,7 +127,7 @@ def genetic_search(
         "genetic_search", objectives, genome, weights, budget, seed, workers, criterion, layers, pattern, fine_tune,
         evaluations, seconds, steering,
     )  # fmt: skip
-    problem = Problem(settings, model, data, journal, recalibrate, train)
+    problem = Problem(settings, model, data, journal, recalibrate, train, verbose)
     operators = Operators.checked(problem.genome, len(settings.objectives), steering)
     known = {problem.dense.genes: problem.dense}
 
@@ -137,8 +139,10 @@ def genetic_search(
         return genes
 
     evolution = Evolution(problem.genome, operators, population, seed, standing, problem.within_budget)
-    problem.progress.expect(population * (generations + 1))
-    return problem.run(lambda: _evolve(problem, evolution, evaluated, initial == "seeded", generations, patience))
+    return problem.run(
+        lambda: _evolve(problem, evolution, evaluated, initial == "seeded", generations, patience),
+        expected=population * (generations + 1),
+    )
 
 
 def _evolve(

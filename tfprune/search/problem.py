@@ -14,6 +14,7 @@ from tfprune.errors import PruningError
 from tfprune.model.data import Batch, batches
 from tfprune.model.graph import require_graph
 from tfprune.model.tree import check_model
+from tfprune.progress import Stage, shown, stage
 from tfprune.search import genome as genomes
 from tfprune.search import objectives as goals
 from tfprune.search.fine_tuning import training_batches
@@ -21,7 +22,6 @@ from tfprune.search.fitness import Fitness, FitnessError
 from tfprune.search.genome import Genes, Genome
 from tfprune.search.journal import Journal, compiled_fingerprint, data_fingerprint, model_fingerprint
 from tfprune.search.latency import LatencyTable, MemoryTable, measured_latency
-from tfprune.search.progress import Progress
 from tfprune.search.result import Candidate, Keeping, SearchResult
 from tfprune.search.settings import Settings
 from tfprune.search.workers import Measured, Workers
@@ -59,7 +59,7 @@ class Problem:
         model: The unpruned model.
         data: Validation data.
         journal: Path of the journal, None for none.
-        recalibrate, train: See `genetic_search`.
+        recalibrate, train, verbose: See `genetic_search`.
     """
 
     def __init__(
@@ -70,13 +70,15 @@ class Problem:
         journal: Any = None,
         recalibrate: Any = None,
         train: Any = None,
+        verbose: int = 1,
     ):
         check_model(model, "search in")
         if settings.genome != "weights":
             require_graph(model, "Searching for channels")
-        self.settings, self.model = settings, model
+        self.settings, self.model, self.verbose = settings, model, verbose
         validation = list(batches(data, model, settings.strategy, BATCH_SIZE))
-        self.genome = genomes.make(settings.genome, model, settings.criterion, settings.layers, settings.pattern, data)
+        with shown(verbose):
+            self.genome = make_genome(settings, model, data)
         calibration: Any = []
         if recalibrate is not None and recalibrate is not False:
             read = validation if recalibrate is True else batches(recalibrate, model, "recalibrate", BATCH_SIZE)
@@ -94,7 +96,7 @@ class Problem:
         if settings.workers > 1:
             table = None if latency is None else latency.to_dict()
             self._workers = Workers(settings.workers, remote_fitness, (settings, model, self.samples, table))
-        self.progress = Progress(settings.strategy)
+        self._stage: Stage | None = None
         self.dense = self._evaluated_dense()
         self.judgement = goals.Judgement(settings.objectives, settings.budget or {}, self.dense.figures)
 
@@ -145,14 +147,15 @@ class Problem:
         """How good a candidate is, to be compared with that of others."""
         return self.judgement.standing(candidate.figures)
 
-    def run(self, strategy: Callable[[], str]) -> SearchResult:
-        """Lets a strategy ask for candidates until it says why it ends, or a limit is reached."""
-        try:
-            return self.result(strategy())
-        except Ended as limit:
-            return self.result(str(limit))
-        finally:
-            self.progress.close()
+    def run(self, strategy: Callable[[], str], expected: int | None = None) -> SearchResult:
+        """Lets a strategy ask for candidates, `expected` at most, until it says why it ends, or a limit is reached."""
+        limits = [each for each in (self.settings.evaluations, expected) if each is not None]
+        with shown(self.verbose), stage(self.settings.description, min(limits, default=None)) as self._stage:
+            try:
+                reason = strategy()
+            except Ended as limit:
+                reason = str(limit)
+        return self.result(reason)
 
     def result(self, reason: str) -> SearchResult:
         """What was found."""
@@ -245,7 +248,8 @@ class Problem:
         candidate = Candidate(len(self.evaluated), genes, dict(figures), failure)
         self.evaluated.append(candidate)
         self._by_genes[genes] = candidate
-        self.progress.evaluated(len(self.evaluated), self.settings.evaluations)
+        if self._stage is not None:
+            self._stage.advance()
         return candidate
 
     def _evaluated_dense(self) -> Candidate:
@@ -265,6 +269,11 @@ class Problem:
             raise Ended(f"{seconds:g} seconds")
 
 
+def make_genome(settings: Settings, model: keras.Model, data: Any) -> Genome:
+    """What candidates of a search are made of."""
+    return genomes.make(settings.genome, model, settings.criterion, settings.layers, settings.pattern, data)
+
+
 def fitness_of(
     settings: Settings, model: keras.Model, genome: Genome, samples: Material, latency: LatencyTable | None
 ) -> Fitness:
@@ -282,8 +291,7 @@ def remote_fitness(
     settings: Settings, model: keras.Model, samples: Material, latency: Mapping[str, Any] | None
 ) -> Fitness:
     """The fitness of a search, made anew in a worker from what can be sent there."""
-    genome = genomes.make(
-        settings.genome, model, settings.criterion, settings.layers, settings.pattern, samples.validation
-    )
+    with shown(verbose=0):
+        genome = make_genome(settings, model, samples.validation)
     table = None if latency is None else LatencyTable.from_dict(latency, model, genome)
     return fitness_of(settings, model, genome, samples, table)

@@ -54,6 +54,12 @@ class Settings:
         """The objectives known by name, and the costs of the budget."""
         return {each.name for each in self.objectives if each.function is None} | set(self.budget or ())
 
+    @property
+    def description(self) -> str:
+        """What is searched, in a few words."""
+        removed = "weights" if self.genome == "weights" else "channels"
+        return f"search {removed}" + (f" to {max(self.budget.values()):.0%}" if self.budget else "")
+
     def header(self) -> dict[str, Any]:
         """What figures depend on, or the way that the search takes, as plain values for the journal.
 

@@ -24,6 +24,7 @@ from tfprune.model.prunable import PrunableWeight, every_weight, linear_form
 from tfprune.model.tree import as_array
 from tfprune.oneshot.repair.least_squares import ENOUGH_ROWS, RIDGE
 from tfprune.oneshot.repair.reconstruct import FEATURES
+from tfprune.progress import stage
 
 # A round takes at most this share of the channels that are left.
 SHARE = 0.125
@@ -105,11 +106,13 @@ def choose_channels(
     copy = clone_with_weights(model, keep_compiled=False)
     weights = {weight.key: weight for weight in every_weight(copy)}
     chosen = dict(bound.keep(amount, kept))
-    for name, stays in chosen.items():
-        listeners = [] if stays.all() else _listeners(copy, weights, bound.chosen[name], data)
-        if listeners:
-            present = ~removed(bound.chosen[name], kept or {})
-            chosen[name] = _chosen(listeners, present, int(np.count_nonzero(stays)))
+    with stage("choose channels", total=len(chosen)) as bar:
+        for name, stays in chosen.items():
+            listeners = [] if stays.all() else _listeners(copy, weights, bound.chosen[name], data)
+            if listeners:
+                present = ~removed(bound.chosen[name], kept or {})
+                chosen[name] = _chosen(listeners, present, int(np.count_nonzero(stays)))
+            bar.advance()
     return bound.masks(chosen)
 
 

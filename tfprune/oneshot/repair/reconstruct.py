@@ -23,6 +23,7 @@ from tfprune.model.layers import LinearForm
 from tfprune.model.prunable import PrunableWeight, every_weight, linear_form
 from tfprune.model.tree import as_array, places
 from tfprune.oneshot.repair.least_squares import LeastSquares
+from tfprune.progress import stage
 from tfprune.report import Column, Report
 from tfprune.training.masks import constraint_of, held_masks, set_mask
 
@@ -167,10 +168,14 @@ def _repair_weights(
         if forms[weight.key] is None
     }
     repairs = []
-    for weight in _in_order_of_calls(pruned, [w for w in weights if forms[w.key] is not None], data[0], skipped):
-        form = forms[weight.key]
-        if form is not None:
-            repairs.append(Layer(weight, old[weight.key], form, masks[weight.key]).repair(models, data, way, pattern))
+    called = _in_order_of_calls(pruned, [w for w in weights if forms[w.key] is not None], data[0], skipped)
+    with stage("repair layers", total=len(called)) as bar:
+        for weight in called:
+            form = forms[weight.key]
+            if form is not None:
+                layer = Layer(weight, old[weight.key], form, masks[weight.key])
+                repairs.append(layer.repair(models, data, way, pattern))
+            bar.advance()
     return repairs, skipped
 
 

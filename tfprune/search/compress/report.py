@@ -45,7 +45,6 @@ class Compression(Report):
         dense_accuracy: Of the unpruned Keras model.
         max_drop: The bound.
         target: What was asked for.
-        meets_target: Whether the target is met, as measured.
         steps: The steps in their order.
         timing: Files timed side by side: the unpruned one in float, then in int8, the compressed one likewise.
         macs, parameters: Shares of the unpruned model's that are left.
@@ -71,7 +70,6 @@ class Compression(Report):
     dense_accuracy: float
     max_drop: float
     target: Any
-    meets_target: bool
     steps: tuple[Milestone, ...]
     timing: Benchmark
     macs: float | None
@@ -87,6 +85,15 @@ class Compression(Report):
     def within_bound(self) -> bool:
         """Whether no more accuracy was lost than allowed."""
         return self.drop <= self.max_drop + 1e-9
+
+    @property
+    def meets_target(self) -> bool:
+        """Whether the target is met, as measured."""
+        ratios = self.ratios
+        reached = {"macs": self.macs, "parameters": self.parameters}
+        reached |= {"bytes": ratios["bytes"], "latency": ratios["float_latency"]}
+        goal = {} if self.target == "smallest" else self.target
+        return all((reached[name] or 0.0) <= share * (1 + 1e-9) for name, share in goal.items())
 
     @property
     def ratios(self) -> dict[str, float]:

@@ -1,0 +1,286 @@
+"""The whole road in one call: channels, fine-tuning, weights, quantization, conversion, within a drop of accuracy."""
+
+import functools
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from tfprune.channels.plan import ShrinkPlan, plan_shrink
+from tfprune.channels.rebuild import shrink
+from tfprune.errors import PruningError
+from tfprune.lite.convert.convert import convert
+from tfprune.lite.file.lite_model import LiteModel
+from tfprune.lite.measure.benchmark import benchmark
+from tfprune.lite.quantize import quantize_aware
+from tfprune.model.copying import compile_like
+from tfprune.model.data import joined
+from tfprune.model.graph import require_graph
+from tfprune.model.tree import check_model
+from tfprune.progress import shown, stage
+from tfprune.search.compress.distillation import first_inputs
+from tfprune.search.compress.report import Compression
+from tfprune.search.compress.steps import ROUNDED, Steps, Stop
+from tfprune.search.compress.terms import Terms
+from tfprune.search.genetic import genetic_search
+from tfprune.training.callbacks import PercentilePruning
+from tfprune.training.strip import strip_masks
+
+LEVELS = (0.08, 0.15, 0.25, 0.4, 0.6, 0.8)  # shares of the multiply-accumulates that are tried
+FIRST_LEVEL = 0.25
+SEARCHED = 2000  # validation samples for the search
+SEARCH_EVALUATIONS = 80
+CALIBRATION = 300
+TIMED_RUNS = 200
+QUANTIZED_RATE = 0.1  # of the learning rate
+
+
+def compress(
+    model: keras.Model,
+    train: Any,
+    val: Any,
+    max_drop: float = 0.01,
+    target: Any = "smallest",
+    *,
+    folder: Any = None,
+    epochs: int = 3,
+    sparsities: Sequence[float] = (0.8, 0.6, 0.4),
+    distill: bool = True,
+    batch_size: int = 128,
+    seed: int = 0,
+    console: Any = None,
+    verbose: int = 1,
+) -> Compression:
+    """Makes the smallest int8 file of a classifier that loses no more accuracy than allowed.
+
+    Searches for the channels that cost least, removes them, trains the small network with the unpruned one as teacher,
+    prunes its weights, trains it with the rounding of int8, converts it, and checks the file. A step that loses more
+    than the bound is taken back, and a milder one is tried.
+
+    Args:
+        model: A classifier, trained and compiled; functional or Sequential. It is left as it is.
+        train: What `fit` takes: `(x, y)`, or a dataset of batches whose length is known.
+        val: Validation inputs and labels, other than those trained on: every decision is made by them.
+        max_drop: Accuracy that may be lost, as a share: 0.01 (default) is one point.
+        target: `"smallest"` (default), as small as the bound allows; or one share of the unpruned model's that is to be
+            reached, with no more removed than it takes: `{"macs": 0.3}`, `{"parameters": 0.25}`, `{"bytes": 0.25}` (the
+            int8 file over the float32 file), `{"latency": 0.5}` (of the float32 files, measured here).
+        folder: Where every step keeps its model; a compression that was interrupted and is begun again with the same
+            arguments goes on behind its last whole step; that of other data or settings is refused (of a dataset to
+            train on, only its length is compared). Defaults to None: nothing is kept.
+        epochs: Of each fine-tuning: after channels, after weights; the rounding is trained for one. Defaults to 3.
+        sparsities: Shares of zeros to try, the first that stays within the bound is kept; empty for none. Defaults to
+            0.8, 0.6, 0.4.
+        distill: Whether the unpruned model teaches the small one (`keras.distillation.Distiller`). Defaults to True;
+            without it in this version of Keras, the report says so.
+        batch_size: Of training on arrays. Defaults to 128.
+        seed: Of everything random. Defaults to 0.
+        console: A `rich.console.Console` to show progress on, with the time left. Defaults to None: standard error.
+        verbose: 0 shows no progress, 1 (default) bars in a terminal and lines elsewhere, 2 lines.
+
+    Returns:
+        A `Compression`: `.model`, `.lite`, `.within_bound`, `.meets_target`; prints as a table of the steps. It never
+        breaks the bound without saying so, in the report and in a warning.
+
+    Raises:
+        PruningError: The model is not compiled, the validation data have no class labels, an argument is wrong, or the
+            folder belongs to another compression.
+
+    Example:
+        result = tfprune.compress(model, (x, y), (x_val, y_val), max_drop=0.01, folder="compressed")
+        result.lite.save("model.tflite")
+    """
+    check_model(model, "compress")
+    require_graph(model, "Compressing")
+    if not model.compiled or model.optimizer is None:
+        raise PruningError(f"'{model.name}' is not compiled, and compress trains; compile it with optimizer and loss.")
+    terms = Terms(max_drop, target, epochs, sparsities, distill, batch_size, seed)
+    with shown(verbose, console, transient=False):
+        steps = Steps(model, train, val, terms, folder)
+        result = Road(steps, first_inputs(train, model, CALIBRATION)).walked()
+    if not result.within_bound:
+        warnings.warn(
+            f"tfprune: compress loses {100 * result.drop:.2f} points of accuracy, more than the "
+            f"{100 * max_drop:g} allowed: no step stayed within the bound. Train longer (epochs=), or allow more.",
+            stacklevel=2,
+        )
+    return result
+
+
+class Road:
+    """Which steps are taken, in which order, and where the road ends.
+
+    Args:
+        steps: Makes them.
+        samples: Inputs to find the ranges of activations with.
+    """
+
+    def __init__(self, steps: Steps, samples: Any):
+        self._steps, self._samples = steps, samples
+        self._model, self._terms = steps.model, steps.terms
+        self._inputs = joined([batch.inputs for batch in steps.val])
+        self._plans: dict[tuple[tuple[str, float], ...], ShrinkPlan] = {}
+
+    def walked(self) -> Compression:
+        """All of it: what came of the last step whose file is within the bound."""
+        with stage("all training, at most") as self._steps.training:
+            self._steps.make("unpruned", lambda: self._model)
+            thin = self._thin()
+            sparse = self._zero(thin)
+            self._steps.expect(1)
+            self._steps.make(ROUNDED, lambda: self._rounded(sparse.model), epochs=1)
+            return self._measured(*self._converted())
+
+    def _holds(self, stop: Stop) -> bool:
+        return self._steps.holds(stop.accuracy)
+
+    def _expect(self, trainings: int) -> None:
+        """Says that so many removals of channels are still to be trained at most, and all that follows."""
+        self._steps.expect(self._terms.epochs * (trainings + len(self._terms.sparsities)) + 1)
+
+    def _thin(self) -> Stop:
+        """Removes channels, as many as the target takes or as the bound allows."""
+        if self._terms.goal:
+            return self._thinned_to(*next(iter(self._terms.goal.items())))
+        place = LEVELS.index(FIRST_LEVEL)
+        self._expect(len(LEVELS) - place)
+        best = self._thinned(_budget(LEVELS[place]))
+        direction = -1 if self._holds(best) else 1
+        while 0 <= place + direction < len(LEVELS):
+            place += direction
+            self._expect(place + 1 if direction < 0 else len(LEVELS) - place)
+            stop = self._thinned(_budget(LEVELS[place]))
+            if direction == 1 and self._holds(stop):
+                return stop
+            if direction == -1 and not self._holds(stop):
+                break
+            best = stop
+        return best if self._holds(best) else self._steps.stops[0]
+
+    def _thinned_to(self, cost: str, share: float) -> Stop:
+        """The mildest removal of channels that reaches the target; a milder one where that breaks the bound."""
+        if cost == "latency":
+            levels = [level for level in reversed(LEVELS) if self._latency(level) <= share] or [LEVELS[0]]
+            budgets = [_budget(level) for level in LEVELS if level >= levels[0]]
+        else:
+            exact = self._weights_for(share) if cost == "bytes" else share
+            counted = "parameters" if cost == "bytes" else cost
+            budgets = [{counted: exact}, *({counted: level} for level in LEVELS if level > exact)]
+        for number, budget in enumerate(budgets):
+            self._expect(len(budgets) - number)
+            stop = self._thinned(budget)
+            if self._holds(stop):
+                return stop
+        return self._steps.stops[0]
+
+    def _thinned(self, budget: Mapping[str, float]) -> Stop:
+        epochs = self._terms.epochs
+        name = f"channels to {max(budget.values()):.0%}"
+        return self._steps.make(name, lambda: self._steps.train(self._searched(budget), epochs), epochs)
+
+    def _searched(self, budget: Mapping[str, float]) -> keras.Model:
+        """The unpruned model without the channels that cost least, untrained."""
+        key = tuple(sorted(budget.items()))
+        if key not in self._plans:
+            targets = joined([batch.targets for batch in self._steps.val])
+            searched = keras.tree.map_structure(lambda array: array[:SEARCHED], (self._inputs, targets))
+            found = genetic_search(
+                self._model, searched, "accuracy", "layers", population=16, generations=20,
+                evaluations=SEARCH_EVALUATIONS, budget=budget, seed=self._terms.seed, recalibrate=True,
+            )  # fmt: skip
+            self._plans[key] = found.plan()
+        return shrink(self._model, self._plans[key])
+
+    @functools.cached_property
+    def _dense_float(self) -> LiteModel:
+        """The unpruned model as a float32 file."""
+        return convert(self._model)
+
+    @functools.cached_property
+    def _dense_int8(self) -> LiteModel:
+        """The unpruned model as an int8 file."""
+        return convert(self._model, "int8", representative_data=self._samples)
+
+    def _weights_for(self, share: float) -> float:
+        """The share of the weights with which the int8 file takes this share of the bytes of the float file."""
+        # A weight takes a byte; the operators and scales are there in any case.
+        weights = self._steps.dense.parameters
+        allowed = share * self._dense_float.size - (self._dense_int8.size - weights)
+        return min(1.0, max(LEVELS[0], 0.98 * allowed / weights))
+
+    def _latency(self, level: float) -> float:
+        files = {"unpruned": self._dense_float, "thin": convert(self._searched(_budget(level)))}
+        dense, thin = benchmark(files, runs=TIMED_RUNS).timings
+        return thin.median / dense.median
+
+    def _zero(self, thin: Stop) -> Stop:
+        """Prunes weights, as many as the bound allows."""
+        epochs, sparsities = self._terms.epochs, self._terms.sparsities
+        for number, sparsity in enumerate(sparsities):
+            self._steps.expect(epochs * (len(sparsities) - number) + 1)
+            build = functools.partial(self._sparse, thin.model, sparsity)
+            stop = self._steps.make(f"weights {sparsity:.0%}", build, epochs)
+            if self._holds(stop):
+                return stop
+        return thin
+
+    def _sparse(self, model: keras.Model, sparsity: float) -> keras.Model:
+        copy = shrink(model, plan_shrink(model))  # an equal copy, compiled afresh
+        plain = strip_masks(self._steps.train(copy, self._terms.epochs, [PercentilePruning(sparsity)], rate=0.5))
+        plan = plan_shrink(plain)  # channels may have lost all of their weights
+        return shrink(plain, plan) if plan.removes else plain
+
+    def _rounded(self, model: keras.Model) -> keras.Model:
+        quantized = quantize_aware(model, self._samples)
+        if not quantized.compiled:
+            compile_like(self._model, quantized)
+        return self._steps.train(quantized, 1, rate=QUANTIZED_RATE)
+
+    def _converted(self) -> tuple[Stop, LiteModel, float]:
+        """The last stop whose file is within the bound, its file and the file's accuracy; else the most accurate."""
+        found: list[tuple[Stop, LiteModel, float]] = []
+        for stop in reversed(self._steps.stops):
+            if not self._holds(stop) and stop.name != ROUNDED:
+                continue
+            name, began = f"int8 file of '{stop.name}'", time.monotonic()
+            with stage(name):
+                lite = convert(stop.model, "int8", representative_data=self._samples)
+                accuracy = self._steps.score(lite(self._inputs))
+            found.append((stop, lite, accuracy))
+            self._steps.note(name, time.monotonic() - began, accuracy, self._steps.in_float(stop))
+            if self._steps.holds(accuracy):
+                break
+        return max(found, key=lambda entry: (self._steps.holds(entry[2]), entry[2]))
+
+    def _measured(self, chosen: Stop, lite: LiteModel, accuracy: float) -> Compression:
+        """What came of it: files are timed side by side, and compared with what was asked for."""
+        small = self._steps.in_float(chosen)
+        with stage("measure files"):
+            files = {
+                "unpruned float32": self._dense_float,
+                "unpruned int8": self._dense_int8,
+                "compressed float32": convert(small),
+                "compressed int8": lite,
+            }
+            timing = benchmark(files, runs=TIMED_RUNS)
+        self._steps.folder.save_lite("compressed", lite)
+        macs, parameters, _ = self._steps.shares(small)
+        return Compression(
+            model=chosen.model,
+            lite=lite,
+            accuracy=accuracy,
+            dense_accuracy=self._steps.stops[0].accuracy,
+            max_drop=self._terms.max_drop,
+            target=self._terms.target,
+            steps=tuple(self._steps.milestones),
+            timing=timing,
+            macs=macs,
+            parameters=parameters,
+            notices=tuple(self._steps.notes),
+        )
+
+
+def _budget(level: float) -> dict[str, float]:
+    return {"macs": level, "parameters": level}

@@ -1,0 +1,137 @@
+"""The steps of a compression: each is looked up in the folder before it is made, then measured, kept and shown."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from tfprune.model.data import batches, joined, whole_batch
+from tfprune.model.judge import Scorer
+from tfprune.model.summary import summary
+from tfprune.model.tree import as_array
+from tfprune.progress import Stage, TrainingProgress, stage
+from tfprune.search.compress.distillation import Tuning
+from tfprune.search.compress.folder import StepFolder
+from tfprune.search.compress.report import Milestone
+from tfprune.search.compress.terms import Terms
+from tfprune.search.journal import compiled_fingerprint, data_fingerprint, model_fingerprint
+
+ROUNDED = "int8 training"
+
+
+@dataclass
+class Stop:
+    """A model on the road: where it is kept, and how good it is."""
+
+    name: str
+    model: keras.Model
+    accuracy: float
+
+
+class Steps:
+    """Makes models, one from the other.
+
+    Args:
+        model, train, val, folder: See `compress`.
+        terms: What else it is told.
+
+    Attributes:
+        val: The validation data in batches.
+        dense: What the unpruned model is made of.
+        stops: The models that were made; the unpruned one is the first.
+        milestones: What is reported of every step.
+        notes: What else there is to say.
+    """
+
+    def __init__(self, model: keras.Model, train: Any, val: Any, terms: Terms, folder: Any):
+        self.model, self.terms = model, terms
+        self.val = list(batches(val, model, "compress", 256))
+        self._tuning = Tuning(model, train, terms.batch_size, terms.distill)
+        self.notes = [self._tuning.note] if self._tuning.note else []
+        self._scoring = Scorer(model, joined([batch.targets for batch in self.val]), self._answers(model))
+        self.dense = summary(model)
+        self.stops: list[Stop] = []
+        self.milestones: list[Milestone] = []
+        self.training: Any = None  # the stage of all training
+        self._watching: list[TrainingProgress] = []
+        arrays = whole_batch(train, model, "compress", "train")
+        header = {
+            "model": model_fingerprint(model),
+            "compiled": compiled_fingerprint(model),
+            "data": data_fingerprint(self.val),
+            # A dataset may come in another order each time, so of one only the length can be compared.
+            "train": self._tuning.steps if arrays is None else data_fingerprint([arrays]),
+            "settings": terms.header(),
+        }
+        self.folder = StepFolder(folder, header)
+
+    def make(self, name: str, build: Callable[[], keras.Model], epochs: int = 0) -> Stop:
+        """Makes a step, which trains for so many epochs, or takes it from the folder."""
+        known = self.folder.known(name)
+        if known is not None:
+            self.milestones.append(Milestone(**known))
+            model = self.folder.model(name) if self.stops else self.model
+            return self._stopped(Stop(name, model, known["accuracy"]))
+        keras.utils.set_random_seed(self.terms.seed)
+        with stage(name, total=max(1, epochs * self._tuning.steps)) as bar:
+            self._watching = [TrainingProgress(bar, self.training)] if epochs else []
+            began = time.monotonic()
+            model = build()
+            accuracy = self.score(self._answers(model))
+            seconds = time.monotonic() - began
+        first = not self.stops
+        stop = self._stopped(Stop(name, model, accuracy))
+        outcome = "the model as given" if first else self._outcome(accuracy, ", taken back")
+        self.note(name, seconds, accuracy, self.in_float(stop), outcome)
+        self.folder.keep(name, vars(self.milestones[-1]), None if first else model)
+        return stop
+
+    def train(
+        self, model: keras.Model, epochs: int, callbacks: Sequence[keras.callbacks.Callback] = (), rate: float = 1.0
+    ) -> keras.Model:
+        """Trains a model in place for the step that is being made; see `Tuning`."""
+        self._tuning(model, epochs, [*callbacks, *self._watching], rate)
+        return model
+
+    def expect(self, epochs: int) -> None:
+        """Says how many epochs are still to come at most, from which the time left follows."""
+        bar: Stage = self.training
+        bar.move(bar.completed, bar.completed + epochs * self._tuning.steps)
+
+    def note(self, name: str, seconds: float, accuracy: float, model: keras.Model, outcome: str = "") -> None:
+        """Reports a step: `model` is what came of it, in plain float layers."""
+        outcome = outcome or self._outcome(accuracy)
+        self.milestones.append(Milestone(name, seconds, accuracy, *self.shares(model), outcome))
+
+    def score(self, answers: Any) -> float:
+        """The accuracy of answers to the validation data."""
+        return self._scoring.accuracy(answers)
+
+    def holds(self, accuracy: float) -> bool:
+        """Whether an accuracy is within the bound."""
+        return self.terms.allow(self.stops[0].accuracy - accuracy)
+
+    def in_float(self, stop: Stop) -> keras.Model:
+        """The model of a stop in plain float layers: for int8 training, the stop before it."""
+        if stop.name != ROUNDED:
+            return stop.model
+        return [each for each in self.stops if each.name != ROUNDED and self.holds(each.accuracy)][-1].model
+
+    def shares(self, model: keras.Model) -> tuple[float | None, float, float]:
+        """Multiply-accumulates and parameters as shares of the unpruned model's, and the share of zeros."""
+        now = summary(model)
+        macs = None if now.macs is None or not self.dense.macs else now.macs / self.dense.macs
+        return macs, now.parameters / self.dense.parameters, now.sparsity
+
+    def _stopped(self, stop: Stop) -> Stop:
+        self.stops.append(stop)
+        return stop
+
+    def _outcome(self, accuracy: float, then: str = "") -> str:
+        return "within the bound" if self.holds(accuracy) else f"beyond the bound{then}"
+
+    def _answers(self, model: keras.Model) -> Any:
+        # Called as it is: predict() would compile every model on the road anew.
+        return joined([keras.tree.map_structure(as_array, model(b.inputs, training=False)) for b in self.val])

@@ -1,0 +1,70 @@
+"""What a compression is told, checked, as one value."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tfprune.errors import PruningError, nearest
+from tfprune.search.settings import check_count
+
+TARGETS = ("macs", "parameters", "bytes", "latency")
+
+
+@dataclass(frozen=True)
+class Terms:
+    """All that a compression is told but for model, data and folder; see `compress`.
+
+    Raises:
+        PruningError: One of them is wrong.
+    """
+
+    max_drop: float
+    target: Any
+    epochs: int
+    sparsities: Sequence[float]
+    distill: bool
+    batch_size: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not _is_number(self.max_drop) or not 0.0 <= self.max_drop < 1.0:
+            raise PruningError(
+                f"max_drop={self.max_drop!r} is no share of accuracy in [0, 1); write 0.01 for one point."
+            )
+        for sparsity in self.sparsities:
+            if not 0.0 < sparsity < 1.0:
+                raise PruningError(f"sparsities: {sparsity!r} is no share of zeros in (0, 1); write (0.8, 0.6).")
+        self._check_target()
+        check_count("epochs", self.epochs, 1)
+        check_count("batch_size", self.batch_size, 1)
+
+    @property
+    def goal(self) -> dict[str, float]:
+        """The cost and the share to reach; empty for the smallest."""
+        return {} if self.target == "smallest" else {name: float(share) for name, share in self.target.items()}
+
+    def allow(self, drop: float) -> bool:
+        """Whether so much accuracy may be lost."""
+        return drop <= self.max_drop + 1e-9
+
+    def header(self) -> list[Any]:
+        """The terms as plain values for the folder."""
+        return [list(value) if value is self.sparsities else value for value in vars(self).values()]
+
+    def _check_target(self) -> None:
+        target = self.target
+        if target == "smallest":
+            return
+        if not isinstance(target, Mapping) or len(target) != 1:
+            raise PruningError(
+                f"target={target!r} is unknown; write 'smallest', or one share such as {{'latency': 0.5}}."
+            )
+        name, share = next(iter(target.items()))
+        if name not in TARGETS:
+            raise PruningError(f"target names {name!r}. {nearest(str(name), TARGETS)}")
+        if not _is_number(share) or not 0.0 < share < 1.0:
+            raise PruningError(f"target: {share!r} is no share of the unpruned model's {name} in (0, 1); write 0.5.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
