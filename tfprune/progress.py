@@ -96,7 +96,7 @@ class Stages:
             log = _Log(description, self._print if self._verbose else lambda line: None)
             begun = Stage(total, log.moved)
             yield begun
-            if log.lines or not self._transient:
+            if log.spoke or not self._transient:
                 self._print(f"{description}: {log.seconds:.1f} s {begun.figure}".rstrip())
 
     def _move_bar(self, task: Any, state: "Stage") -> None:
@@ -135,7 +135,7 @@ class _Log:
 
     def __init__(self, description: str, write: Callable[[str], None]):
         self._description, self._write, self._began = description, write, time.monotonic()
-        self.lines = 0
+        self._due, self.spoke = self._began + LINE_EVERY, False
 
     @property
     def seconds(self) -> float:
@@ -144,9 +144,9 @@ class _Log:
 
     def moved(self, state: Stage) -> None:
         """Writes a line where the last one is long ago."""
-        if self.seconds < LINE_EVERY * (self.lines + 1):
+        if time.monotonic() < self._due:
             return
-        self.lines = int(self.seconds / LINE_EVERY)
+        self._due, self.spoke = time.monotonic() + LINE_EVERY, True
         words = f"{self._description}: {state.completed}"
         if state.total and state.completed:
             left = round(self.seconds * max(0, state.total - state.completed) / state.completed)

@@ -334,7 +334,7 @@ def test_named_inputs_come_from_arrays_of_their_names(tmp_path):
     np.savez(tmp_path / "two.npz", left=np.zeros((3, 2)), right=np.ones((3, 2)), y=np.arange(3))
     samples = files.load_samples(tmp_path / "two.npz", "test")
     assert set(samples.inputs) == {"left", "right"}
-    assert samples.labels.tolist() == [0, 1, 2]
+    assert samples.targets.tolist() == [0, 1, 2]
 
 
 def test_a_file_with_both_parts_gives_the_one_asked_for(tmp_path):

@@ -16,7 +16,7 @@ import numpy as np
 from tfprune.channels.labels import Channels
 from tfprune.channels.reasons import Reason
 from tfprune.channels.rules import find
-from tfprune.channels.trace import Trace, Use
+from tfprune.channels.trace import AxisUse, Trace
 from tfprune.channels.values import Values
 from tfprune.channels.visit import Rule, Visit
 from tfprune.errors import PruningError
@@ -129,7 +129,7 @@ def _tie_calls(trace: Trace) -> None:
     calls: dict[int, list[int]] = defaultdict(list)
     for visit in trace.visits:
         calls[id(visit.layer)].append(visit.call)
-    lying: dict[tuple[int, int], dict[int, list[Use]]] = defaultdict(lambda: defaultdict(list))
+    lying: dict[tuple[int, int], dict[int, list[AxisUse]]] = defaultdict(lambda: defaultdict(list))
     for use in trace.uses:
         lying[id(use.variable), use.axis][use.call].append(use)
     for by_call in lying.values():

@@ -22,7 +22,7 @@ class Role(enum.Enum):
     STATISTIC = "statistic"  # follows it, but does not decide its value: moving averages, PReLU slopes
 
 
-class Use(NamedTuple):
+class AxisUse(NamedTuple):
     """Labels along one axis of one weight in one call; `line.now` is what arrives there, for the role INPUT."""
 
     layer: str
@@ -35,7 +35,7 @@ class Use(NamedTuple):
     call: int
 
 
-class Block(NamedTuple):
+class FreshLabels(NamedTuple):
     """Fresh labels for the channels that one layer produces."""
 
     layer: str
@@ -61,9 +61,9 @@ class Trace:
     frozen: list[tuple[np.ndarray, Frozen]] = field(default_factory=list)
     demands: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)  # labels, value that must be zero today
     inexact: list[tuple[np.ndarray, Frozen]] = field(default_factory=list)
-    blocks: list[Block] = field(default_factory=list)
+    blocks: list[FreshLabels] = field(default_factory=list)
     owned: dict[tuple[int, str], np.ndarray] = field(default_factory=dict)  # labels by id of the layer, and kind
-    uses: list[Use] = field(default_factory=list)
+    uses: list[AxisUse] = field(default_factory=list)
     visits: list[Any] = field(default_factory=list)  # each a `Visit`, in the order of the calls
     calls: dict[int, Any] = field(default_factory=dict)  # the first of them by id of Keras' node
     counts: Counter[int] = field(default_factory=Counter)  # calls by id of the layer

@@ -10,7 +10,7 @@ import numpy as np
 
 from tfprune.channels.labels import Channels, Factor, Line, unvalued
 from tfprune.channels.reasons import Frozen, Reason
-from tfprune.channels.trace import Block, Role, Trace, Use
+from tfprune.channels.trace import AxisUse, FreshLabels, Role, Trace
 from tfprune.channels.values import Values
 from tfprune.errors import PruningError
 
@@ -74,7 +74,7 @@ class Visit:
         if key not in owned:
             owned[key] = np.arange(self.trace.size, self.trace.size + size)
             self.trace.size += size
-            self.trace.blocks.append(Block(self.path, kind, owned[key]))
+            self.trace.blocks.append(FreshLabels(self.path, kind, owned[key]))
         return owned[key]
 
     def join(self, left: np.ndarray, right: np.ndarray) -> None:
@@ -174,7 +174,7 @@ class Visit:
                 f"The channel rule of layer '{self.path}' ({type(self.layer).__name__}) gives {len(line.labels)} "
                 f"labels for axis {axis} of weight '{variable.name}', which has shape {tuple(variable.shape)}."
             )
-        self.trace.uses.append(Use(self.path, self.layer, variable, axis, role, line, foldable, self.call))
+        self.trace.uses.append(AxisUse(self.path, self.layer, variable, axis, role, line, foldable, self.call))
 
     # Results
 

@@ -18,11 +18,13 @@ from tfprune import quiet
 from tfprune.command import datasets, samples
 from tfprune.errors import PruningError
 from tfprune.model import files
-from tfprune.model.files import REPORT_KINDS, Samples
+from tfprune.model.files import REPORT_KINDS
 from tfprune.report import Report
 
 if TYPE_CHECKING:
     import keras
+
+    from tfprune.model.data import Batch
 
 
 class UsageError(Exception):
@@ -170,7 +172,7 @@ def read_lite(path: str) -> tfprune.LiteModel:
     return tfprune.LiteModel.load(path)
 
 
-def read_samples(values: flags.FlagValues, split: str, model: keras.Model) -> Samples:
+def read_samples(values: flags.FlagValues, split: str, model: keras.Model) -> Batch:
     """The data of `--data`, in the shape that the model takes."""
     return samples.load(values, split, model)
 

@@ -125,7 +125,7 @@ def _verify(words: list[str], values: flags.FlagValues) -> None:
     output = checked_output(values, REPORT_KINDS)
     model, lite = read_model(words[0], values), read_lite(words[1])
     samples = read_samples(values, "test", model)
-    result = tfprune.verify(model, lite, samples.inputs, labels=samples.labels, layers=values.by_layer)
+    result = tfprune.verify(model, lite, samples.inputs, labels=samples.targets, layers=values.by_layer)
     show(result, values, output)
     names = ("min_agreement", "min_accuracy", "min_f1", "max_difference", "max_relative_error", "integers")
     bounds = {name: values[name].value for name in names}

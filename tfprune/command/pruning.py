@@ -154,7 +154,7 @@ def _data(values: flags.FlagValues, model: keras.Model) -> Any:
     if values.data is None:
         return None
     samples = read_samples(values, "train", model)
-    return samples.inputs if samples.labels is None else (samples.inputs, samples.labels)
+    return samples.inputs if samples.targets is None else (samples.inputs, samples.targets)
 
 
 def _method(values: flags.FlagValues) -> Any:
@@ -178,7 +178,7 @@ def _method(values: flags.FlagValues) -> Any:
 
 def _train(model: keras.Model, method: Any, values: flags.FlagValues, path: str) -> None:
     samples = read_samples(values, "train", model)
-    if samples.labels is None:
+    if samples.targets is None:
         raise UsageError(f"--data={values['data'].value} holds no labels; training needs an array y.")
     if not model.compiled:
         raise PruningError(
@@ -188,7 +188,7 @@ def _train(model: keras.Model, method: Any, values: flags.FlagValues, path: str)
     verbose = 0 if values.json else 1 if sys.stdout.isatty() else 2
     model.fit(
         samples.inputs,
-        samples.labels,
+        samples.targets,
         epochs=values.epochs,
         batch_size=values.batch_size,
         callbacks=[tfprune.PruningCallback(method)],

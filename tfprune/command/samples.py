@@ -11,10 +11,11 @@ from absl import flags
 from tfprune.command import datasets
 from tfprune.errors import PruningError, listing, nearest
 from tfprune.model import files
-from tfprune.model.files import Samples
 
 if TYPE_CHECKING:
     import keras
+
+    from tfprune.model.data import Batch
 
 LABELS = ("y", "label", "labels", "target", "class")  # headings of the column of labels
 SPLITS = {"train": ("train", "training"), "test": ("test", "val", "validation")}  # names of folders
@@ -32,7 +33,7 @@ def check_source(source: str) -> None:
     files.existing_file(source)
 
 
-def load(values: flags.FlagValues, split: str, model: keras.Model) -> Samples:
+def load(values: flags.FlagValues, split: str, model: keras.Model) -> Batch:
     """The data of `--data`, in the shape that the model takes where only the shape differs.
 
     Args:
@@ -40,21 +41,23 @@ def load(values: flags.FlagValues, split: str, model: keras.Model) -> Samples:
         split: `"train"` or `"test"`, where the source has both.
         model: The model that is to read them.
     """
+    from tfprune.model.data import Batch
+
     source, limit = values.data, values.samples
     if Path(source).is_dir():
         samples = _from_folder(Path(source), split, _shapes(model), limit)
     elif source in datasets.NAMES:
-        samples = Samples(*datasets.load(source).split(split))
+        samples = Batch(*datasets.load(source).split(split))
     elif source.lower().endswith(".csv"):
         samples = _from_table(Path(source), model)
     else:
         samples = files.load_samples(source, split)
-    samples = samples.part(slice(limit))
+    samples = samples.taken(slice(limit))
     if values.divide_by is not None:
-        samples = Samples(_divided(samples.inputs, values.divide_by), samples.labels)
+        samples = Batch(_divided(samples.inputs, values.divide_by), samples.targets)
     shapes = _shapes(model)
     if (source in datasets.NAMES or source.lower().endswith(".csv")) and len(shapes) == 1:
-        samples = Samples(datasets.shaped(samples.inputs, shapes[0]), samples.labels)
+        samples = Batch(datasets.shaped(samples.inputs, shapes[0]), samples.targets)
     return samples
 
 
@@ -68,10 +71,12 @@ def _shapes(model: keras.Model) -> list[tuple[Any, ...]]:
     return [tuple(given.shape) for given in getattr(model, "inputs", None) or []]
 
 
-def _from_folder(folder: Path, split: str, shapes: list[tuple[Any, ...]], limit: int | None) -> Samples:
+def _from_folder(folder: Path, split: str, shapes: list[tuple[Any, ...]], limit: int | None) -> Batch:
     """Images of a folder, mixed; a folder inside for each class, in alphabetical order, says the labels."""
     import keras
     import numpy as np
+
+    from tfprune.model.data import Batch
 
     if len(shapes) != 1 or len(shapes[0]) != 4 or None in shapes[0][1:] or shapes[0][3] not in (1, 3, 4):
         raise PruningError(
@@ -96,13 +101,15 @@ def _from_folder(folder: Path, split: str, shapes: list[tuple[Any, ...]], limit:
         raise PruningError(f"'{where}' has no images: {error} Put .png, .jpg, .bmp or .gif files there.") from error
     rows = list(read.take(-1 if limit is None else limit))
     if isinstance(rows[0], tuple):
-        return Samples(np.concatenate([row[0] for row in rows]), np.concatenate([row[1] for row in rows]))
-    return Samples(np.concatenate(rows))
+        return Batch(np.concatenate([row[0] for row in rows]), np.concatenate([row[1] for row in rows]))
+    return Batch(np.concatenate(rows))
 
 
-def _from_table(path: Path, model: keras.Model) -> Samples:
+def _from_table(path: Path, model: keras.Model) -> Batch:
     """Columns under headings; that called y, label, target or class holds the labels, words among them counted off."""
     import numpy as np
+
+    from tfprune.model.data import Batch
 
     with path.open(newline="", encoding="utf-8-sig") as file:
         header, *lines = [line for line in csv.reader(file) if line] or [[]]
@@ -122,8 +129,8 @@ def _from_table(path: Path, model: keras.Model) -> Samples:
         targets = targets.astype(np.int64)
     names = [given.name for given in getattr(model, "inputs", None) or []]
     if len(names) > 1 and set(names) <= set(columns):
-        return Samples({name: _numbers(path, {name: columns[name]}) for name in names}, targets)
-    return Samples(_numbers(path, columns), targets)
+        return Batch({name: _numbers(path, {name: columns[name]}) for name in names}, targets)
+    return Batch(_numbers(path, columns), targets)
 
 
 def _numbers(path: Path, columns: dict[str, list[str]]) -> Any:

@@ -28,10 +28,12 @@ from tfprune.command.command import (
 )
 from tfprune.errors import PruningError
 from tfprune.model import files
-from tfprune.model.files import REPORT_KINDS, Samples
+from tfprune.model.files import REPORT_KINDS
 
 if TYPE_CHECKING:
     import keras
+
+    from tfprune.model.data import Batch
 
 
 @command(
@@ -54,13 +56,13 @@ def _sensitivity(words: list[str], values: flags.FlagValues) -> None:
     output = checked_output(values, REPORT_KINDS)
     model = read_model(words[0], values)
     samples = read_samples(values, "test", model)
-    if samples.labels is None:
+    if samples.targets is None:
         raise UsageError(f"--data={values['data'].value} holds no labels; the metric needs an array y.")
     chosen = {name: values[name].value for name in ("criterion", "pattern", "metric", "layers")}
     with as_usage():
         if values.levels is not None:
             chosen["levels"] = [_level(word) for word in values.levels]
-    result = tfprune.sensitivity(model, (samples.inputs, samples.labels), **chosen)
+    result = tfprune.sensitivity(model, (samples.inputs, samples.targets), **chosen)
     show(result, values, output)
 
 
@@ -105,7 +107,7 @@ def _search(words: list[str], values: flags.FlagValues) -> None:
     names = ("genome", "population", "generations", "seed", "journal")
     result = tfprune.genetic_search(
         model,
-        (samples.inputs, samples.labels),
+        (samples.inputs, samples.targets),
         values.objectives,
         budget=budget,
         **{name: values[name].value for name in names},
@@ -144,12 +146,10 @@ def _compress(words: list[str], values: flags.FlagValues) -> None:
         target = target if target == "smallest" else _shares("target", [target])
     model = read_model(words[0], values)
     samples = _labelled(values, model, "compressing")
-    count = round(len(samples.labels) * (1 - values.validation))  # type: ignore[arg-type]
-    train, val = samples.part(slice(count)), samples.part(slice(count, None))
+    count = round(len(samples.targets) * (1 - values.validation))
+    train, val = samples.taken(slice(count)), samples.taken(slice(count, None))
     names = ("max_drop", "folder", "epochs", "seed")
-    result = tfprune.compress(
-        model, tuple(train), tuple(val), target=target, **{name: values[name].value for name in names}
-    )
+    result = tfprune.compress(model, train[:2], val[:2], target=target, **{name: values[name].value for name in names})
     show(result, values)
     if not result.within_bound:
         raise PruningError(
@@ -160,9 +160,9 @@ def _compress(words: list[str], values: flags.FlagValues) -> None:
     tell_written(output, values)  # type: ignore[arg-type]
 
 
-def _labelled(values: flags.FlagValues, model: keras.Model, purpose: str) -> Samples:
+def _labelled(values: flags.FlagValues, model: keras.Model, purpose: str) -> Batch:
     samples = read_samples(values, "train", model)
-    if samples.labels is None:
+    if samples.targets is None:
         raise UsageError(f"--data={values['data'].value} holds no labels; {purpose} needs an array y.")
     return samples
 

@@ -7,7 +7,7 @@ import os
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from tfprune.errors import PruningError, nearest
 
@@ -15,20 +15,9 @@ if TYPE_CHECKING:  # the command looks at paths before it imports Keras
     import keras
     import numpy as np
 
+    from tfprune.model.data import Batch
+
 REPORT_KINDS = (".json", ".md", ".txt", ".png", ".svg", ".pdf")
-
-
-class Samples(NamedTuple):
-    """Inputs, an array or arrays by name, and labels where there are any."""
-
-    inputs: Any
-    labels: np.ndarray | None = None
-
-    def part(self, piece: slice) -> Samples:
-        """Some of the samples."""
-        inputs = self.inputs
-        cut = {name: array[piece] for name, array in inputs.items()} if isinstance(inputs, dict) else inputs[piece]
-        return Samples(cut, None if self.labels is None else self.labels[piece])
 
 
 def existing_file(path: str | os.PathLike[str]) -> Path:
@@ -129,7 +118,7 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
         ) from error
 
 
-def load_samples(path: str | os.PathLike[str], split: str) -> Samples:
+def load_samples(path: str | os.PathLike[str], split: str) -> Batch:
     """Arrays from a `.npz` or `.npy` file.
 
     In a `.npz` file labels are called `y`; the inputs `x`, or by the names of the model's inputs. A file with
@@ -144,6 +133,8 @@ def load_samples(path: str | os.PathLike[str], split: str) -> Samples:
     """
     import numpy as np
 
+    from tfprune.model.data import Batch
+
     path = existing_file(path)
     if path.suffix.lower() not in (".npz", ".npy"):
         raise PruningError(f"'{path}' is no data file: give .npz (arrays x and y) or .npy (inputs alone).")
@@ -157,13 +148,13 @@ def load_samples(path: str | os.PathLike[str], split: str) -> Samples:
             f"{_first_line(error)} Write it with numpy.savez(path, x=inputs, y=labels)."
         ) from error
     if not isinstance(arrays, dict):
-        return Samples(arrays)
-    return _samples(path, arrays, split)
+        return Batch(arrays)
+    return Batch(*_inputs_and_labels(path, arrays, split))
 
 
-def _samples(path: Path, arrays: dict[str, np.ndarray], split: str) -> Samples:
+def _inputs_and_labels(path: Path, arrays: dict[str, np.ndarray], split: str) -> tuple[Any, Any]:
     if f"x_{split}" in arrays:
-        return Samples(arrays[f"x_{split}"], arrays.get(f"y_{split}"))
+        return arrays[f"x_{split}"], arrays.get(f"y_{split}")
     labels = arrays.pop("y", None)
     if not arrays:
         raise PruningError(f"'{path}' holds no inputs: call them x, or by the names of the model's inputs.")
@@ -177,7 +168,7 @@ def _samples(path: Path, arrays: dict[str, np.ndarray], split: str) -> Samples:
             + ", ".join(f"{name} {count:,}" for name, count in counts.items())
             + "."
         )
-    return Samples(inputs, labels)
+    return inputs, labels
 
 
 def _first_bytes(path: Path) -> bytes:

@@ -8,7 +8,6 @@ import keras
 from tfprune.errors import PruningError, require
 from tfprune.search.evolution import Evolution, Operators
 from tfprune.search.genome import Genes
-from tfprune.search.objectives import Standing
 from tfprune.search.problem import Problem
 from tfprune.search.result import SearchResult
 from tfprune.search.settings import Settings, check_count
@@ -131,14 +130,13 @@ def genetic_search(
     operators = Operators.checked(problem.genome, len(settings.objectives), steering)
     known = {problem.dense.genes: problem.dense}
 
-    def standing(genes: Genes) -> Standing:
-        return problem.standing(known[genes])
-
     def evaluated(genes: list[Genes]) -> list[Genes]:
         known.update(zip(genes, problem.evaluate(genes)))
         return genes
 
-    evolution = Evolution(problem.genome, operators, population, seed, standing, problem.within_budget)
+    evolution = Evolution(
+        problem.genome, operators, population, seed, lambda genes: problem.standing(known[genes]), problem.within_budget
+    )
     return problem.run(
         lambda: _evolve(problem, evolution, evaluated, initial == "seeded", generations, patience),
         expected=population * (generations + 1),

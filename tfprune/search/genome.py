@@ -168,7 +168,7 @@ class ChannelGenome(Genome):
         return round(sum(size * left.get(key, 1.0) for key, size in self._stored.items()))
 
 
-class Channels(ChannelGenome):
+class ChannelBits(ChannelGenome):
     """A bit for each channel, in the order of the channel groups."""
 
     kind = "channels"
@@ -349,7 +349,7 @@ def make(kind: str, model: keras.Model, criterion: Any, layers: Any, pattern: An
         return Weights(model, criterion or "magnitude", layers, pattern)
     if pattern != "element":
         raise PruningError(f"pattern={pattern!r} goes with genome='weights'; genome={kind!r} removes whole channels.")
-    kinds: Mapping[str, type[Channels] | type[Layers]] = {"channels": Channels, "layers": Layers}
+    kinds: Mapping[str, type[ChannelBits] | type[Layers]] = {"channels": ChannelBits, "layers": Layers}
     if kind not in kinds:
         raise PruningError(f"There is no genome {kind!r}. {nearest(str(kind), KINDS)}")
     return kinds[kind](model, criterion or "l2", layers, data)

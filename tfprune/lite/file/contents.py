@@ -18,7 +18,7 @@ GROUPS = (2, 4, 8, 16)  # of the N:M patterns that are looked for
 
 
 @dataclass(frozen=True)
-class Constant:
+class StoredTensor:
     """A constant of the file: a kernel, a bias, a table.
 
     Args:
@@ -194,7 +194,7 @@ def quantization_of(model: Any, operators: Sequence[Operator]) -> str:
     return "float16" if "float16" in types else "float32"
 
 
-def constants_of(model: Any) -> list[Constant]:
+def constants_of(model: Any) -> list[StoredTensor]:
     """Every constant of a model that holds numbers, each buffer once."""
     result = []
     seen: set[int] = set()
@@ -206,7 +206,7 @@ def constants_of(model: Any) -> list[Constant]:
             seen.add(tensor.buffer)
             shape, zeros = flatbuffer.shape_of(tensor), flatbuffer.zero_pattern(model, tensor)
             result.append(
-                Constant(
+                StoredTensor(
                     name=flatbuffer.tensor_name(tensor),
                     shape=shape,
                     dtype=flatbuffer.dtype_name(tensor),

@@ -15,9 +15,9 @@ from tfprune.deciding import patterns
 from tfprune.errors import PruningError
 from tfprune.lite.file import flatbuffer
 from tfprune.lite.file.contents import (
-    Constant,
     End,
     Operator,
+    StoredTensor,
     constants_of,
     ends,
     gzip_size,
@@ -61,7 +61,7 @@ class Inspection(Report):
     plotted: ClassVar[str] = "sparsity"
 
     operators: tuple[Operator, ...]
-    constants: tuple[Constant, ...]
+    constants: tuple[StoredTensor, ...]
     inputs: tuple[End, ...]
     outputs: tuple[End, ...]
     size: int
@@ -107,7 +107,7 @@ class Inspection(Report):
         return dict(Counter(name for name in names if name.startswith("CUSTOM Flex")))
 
     @property
-    def weights(self) -> tuple[Constant, ...]:
+    def weights(self) -> tuple[StoredTensor, ...]:
         """The constants of two axes and more: kernels and tables, no biases."""
         return tuple(constant for constant in self.constants if len(constant.shape) >= 2)
 

@@ -99,7 +99,7 @@ def quantize_aware(
     bits = checked_weight_bits(model, weight_bits)
     program = Program(ranges, momentum, freeze_batch_norm, output_names(model), bits)
     with _float32_by_default():
-        quantized = _Rebuild(model, program, hold_zeros).model()
+        quantized = _Carrier(model, program, hold_zeros).model()
     refuse_left(bits, program.in_four_bits)
     report = quantization_report(quantized)
     if strict and report.left_in_float:
@@ -119,7 +119,7 @@ def is_quantized(model: keras.Model) -> bool:
     return any(isinstance(layer, (FakeQuantize, QuantizedKernel)) for layer in model.layers)
 
 
-class _Rebuild:
+class _Carrier:
     """Carries the calls of a float model, one after the other, into a `Program`."""
 
     def __init__(self, model: keras.Model, program: Program, hold_zeros: bool) -> None:
