@@ -306,7 +306,7 @@ def test_models_of_different_outputs_cannot_be_compared():
 
 def test_approximate_shrinks_through_layer_normalization_and_says_so():
     x = inputs = keras.Input((6, 5))
-    x = layers.Dense(16, name="first")(x)
+    x = layers.Dense(16, activation="sigmoid", name="first")(x)
     x = layers.LayerNormalization(name="norm")(x)
     model = randomise(keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling1D()(x))))
     assert channel_groups(model)["first"].frozen.layer == "norm"

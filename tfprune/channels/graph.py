@@ -8,11 +8,13 @@ with the number of channels.
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
 
+from tfprune.channels.known import known_value
 from tfprune.channels.labels import Channels
 from tfprune.channels.reasons import Reason
 from tfprune.channels.rules import find
@@ -21,7 +23,7 @@ from tfprune.channels.values import Values
 from tfprune.channels.visit import Rule, Visit
 from tfprune.errors import PruningError
 from tfprune.model.graph import Call, flow, parts_of
-from tfprune.model.hooks import maker_of
+from tfprune.model.hooks import carries_mask, maker_of
 
 
 def trace_model(model: Any, values: bool = False, strict: bool = False, approximate: bool = False) -> Trace:
@@ -42,9 +44,13 @@ def trace_model(model: Any, values: bool = False, strict: bool = False, approxim
         args, kwargs = keras.tree.map_structure(_as_channels, (call.args, call.kwargs))
         inputs = [x for x in keras.tree.flatten((args, kwargs)) if isinstance(x, Channels) and x.constant is None]
         shapes = [tuple(x.shape) for x in call.outputs]
-        seen = Visit(trace, call.path, call.operation, args, kwargs, inputs, shapes, len(trace.visits))
+        padded = any(map(carries_mask, call.node.input_tensors))
+        seen = Visit(trace, call.path, call.operation, args, kwargs, inputs, shapes, len(trace.visits), padded)
         entry = find(call.operation)
         seen.outputs = _outputs(seen, entry.rule if entry is not None else None, strict)
+        value = known_value(seen)
+        if value is not None:
+            seen.outputs = [replace(seen.outputs[0], value=value)]
         trace.visits.append(seen)
         trace.counts[id(call.operation)] += 1
         first = trace.calls.setdefault(id(call.node), seen)
@@ -55,12 +61,12 @@ def trace_model(model: Any, values: bool = False, strict: bool = False, approxim
         return seen.outputs
 
     outputs = flow(model, [Channels(tuple(x.shape)) for x in model.inputs], visit)
-    for tensor, channels in zip(model.outputs, outputs):
-        name = maker_of(tensor).name
-        trace.freeze(channels.labels(), Reason.MODEL_OUTPUT, name)
+    trace.outputs = outputs
     _note_unheard(trace, outputs)
     _tie_calls(trace)
     trace.resolve()
+    for tensor, channels in zip(model.outputs, outputs):
+        _freeze_output(trace, channels, maker_of(tensor).name)
     _freeze_single(trace)
     return trace
 
@@ -113,6 +119,21 @@ def _as_channels(x: Any) -> Any:
         array = keras.ops.convert_to_numpy(x)
         return Channels(tuple(array.shape), constant=array)
     return x
+
+
+def _freeze_output(trace: Trace, channels: Channels, name: str) -> None:
+    """Leaves the channels of an output alone, except those of a residual stream that are zero while masked.
+
+    A stream's width is normalised on its way, and several layers write to it: a model that gives the stream itself, as
+    backbones do, would keep all of its width. The output gets its zeros back at the end (`Rebuild`).
+    """
+    for factor in channels.factors:
+        labels = factor.labels
+        if len(factor.axes) == 1 and factor.axes != (0,):
+            stream = trace.streams()[trace.partition.root[labels]] & (factor.masked == 0)
+            trace.demands.append((labels[stream], np.broadcast_to(factor.now, labels.shape)[stream]))
+            labels = labels[~stream]
+        trace.freeze(labels, Reason.MODEL_OUTPUT, name)
 
 
 def _note_unheard(trace: Trace, outputs: Sequence[Channels]) -> None:

@@ -104,12 +104,19 @@ class Channels:
     """What flows along one edge of the graph: the tensor's shape and the channels it carries.
 
     `constant` holds the array itself when the edge is a constant that the operation was given: it has no channels of
-    its own and can lose entries with any others.
+    its own and can lose entries with any others. `value` is what a tensor is that does not depend on the model's input,
+    in compact form.
     """
 
     shape: Shape
     factors: tuple[Factor, ...] = ()
     constant: Any = None
+    value: np.ndarray | None = None
+
+    @property
+    def known(self) -> np.ndarray | None:
+        """What the tensor is whatever the model's input; None where that is not known."""
+        return self.value if self.constant is None else self.constant
 
     @property
     def rank(self) -> int:

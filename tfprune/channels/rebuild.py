@@ -87,10 +87,10 @@ class Rebuild:
     def model(self, model: Any, arriving: Sequence[Any] | None = None) -> Any:
         """A copy of a model, nested models in it included; `arriving` are the new tensors that it is called on."""
         inputs = [self._input(tensor, index, arriving) for index, tensor in enumerate(model.inputs)]
-        if isinstance(model, keras.Sequential):
+        if isinstance(model, keras.Sequential) and not self._needs_operations(model, arriving is None):
             copy = self._sequential(model, inputs[0])
         else:
-            copy = self._functional(model, inputs)
+            copy = self._functional(model, inputs, arriving)
         self._remember(model, copy)
         return copy
 
@@ -103,7 +103,7 @@ class Rebuild:
             config["batch_shape"] = [None if old is None else new for old, new in sizes]
         return type(layer).from_config(config).output
 
-    def _functional(self, model: Any, inputs: Sequence[Any]) -> Any:
+    def _functional(self, model: Any, inputs: Sequence[Any], arriving: Sequence[Any] | None) -> Any:
         values = {id(old): new for old, new in zip(model.inputs, inputs)}
         for node in nodes_in_order(model.inputs, model.outputs):
 
@@ -115,12 +115,42 @@ class Rebuild:
             results = keras.tree.flatten(self._call(node, args, kwargs))
             values.update((id(old), new) for old, new in zip(node.output_tensors, results))
 
+        if arriving is None:
+            for old, channels in zip(model.outputs, self.trace.outputs):
+                values[id(old)] = self._whole(old, values[id(old)], channels)
+
         def new(old: Any) -> Any:
             return values[id(old)]
 
-        structures = keras.tree.map_structure(new, model.input), keras.tree.map_structure(new, model.output)
+        listed = isinstance(model, keras.Sequential)  # one that was never called knows its ends as lists only
+        ends = (model.inputs[0], model.outputs[0]) if listed else (model.input, model.output)
+        structures = [keras.tree.map_structure(new, end) for end in ends]
         # A subclass that takes inputs and outputs, with its own train_step, stays what it is.
-        return self._class_of(model, keras.Model)(*structures, name=model.name)
+        cls = keras.Model if listed else self._class_of(model, keras.Model)
+        return cls(*structures, name=model.name)
+
+    def _needs_operations(self, model: Any, outermost: bool) -> bool:
+        """Whether zeros have to be put where channels are gone, which a list of layers has no place for."""
+        nodes = nodes_in_order(model.inputs, model.outputs)
+        entries = [(node, find(node.operation)) for node in nodes if id(node) in self.trace.calls]
+        outputs = [(channels, a) for channels in self.trace.outputs for a in range(channels.rank)] if outermost else []
+        return any(e is not None and e.replay is not None and self._changes(node) for node, e in entries) or any(
+            self.sizes.kept(channels, axis) is not None for channels, axis in outputs
+        )
+
+    def _whole(self, old: Any, tensor: Any, channels: Any) -> Any:
+        """An output with zeros where its channels are gone, under the name that it had."""
+        for axis in range(channels.rank):
+            kept = self.sizes.kept(channels, axis)
+            if kept is None:
+                continue
+            places = np.where(kept, np.cumsum(kept) - 1, kept.sum()).astype("int32")
+            widths = [(0, int(other == axis)) for other in range(channels.rank)]
+            maker = maker_of(old)
+            self.copies.get(id(maker), maker_of(tensor)).name = f"{maker.name}_narrow"
+            tensor = keras.ops.take(keras.ops.pad(tensor, widths), places, axis=axis)
+            maker_of(tensor).name = maker.name
+        return tensor
 
     def _sequential(self, model: Any, inputs: Any) -> Any:
         copy = self._class_of(model, keras.Sequential)([inputs], name=model.name)
@@ -149,11 +179,23 @@ class Rebuild:
     def _call(self, node: Any, args: Any, kwargs: Any) -> Any:
         operation = node.operation
         if isinstance(operation, keras.Layer):
-            results = self._guarded(node, lambda: self.copy(node, keras.tree.flatten((args, kwargs)))(*args, **kwargs))
+            results = self._guarded(node, lambda: self._recall(node, args, kwargs))
         else:
             results = self._guarded(node, lambda: self._replay(operation, node, args, kwargs))
         self._check_shapes(node, keras.tree.flatten(results))
         return results
+
+    def _recall(self, node: Any, args: Any, kwargs: Any) -> Any:
+        copy, entry = self.copy(node, keras.tree.flatten((args, kwargs))), find(node.operation)
+        if entry is None or entry.replay is None or not self._changes(node):
+            return copy(*args, **kwargs)
+        return entry.replay(copy, args, kwargs, self.sizes.resized_for(node))
+
+    def _changes(self, node: Any) -> bool:
+        """Whether a call takes or gives tensors that lose entries."""
+        call = self.trace.calls[id(node)]
+        around = [*call.inputs, *call.outputs]
+        return any(self.sizes.kept(channels, axis) is not None for channels in around for axis in range(channels.rank))
 
     def _guarded(self, node: Any, step: Callable[[], Any]) -> Any:
         """Runs one step of the building; an error names the layer."""
@@ -242,9 +284,7 @@ class Rebuild:
     def set_weights(self) -> None:
         """Gives every new variable the entries of the old one that stay."""
         for old, new in self.pairs():
-            value = self.sizes.cut(
-                old, keras.ops.convert_to_numpy(old) if self.sizes.kept_axes.get(id(old)) else old.value
-            )
+            value = self.sizes.cut(old, keras.ops.convert_to_numpy(old) if self.sizes.touches(old) else old.value)
             if tuple(value.shape) != tuple(new.shape):
                 raise PruningError(
                     f"Weight '{self.groups.key_of.get(id(old), old.path)}' has shape {tuple(new.shape)} after "

@@ -18,15 +18,17 @@ class Sizes:
 
     Attributes:
         kept_axes: By id of a variable, the positions that stay along each axis that carries channels.
+        sorted_axes: Likewise for axes that keep their size: what stays comes first along them.
     """
 
     def __init__(self, groups: ChannelGroups, gone: np.ndarray):
         self.trace = groups.trace
         self.gone = gone
         self.kept_axes: dict[int, dict[int, np.ndarray]] = {}
+        self.sorted_axes: dict[int, dict[int, np.ndarray]] = {}
         for use in self.trace.uses:
             stays = ~self.lost(use.line.labels)
-            axes = self.kept_axes.setdefault(id(use.variable), {})
+            axes = (self.kept_axes if use.cut else self.sorted_axes).setdefault(id(use.variable), {})
             axes[use.axis] = axes[use.axis] & stays if use.axis in axes else stays
 
     def lost(self, labels: np.ndarray) -> np.ndarray:
@@ -38,7 +40,14 @@ class Sizes:
         for axis, kept in self.kept_axes.get(id(variable), {}).items():
             if not kept.all():
                 value = np.compress(kept, value, axis)
+        for axis, kept in self.sorted_axes.get(id(variable), {}).items():
+            if not kept.all():
+                value = np.take(value, np.argsort(~kept, kind="stable"), axis)
         return value
+
+    def touches(self, variable: Any) -> bool:
+        """Whether a variable carries channels at all."""
+        return id(variable) in self.kept_axes or id(variable) in self.sorted_axes
 
     def size(self, variable: Any) -> tuple[int, ...]:
         """The shape that a variable has in the smaller model."""
@@ -74,4 +83,5 @@ class Sizes:
             [channels.shape for channels in outputs],
             lambda index, axis: self.kept(outputs[index], axis),
             lambda index, axis: self.kept(inputs[index], axis),
+            self.trace.approximate,
         )

@@ -33,6 +33,7 @@ class AxisUse(NamedTuple):
     line: Line
     foldable: bool
     call: int
+    cut: bool = True  # whether the weight loses the entries, or keeps them as zeros behind all others
 
 
 class FreshLabels(NamedTuple):
@@ -61,6 +62,8 @@ class Trace:
     frozen: list[tuple[np.ndarray, Frozen]] = field(default_factory=list)
     demands: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)  # labels, value that must be zero today
     inexact: list[tuple[np.ndarray, Frozen]] = field(default_factory=list)
+    normalised: list[np.ndarray] = field(default_factory=list)  # labels that statistics are taken over, exactly
+    outputs: list[Any] = field(default_factory=list)  # the `Channels` of the model's outputs
     blocks: list[FreshLabels] = field(default_factory=list)
     owned: dict[tuple[int, str], np.ndarray] = field(default_factory=dict)  # labels by id of the layer, and kind
     uses: list[AxisUse] = field(default_factory=list)
@@ -117,6 +120,16 @@ class Trace:
         fixed = (left == KEPT) != (right == KEPT)
         self.freeze(np.where(left == KEPT, right, left)[fixed], Reason.FIXED_PARTNER, path)
         return self.partition.join(left[~fixed], right[~fixed])
+
+    def streams(self) -> np.ndarray:
+        """Which sets of labels are normalised and made by several layers, by root."""
+        normalised, makers = np.zeros(self.size, bool), np.zeros(self.size, int)
+        for labels in self.normalised:
+            normalised[self.partition.root[labels]] = True
+        made = {(id(use.variable), use.axis): use for use in self.uses if use.role is Role.OUTPUT}
+        for use in made.values():
+            makers[np.unique(self.partition.root[use.line.labels])] += 1
+        return normalised & (makers > 1)
 
     def times_called(self, operation: Any) -> int:
         """How many calls of a layer there are in the whole model."""

@@ -26,6 +26,8 @@ class Visit:
         kwargs: Likewise.
         inputs: The `Channels` among them, in order, constants left out.
         shapes: Shape of each output.
+        steps_masked: Whether Keras hands on with what comes in which steps are padding, as layers do and operations
+            do not.
     """
 
     trace: Trace
@@ -36,6 +38,7 @@ class Visit:
     inputs: list[Channels]
     shapes: list[tuple[int | None, ...]]
     call: int
+    steps_masked: bool = False
     outputs: list[Channels] = field(default_factory=list)
 
     @property
@@ -149,6 +152,11 @@ class Visit:
         self.freeze(labels[~(masked == 0)], reason)
         self.trace.demands.append((labels.ravel(), np.broadcast_to(now, labels.shape).ravel()))
 
+    def normalise(self, line: Line) -> None:
+        """Records that statistics are taken over channels, to which zeros add nothing."""
+        self.demand_zero(line.labels, line.masked, line.now, Reason.NORMALIZED)
+        self.trace.normalised.append(line.labels)
+
     def unheard(self, labels: np.ndarray) -> None:
         """Records that nothing listens to channels from here on, as where a slice leaves them out."""
         self.trace.demands.append((labels, np.zeros(labels.shape)))
@@ -159,8 +167,18 @@ class Visit:
 
     # Weights
 
-    def use(self, role: Role, variable: Any, axis: int, line: Line | np.ndarray, foldable: bool = False) -> None:
+    def use(
+        self,
+        role: Role,
+        variable: Any,
+        axis: int,
+        line: Line | np.ndarray,
+        foldable: bool = False,
+        cut: bool = True,
+    ) -> None:
         """Records that `axis` of a weight carries labels; nothing for a weight that is None.
+
+        Without `cut` the weight keeps its size: the entries of what is gone come last.
 
         Raises:
             PruningError: the axis is not as long as the labels, so the rule is wrong.
@@ -174,7 +192,7 @@ class Visit:
                 f"The channel rule of layer '{self.path}' ({type(self.layer).__name__}) gives {len(line.labels)} "
                 f"labels for axis {axis} of weight '{variable.name}', which has shape {tuple(variable.shape)}."
             )
-        self.trace.uses.append(AxisUse(self.path, self.layer, variable, axis, role, line, foldable, self.call))
+        self.trace.uses.append(AxisUse(self.path, self.layer, variable, axis, role, line, foldable, self.call, cut))
 
     # Results
 

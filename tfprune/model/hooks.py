@@ -73,6 +73,11 @@ def node_of(tensor: Any) -> Any:
     return maker_of(tensor)._inbound_nodes[tensor._keras_history.node_index]
 
 
+def carries_mask(tensor: Any) -> bool:
+    """Whether Keras knows which steps of a tensor are padding."""
+    return getattr(tensor, "_keras_mask", None) is not None
+
+
 def forget_calls(operation: Any) -> None:
     """Makes a shallow copy of an operation forget the original's calls, else it would count as part of its model."""
     operation._inbound_nodes, operation._outbound_nodes = [], []

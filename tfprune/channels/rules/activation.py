@@ -12,7 +12,21 @@ from tfprune.channels.reasons import Reason
 from tfprune.channels.rules.registry import Entry
 from tfprune.channels.values import apply
 from tfprune.channels.visit import Visit
+from tfprune.model.graph import nodes_in_order
 from tfprune.model.layers import is_entrywise, is_mixing
+
+UNARY = [
+    *("Absolute", "Arcsin", "Arcsinh", "Arctan", "Arctanh", "Cbrt", "Ceil", "Conjugate", "Cos", "Cosh", "Deg2rad"),
+    *("Rad2deg", "Exp", "Exp2", "Expm1", "Floor", "Isfinite", "Isinf", "Isnan", "LogicalNot", "NanToNum", "Negative"),
+    *("Round", "Sign", "Signbit", "Sin", "Sinc", "Sinh", "Square", "Tan", "Tanh", "Trunc", "Real", "Fabs", "Clip"),
+    *("Relu", "Relu6", "Sigmoid", "SparseSigmoid", "Softplus", "Softsign", "SoftShrink", "SparsePlus", "Silu"),
+    *("Squareplus", "LogSigmoid", "LeakyRelu", "HardSigmoid", "HardSilu", "Elu", "Selu", "Gelu", "Celu", "TanhShrink"),
+    *("HardTanh", "HardShrink", "Threshold", "Erf", "Erfc", "Log1p"),
+    # Not finite, or not smooth enough to stay finite in training, at or near zero: looked at by running them.
+    *("Log", "Log2", "Log10", "Sqrt", "Rsqrt", "Reciprocal", "Arccos", "Arccosh", "Erfinv"),
+]
+ENTRYWISE = {*UNARY, "Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Power", "Maximum", "Minimum", "Cast"}
+
 
 layers = keras.layers
 
@@ -22,10 +36,28 @@ def function_of(activation: Any) -> Callable[[np.ndarray], Any] | Reason:
     if is_mixing(activation):
         return Reason.MIXED
     if not is_entrywise(activation):
+        if callable(activation) and not isinstance(activation, keras.Layer) and _composed_entrywise(activation):
+            return activation
         return Reason.UNKNOWN_FUNCTION
     if isinstance(activation, keras.layers.Activation):
         return function_of(activation.activation)
     return activation.call if isinstance(activation, keras.Layer) else activation or (lambda x: x)
+
+
+def _composed_entrywise(function: Callable[..., Any]) -> bool:
+    """Whether a function does nothing but what Keras does to every entry alone: seen by calling it on no values."""
+    x = keras.KerasTensor((None, 5))
+    try:
+        y = function(x)
+        nodes = nodes_in_order([x], [y])
+    except Exception:  # whatever a user's function does not like: then it is not known
+        return False
+    return tuple(y.shape) == (None, 5) and all(
+        type(node.operation).__module__.startswith("keras.")
+        and type(node.operation).__name__ in ENTRYWISE
+        and all(np.ndim(given) == 0 or given.shape == (None, 5) for given in keras.tree.flatten(node.arguments.args))
+        for node in nodes
+    )
 
 
 def activate(visit: Visit, factors: list[Factor], activation: Any) -> list[Factor]:

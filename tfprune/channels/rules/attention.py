@@ -155,6 +155,12 @@ def dot_product_attention(visit: Visit) -> Channels:
     for other in visit.inputs:
         if not any(other is tensor for tensor in tensors):
             visit.freeze(other, Reason.OTHER_AXIS)
+    # Keras says that the output is as wide as the query is, so the value's width goes with it.
+    query, value = ([visit.tied(f, [3]).line(3) for f in t.factors if 3 in f.axes] for t in (tensors[0], tensors[2]))
+    if len(query) == len(value) == 1:
+        visit.join(query[0].labels, value[0].labels)
+    else:
+        visit.freeze([line.spread(4, 3) for line in (*query, *value)], Reason.FIXED_PARTNER)
     letters = [dict(zip(term, range(4))) for term in ("btnh", "bsnh", "bsnd")]
     return contracted(visit, tensors, letters, dict(zip("btnd", range(4))))
 

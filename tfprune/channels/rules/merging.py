@@ -110,9 +110,9 @@ def _is_alike(operand: Channels, shape: tuple[int, ...]) -> bool:
 
 
 def _constant(operand: Channels, rank: int) -> np.ndarray:
-    if operand.constant is None:
+    if operand.known is None:
         return np.full((1,) * rank, math.nan)
-    array = np.asarray(operand.constant, np.float64)
+    array = np.asarray(operand.known, np.float64)
     return array.reshape((1,) * (rank - array.ndim) + array.shape)
 
 

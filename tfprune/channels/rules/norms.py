@@ -43,24 +43,45 @@ def _normalised(visit: Visit, line: Line) -> Line:
     return line.with_values(0.0 if layer.gamma is not None else math.nan, now)
 
 
-def _scale(visit: Visit, line: Line, axis: int) -> None:
-    visit.use(Role.SCALE, visit.layer.gamma, axis, line)
-    visit.use(Role.SCALE, visit.layer.beta, axis, line)
+def _scale(visit: Visit, line: Line, axis: int, cut: bool = True) -> None:
+    visit.use(Role.SCALE, visit.layer.gamma, axis, line, cut=cut)
+    visit.use(Role.SCALE, visit.layer.beta, axis, line, cut=cut)
 
 
 def layer_normalization(visit: Visit) -> Channels:
-    """Mean and variance over its axes; channels along others pass."""
-    axes, weights = _axes(visit), [visit.layer.gamma, visit.layer.beta]
-    if not visit.trace.approximate:
+    """Mean and variance over its axes; channels along others pass.
+
+    Channels that are zero may go: the layer keeps its size, and zeros stand in their place (`over_zeros`). With
+    `approximate` it becomes smaller instead, and its statistics change.
+    """
+    axes, gamma, beta = _axes(visit), visit.layer.gamma, visit.layer.beta
+    approximate = visit.trace.approximate
+    if visit.steps_masked and not approximate:
         return visit.result(mixed(visit, visit.input, axes, Reason.NORMALIZED))
     lines, factors = _lines_along(visit, axes)
-    masked = 0.0 if weights[0] is not None else math.nan
+    masked = 0.0 if gamma is not None else math.nan
     for position, line in lines:
-        for weight in weights:
-            visit.use(Role.SCALE, weight, position, line)
-        visit.inexact(line, Reason.NORMALIZED)
-        factors.append(visit.along(axes[position], line.with_values(masked, math.nan)))
+        if approximate:
+            visit.inexact(line, Reason.NORMALIZED)
+        else:
+            visit.normalise(line)
+        now = np.full(line.labels.shape, math.nan)
+        if gamma is not None:
+            silent = visit.values.is_zero(gamma, position)
+            now[silent if beta is None else silent & visit.values.is_zero(beta, position)] = 0.0
+        _scale(visit, line, position, cut=approximate)
+        factors.append(visit.along(axes[position], line.with_values(masked, now)))
     return visit.result(factors)
+
+
+def over_zeros(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], new: Resized) -> Any:
+    """Calls a layer that takes statistics over as many entries as before: zeros stand for those that are gone."""
+    x, *others = args
+    widths = new.padding(0)
+    if new.approximate or not any(lost for _, lost in widths):
+        return layer(*args, **kwargs)
+    y = layer(keras.ops.pad(x, widths), *others, **kwargs)
+    return y[tuple(slice(None) if not lost else slice(size) for (_, lost), size in zip(widths, x.shape))]
 
 
 def _axes(visit: Visit) -> list[int]:
@@ -95,7 +116,7 @@ def rms_normalization(visit: Visit) -> Channels:
     axes = _axes(visit)
     lines, factors = _lines_along(visit, axes)
     for position, line in lines:
-        visit.demand_zero(line.labels, line.masked, line.now, Reason.NORMALIZED)
+        visit.normalise(line)
         visit.use(Role.SCALE, visit.layer.scale, position, line)
         quiet = (line.now == 0) | visit.values.is_zero(visit.layer.scale, position)
         factors.append(visit.along(axes[position], line.with_values(0.0, np.where(quiet, 0.0, math.nan))))
@@ -108,6 +129,10 @@ def _resize_groups(layer: Any, config: dict[str, Any], new: Resized) -> None:
         config["groups"] = new.size(weight)[0] // (weight.shape[0] // layer.groups)
 
 
+def _replay_groups(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], new: Resized) -> Any:
+    return over_zeros(layer, args, kwargs, new) if layer.groups == 1 else layer(*args, **kwargs)
+
+
 def group_normalization(visit: Visit) -> Channels:
     """Mean and variance within groups of channels: whole groups may go, and the others do not notice."""
     layer = visit.layer
@@ -116,10 +141,13 @@ def group_normalization(visit: Visit) -> Channels:
     lines = visit.lines(visit.input, layer.axis)
     factors = []
     for line in lines:
-        if groups == 1 and not visit.trace.approximate:
+        whole = groups == 1 and not visit.trace.approximate
+        if whole and visit.steps_masked:
             visit.freeze(line, Reason.NORMALIZED)
             continue
-        if groups == 1:
+        if whole:
+            visit.normalise(line)
+        elif groups == 1:
             visit.inexact(line, Reason.NORMALIZED)
         elif layer.gamma is None and layer.beta is None:
             visit.freeze(line, Reason.INPUT_SHAPE)
@@ -127,7 +155,7 @@ def group_normalization(visit: Visit) -> Channels:
         else:
             members = line.labels.reshape(groups, -1)
             visit.join(members, members[:, :1])
-        _scale(visit, line, 0)
+        _scale(visit, line, 0, cut=not whole)
         gamma = visit.values.vector(layer.gamma, size, missing=1.0)
         beta = visit.values.vector(layer.beta, size)
         masked = 0.0 if layer.gamma is not None else math.nan
@@ -171,9 +199,9 @@ def layer_scale(visit: Visit) -> Channels:
 
 LAYERS: dict[type | None, Entry] = {
     layers.BatchNormalization: Entry(batch_normalization),
-    layers.LayerNormalization: Entry(layer_normalization),
+    layers.LayerNormalization: Entry(layer_normalization, replay=over_zeros),
     getattr(layers, "RMSNormalization", None): Entry(rms_normalization, resize=_resize_rms, adjust=_rescale_rms),
-    layers.GroupNormalization: Entry(group_normalization, resize=_resize_groups),
+    layers.GroupNormalization: Entry(group_normalization, resize=_resize_groups, replay=_replay_groups),
     layers.UnitNormalization: Entry(unit_normalization),
     layers.PReLU: Entry(prelu),
     class_of_applications("convnext", "LayerScale"): Entry(layer_scale, resize=sized("projection_dim", "gamma", 0)),

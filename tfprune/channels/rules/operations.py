@@ -8,20 +8,12 @@ import numpy as np
 
 from tfprune.channels.labels import Channels, Factor
 from tfprune.channels.reasons import Reason
-from tfprune.channels.rules.activation import forget, map_values, mixed, unchanged, zeros_only
-from tfprune.channels.rules.registry import Entry, Resized
+from tfprune.channels.rules.activation import UNARY, forget, map_values, mixed, unchanged, zeros_only
+from tfprune.channels.rules.registry import Entry, Resized, fresh_operation
 from tfprune.channels.visit import Visit
 
-_UNARY = [
-    *("Absolute", "Arcsin", "Arcsinh", "Arctan", "Arctanh", "Cbrt", "Ceil", "Conjugate", "Cos", "Cosh", "Deg2rad"),
-    *("Rad2deg", "Exp", "Exp2", "Expm1", "Floor", "Isfinite", "Isinf", "Isnan", "LogicalNot", "NanToNum", "Negative"),
-    *("Round", "Sign", "Signbit", "Sin", "Sinc", "Sinh", "Square", "Tan", "Tanh", "Trunc", "Real", "Fabs", "Clip"),
-    *("Relu", "Relu6", "Sigmoid", "SparseSigmoid", "Softplus", "Softsign", "SoftShrink", "SparsePlus", "Silu"),
-    *("Squareplus", "LogSigmoid", "LeakyRelu", "HardSigmoid", "HardSilu", "Elu", "Selu", "Gelu", "Celu", "TanhShrink"),
-    *("HardTanh", "HardShrink", "Threshold", "Erf", "Erfc", "Log1p"),
-    # Not finite, or not smooth enough to stay finite in training, at or near zero: looked at by running them.
-    *("Log", "Log2", "Log10", "Sqrt", "Rsqrt", "Reciprocal", "Arccos", "Arccosh", "Erfinv"),
-]
+ops = keras.ops
+
 _NEEDS_KNOWN = {"Log", "Log2", "Log10", "Rsqrt", "Reciprocal", "Log1p", "Arccosh", "Erfinv", "Sqrt", "Arcsin", "Arccos"}
 
 
@@ -57,7 +49,8 @@ def softmax(visit: Visit) -> Channels:
 
 
 _ADDITIVE = {"Sum", "CountNonzero", "Nansum", "Any"}
-_ANY_OF_ALIKE = {"Any", "All", "Max", "Min", "Amax", "Amin", "Mean", "Median"}
+_ANY_OF_ALIKE = {"Any", "All", "Max", "Min", "Amax", "Amin", "Median"}
+_OVER_ZEROS = {"Mean", "Var", "Std"}  # zeros add nothing, once the number of entries is made up for
 _STEADY = {"Mean", "Max", "Min", "Amax", "Amin", "Median"}
 
 
@@ -77,8 +70,10 @@ def reduction(visit: Visit) -> Channels:
         if crossed == set(factor.axes) and factor.alike and idle:
             visit.unheard(factor.labels.ravel())
             continue
-        if crossed and additive and crossed == set(factor.axes):
+        if crossed and (additive or name in _OVER_ZEROS) and crossed == set(factor.axes):
             visit.demand_zero(factor.labels, factor.masked, factor.now, Reason.MIXED)
+            if name in _OVER_ZEROS:
+                visit.trace.normalised.append(factor.labels.ravel())
             continue
         if crossed:
             left = visit.frozen_axis(Channels(source.shape, (factor,)), sorted(crossed), Reason.MIXED)
@@ -90,6 +85,24 @@ def reduction(visit: Visit) -> Channels:
     return visit.result(factors)
 
 
+def _replay_reduction(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], new: Resized) -> Any:
+    """A mean is taken over as many entries as before: those that are gone are zero."""
+    widths, name = new.padding(0), type(op).__name__
+    x, *others = args or (kwargs.pop("x"),)
+    fresh = fresh_operation(op)
+    if name not in _OVER_ZEROS or not any(lost for _, lost in widths):
+        return fresh(x, *others, **kwargs)
+    reduced = range(len(widths)) if op.axis is None else {int(axis) % len(widths) for axis in np.atleast_1d(op.axis)}
+    widths = [width if axis in reduced else (0, 0) for axis, width in enumerate(widths)]
+    if name != "Mean":
+        return fresh(ops.pad(x, widths), *others, **kwargs)
+    shares = [
+        int(x.shape[axis] or 0) / (int(x.shape[axis] or 0) + lost) for axis, (_, lost) in enumerate(widths) if lost
+    ]
+    mean = fresh(x, *others, **kwargs)
+    return mean * math.prod(shares) if shares else mean
+
+
 def _replay_pad(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], new: Resized) -> Any:
     widths = []
     for axis, (before, after) in enumerate(_pad_width(op, len(new.inputs[0]))):
@@ -98,7 +111,7 @@ def _replay_pad(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], new: Res
             widths.append((before, after))
         else:
             widths.append((int(kept[:before].sum()), int(kept[len(kept) - after :].sum())))
-    return keras.ops.pad(args[0], widths, mode=op.mode, **kwargs)
+    return ops.pad(args[0], widths, mode=op.mode, **kwargs)
 
 
 def _pad_width(op: Any, rank: int) -> list[tuple[int, int]]:
@@ -145,10 +158,10 @@ _REDUCTIONS = [
 ]
 
 OPERATIONS = {
-    **dict.fromkeys(_UNARY, Entry(entrywise)),
+    **dict.fromkeys(UNARY, Entry(entrywise)),
     **dict.fromkeys(("OnesLike", "ZerosLike"), Entry(filled)),
     **dict.fromkeys(("Cast", "SaturateCast", "StopGradient", "Copy", "ConvertToTensor"), Entry(unchanged)),
     **dict.fromkeys(("Softmax", "LogSoftmax", "Sparsemax", "Glu"), Entry(softmax)),
-    **dict.fromkeys(_REDUCTIONS, Entry(reduction)),
+    **dict.fromkeys(_REDUCTIONS, Entry(reduction, replay=_replay_reduction)),
     "Pad": Entry(pad, replay=_replay_pad),
 }

@@ -11,7 +11,7 @@ import numpy as np
 
 from tfprune.channels.labels import Channels, Factor, expand
 from tfprune.channels.reasons import Reason
-from tfprune.channels.rules.registry import Entry, Resized
+from tfprune.channels.rules.registry import Entry, Resized, fresh_operation
 from tfprune.channels.visit import Visit
 
 layers = keras.layers
@@ -159,25 +159,40 @@ def unstack(visit: Visit) -> list[Channels]:
 
 
 def _replay_take(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], new: Resized) -> Any:
-    indices = np.asarray(args[1] if len(args) > 1 else kwargs["indices"])
-    kept = new.kept_input(0, op.axis) if op.axis is not None else None
+    x, indices = (args[i] if len(args) > i else kwargs[name] for i, name in enumerate(("x", "indices")))
+    known = not isinstance(indices, keras.KerasTensor) and not isinstance(x, np.ndarray)
+    kept = new.kept_input(0, op.axis) if op.axis is not None and known else None
     if kept is None:
-        return type(op)(op.axis)(args[0], indices)
+        return fresh_operation(op)(x, indices)
+    indices = np.asarray(indices)
     places = np.cumsum(kept) - 1
     indices = indices % len(kept)
     chosen = places[indices[kept[indices]] if indices.ndim else indices]
-    return ops.take(args[0], chosen.astype("int32"), axis=op.axis)
+    return ops.take(x, chosen.astype("int32"), axis=op.axis)
 
 
 def take(visit: Visit) -> Channels:
-    """`keras.ops.take` of constant indices (a number or a list) along an axis."""
-    op, source = visit.layer, visit.input
+    """`keras.ops.take` of entries along an axis, with constant indices (a number or a list) or others."""
+    op, source = visit.layer, visit.argument("x", 0)
     indices = visit.argument("indices", 1)
-    indices = indices.constant if isinstance(indices, Channels) else indices
-    if op.axis is None or indices is None or np.ndim(indices) > 1 or len(visit.inputs) > 1:
+    constant = indices.constant if isinstance(indices, Channels) else indices
+    if op.axis is None or source.constant is not None:
         return visit.freeze_all(Reason.INPUT_SHAPE)[0]
     axis = source.axis(op.axis)
-    return part(visit, axis, np.atleast_1d(np.asarray(indices, int)), drop=np.ndim(indices) == 0)
+    if constant is not None and np.ndim(constant) < 2:
+        return part(visit, axis, np.atleast_1d(np.asarray(constant, int)), drop=np.ndim(constant) == 0)
+    if constant is None:
+        visit.freeze(indices, Reason.INPUT_SHAPE)
+    return _gathered(visit, source, axis, len(indices.shape))
+
+
+def _gathered(visit: Visit, source: Channels, axis: int, rank: int) -> Channels:
+    """Entries along an axis in the order of indices of some rank; channels along the others pass."""
+
+    def move(values: np.ndarray) -> np.ndarray:
+        return values.reshape((*values.shape[:axis], *([1] * rank), *values.shape[axis + 1 :]))
+
+    return visit.result(factor.map(move) for factor in visit.frozen_axis(source, [axis], Reason.INPUT_SHAPE))
 
 
 def _keys(key: Any, rank: int) -> list[Any] | None:

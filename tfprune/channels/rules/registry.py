@@ -23,6 +23,7 @@ class Resized:
         old_outputs: The shapes that the outputs had.
         kept: Takes the index of an output and an axis, gives which positions stay (boolean), None for all.
         kept_input: Likewise for an input.
+        approximate: Whether layers that normalise become smaller too, although statistics change.
     """
 
     size: Callable[[Any], tuple[int, ...]]
@@ -31,6 +32,12 @@ class Resized:
     old_outputs: list[tuple[int | None, ...]]
     kept: Callable[[int, int], Any]
     kept_input: Callable[[int, int], Any]
+    approximate: bool = False
+
+    def padding(self, index: int) -> list[tuple[int, int]]:
+        """For each axis of an input, how many entries are gone, to be put behind those that stay."""
+        kept = [self.kept_input(index, axis) for axis in range(len(self.inputs[index]))]
+        return [(0, 0 if stays is None else int((~stays).sum())) for stays in kept]
 
 
 Resize = Callable[[Any, dict[str, Any], Resized], None]
@@ -55,7 +62,7 @@ class Entry:
         rule: Follows the channels through one call.
         resize: Writes the new sizes into the configuration of the layer's copy; None: nothing in it changes.
         adjust: Changes the new layer's weights after they are set, where a size also acts as a factor.
-        replay: Makes the call of an operation anew, where a size is among its arguments.
+        replay: Makes the call anew, of an operation or of the layer's copy, where what surrounds it changes too.
     """
 
     rule: Rule

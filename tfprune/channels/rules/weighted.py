@@ -157,20 +157,32 @@ def separable_convolution(visit: Visit) -> Channels:
 
 
 def _resize_embedding(layer: Any, config: dict[str, Any], new: Resized) -> None:
-    config["output_dim"] = new.size(layer.embeddings)[1]
+    config["input_dim"], config["output_dim"] = new.size(layer.embeddings)
     if config.get("weights") is not None:  # the table is set from the old one
         config["weights"] = None
 
 
 def embedding(visit: Visit) -> Channels:
-    """A table of (tokens, channels)."""
+    """A table of (tokens, channels); where all rows are taken it is a weight, whose rows are channels too."""
     for channels in visit.inputs:
         visit.freeze(channels, Reason.FIXED_PARTNER)
-    table = visit.layer.embeddings
-    labels = visit.fresh(table.shape[1])
-    visit.use(Role.OUTPUT, table, 1, labels)
-    now = np.where(visit.values.is_zero(table, 1), 0.0, math.nan)
-    return visit.result([visit.along(-1, unvalued(labels).with_values(0.0, now))])
+    table, rows = visit.layer.embeddings, visit.input.known
+    factors = []
+    whole = rows is not None and table.shape[0] > 1 and np.array_equal(rows, np.arange(table.shape[0]))
+    for axis, kind in enumerate(("rows", "channels")):
+        if axis or whole:
+            labels = visit.fresh(table.shape[axis], kind)
+            visit.use(Role.OUTPUT, table, axis, labels)
+            now = np.where(visit.values.is_zero(table, axis), 0.0, math.nan)
+            factors.append(visit.along(axis - 2, unvalued(labels).with_values(0.0, now)))
+    return visit.result(factors)
+
+
+def _replay_embedding(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], new: Resized) -> Any:
+    """A table that lost rows is read as far as it goes."""
+    (x,) = args or kwargs.values()
+    kept = new.kept(0, -2) if len(x.shape) == 1 else None
+    return layer(x if kept is None else keras.ops.take(x, np.arange(layer.input_dim, dtype="int32"), axis=0))
 
 
 def reversible_embedding(visit: Visit) -> Channels:
@@ -281,7 +293,7 @@ LAYERS: dict[type | None, Entry] = {
         (layers.SeparableConv1D, layers.SeparableConv2D),
         Entry(separable_convolution, resize=sized("filters", "pointwise_kernel", -1)),
     ),
-    layers.Embedding: Entry(embedding, resize=_resize_embedding),
+    layers.Embedding: Entry(embedding, resize=_resize_embedding, replay=_replay_embedding),
     getattr(layers, "ReversibleEmbedding", None): Entry(reversible_embedding, resize=_resize_embedding),
     layers.EinsumDense: Entry(einsum_dense, resize=_resize_einsum),
 }

@@ -1,0 +1,207 @@
+"""Transformers written by hand: residual width, heads, widths inside heads, gated units, weights as operands."""
+
+import keras
+import numpy as np
+import pytest
+from channel_checks import RandomChannels, check_shrinks, masked_copy, randomise
+from keras import layers, ops
+
+import tfprune
+from tfprune.channels import Reason, channel_groups, plan_shrink, shrink
+
+WIDTH, STEPS = 16, 6
+
+
+def weight(x, *shape, name):
+    """A weight as an operand, as `inline` writes it: all rows of a table, read by their numbers."""
+    first = ops.cast(x[(0,) * len(x.shape)], "int32")
+    rows = int(np.prod(shape[:-1], dtype=int))
+    zero = ops.zeros_like(ops.reshape(first, (1,)))
+    table = layers.Embedding(rows, shape[-1], name=name)(zero + np.arange(rows, dtype="int32"))
+    return table if len(shape) == 2 else ops.reshape(table, shape)
+
+
+def positions(x):
+    """0, 1, 2, ... as long as the sequence is."""
+    line = ops.zeros_like(ops.moveaxis(x, 1, 0)[:, 0], dtype="int32")
+    return ops.cumsum(line + 1) - 1
+
+
+def embedded(x, name="positions"):
+    tokens = layers.Embedding(30, WIDTH, name="tokens")(x)
+    return tokens + ops.take(weight(x, 10, WIDTH, name=name), positions(x), axis=0)
+
+
+def mlp(x, name, activation="gelu"):
+    return layers.Dense(WIDTH, name=f"{name}_out")(layers.Dense(24, activation=activation, name=f"{name}_in")(x))
+
+
+def encoder(before, outputs="stream"):
+    x = inputs = keras.Input((None,), dtype="int32")
+    x = embedded(x)
+    norms = [layers.LayerNormalization(name=f"norm{n}") for n in range(3)]
+    attention = layers.MultiHeadAttention(4, 4, name="attention")
+    if before:
+        y = norms[0](x)
+        x = x + attention(y, y)
+        x = norms[2](x + mlp(norms[1](x), "mlp"))
+    else:
+        x = norms[0](x)
+        x = norms[1](x + attention(x, x))
+        x = norms[2](x + mlp(x, "mlp"))
+    if outputs != "stream":
+        x = layers.Dense(5, name="classes")(layers.GlobalAveragePooling1D()(x))
+    return randomise(keras.Model(inputs, x))
+
+
+def root_mean_square(x, scale):
+    return x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + 1e-6) * scale
+
+
+@keras.saving.register_keras_serializable("tfprune_tests")
+def sigmoid_linear(x):
+    return x * ops.sigmoid(x)
+
+
+def rotated(x):
+    angles = ops.cast(
+        ops.expand_dims(np.arange(STEPS)[:, None] * np.array([1.0, 0.3])[: x.shape[-1] // 2], 1), "float32"
+    )
+    left, right = ops.split(x, 2, axis=-1)
+    return ops.concatenate(
+        [left * ops.cos(angles) - right * ops.sin(angles), right * ops.cos(angles) + left * ops.sin(angles)], axis=-1
+    )
+
+
+def decoder(outputs="stream", heads=4, groups=2, size=2):
+    """Root-mean-square norms written out, rotary grouped-query attention, a gated unit."""
+    x = inputs = keras.Input((STEPS,), dtype="int32")
+    x = layers.Embedding(30, WIDTH, name="tokens")(x)
+    y = root_mean_square(x, weight(inputs, WIDTH, name="scale1"))
+    q = rotated(ops.reshape(layers.Dense(heads * size, name="q")(y), (-1, STEPS, heads, size)))
+    k = rotated(layers.EinsumDense("btd,dgh->btgh", (STEPS, groups, size), name="k")(y))
+    v = layers.EinsumDense("btd,dgh->btgh", (STEPS, groups, size), name="v")(y)
+    k, v = (ops.repeat(z, heads // groups, axis=2) for z in (k, v))
+    scores = ops.softmax(ops.einsum("btnh,bsnh->bnts", q, k) / 2.0)
+    y = ops.einsum("bnts,bsnh->btnh", scores, v)
+    x = x + layers.EinsumDense("btnh,nhd->btd", (STEPS, WIDTH), name="o")(y)
+    y = root_mean_square(x, weight(inputs, WIDTH, name="scale2"))
+    gated = layers.Dense(24, activation=sigmoid_linear, name="gate")(y) * layers.Dense(24, name="up")(y)
+    x = root_mean_square(x + layers.Dense(WIDTH, name="down")(gated), weight(inputs, WIDTH, name="scale3"))
+    if outputs != "stream":
+        x = layers.Dense(30, name="logits")(x)
+    return randomise(keras.Model(inputs, x))
+
+
+TOKENS = np.random.default_rng(0).integers(0, 30, (8, STEPS))
+
+
+@pytest.mark.parametrize("outputs", ["stream", "classes"])
+@pytest.mark.parametrize("before", [True, False], ids=["norm before", "norm after"])
+def test_the_residual_width_goes_through_layer_norms_exactly(before, outputs):
+    model = encoder(before, outputs)
+    _, small = check_shrinks(model, data=TOKENS)
+    assert small.get_layer("tokens").embeddings.shape == (30, 11)
+    assert small.get_layer("positions").embeddings.shape == (10, 11)
+    assert small.get_layer("attention").num_heads == 3
+    assert small.get_layer("norm1").gamma.shape == (WIDTH,)  # takes its statistics over zeros in their places
+    assert small.count_params() < 0.65 * model.count_params()
+    assert small.output_shape == model.output_shape
+
+
+def test_a_stream_that_is_the_output_has_zeros_where_it_lost_channels():
+    model = encoder(before=True)
+    plan, small = check_shrinks(model, data=TOKENS)
+    gone = ~plan["tokens"]
+    output = np.asarray(small(TOKENS))
+    assert gone.sum() == 5 and not output[..., gone].any() and output[..., ~gone].any(axis=(0, 1)).all()
+    assert small.output_names == model.output_names
+
+
+@pytest.mark.parametrize("outputs", ["stream", "logits"])
+def test_norms_written_out_heads_and_gated_units_shrink_exactly(outputs):
+    model = decoder(outputs)
+    _, small = check_shrinks(model, data=TOKENS)
+    assert small.get_layer("tokens").embeddings.shape == (30, 11)
+    assert small.get_layer("scale2").embeddings.shape == (1, 11)
+    assert small.get_layer("gate").units == small.get_layer("up").units == 17
+    assert small.get_layer("k").kernel.shape[1] == 1 and small.get_layer("q").units == 2 * 2  # whole groups of heads
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        lambda: layers.LayerNormalization(axis=[-2, -1]),
+        lambda: layers.LayerNormalization(center=False),
+        lambda: layers.GroupNormalization(1),
+        lambda: layers.RMSNormalization() if hasattr(layers, "RMSNormalization") else layers.UnitNormalization(),
+        lambda: lambda x: x * ops.mean(x, axis=-1, keepdims=True),
+        lambda: lambda x: x / (1.0 + ops.std(x, axis=-1, keepdims=True)),
+        lambda: lambda x: x * ops.var(x, axis=(1, 2), keepdims=True),
+    ],
+    ids=["two axes", "no beta", "one group", "rms", "mean", "std", "var"],
+)
+def test_statistics_over_zeros_are_exact(norm):
+    x = keras.Input((STEPS, 5))
+    y = norm()(layers.Dense(10, activation="relu", name="first")(x))
+    plan, _ = check_shrinks(randomise(keras.Model(x, layers.Dense(3)(y))))
+    assert plan["first"].sum() == 7
+
+
+def test_weights_multiply_add_and_scale_as_operands():
+    x = inputs = keras.Input((STEPS, WIDTH))
+    x = ops.matmul(x, weight(inputs, WIDTH, 12, name="kernel")) + weight(inputs, 12, name="bias")
+    x = ops.relu(x) * weight(inputs, 12, name="layer_scale")
+    x = ops.matmul(x, weight(inputs, 12, 10, name="second"))
+    experts = ops.einsum("bti,eio->beto", ops.relu(x), weight(inputs, 3, 10, 8, name="experts"))
+    model = randomise(keras.Model(inputs, layers.Dense(4)(ops.relu(experts))))
+    _, small = check_shrinks(model)
+    assert small.get_layer("second").embeddings.shape == (8, 7)
+    assert small.get_layer("experts").embeddings.shape == (3 * 7, 6)
+    again, _ = check_shrinks(small)  # the smaller model is read like the first
+    assert again.removes
+
+
+def test_a_layer_norm_in_a_sequential_model_makes_it_functional():
+    norm = [layers.Dense(12, activation="relu"), layers.LayerNormalization(), layers.Dense(3)]
+    model = randomise(keras.Sequential([keras.Input((5,)), *norm]))
+    _, small = check_shrinks(model)
+    assert not isinstance(small, keras.Sequential) and small.layers[1].units == 8
+
+
+def test_momenta_follow_the_places_of_a_layer_norm():
+    model = encoder(before=True, outputs="classes")
+    plan = plan_shrink(model, RandomChannels())
+    masked = masked_copy(model, plan)
+    masked.compile(keras.optimizers.SGD(0.01, momentum=0.9), "mse")
+    masked.train_on_batch(TOKENS, np.ones((8, 5)))
+    masks = plan.groups.masks(dict(plan))
+    for old, new in zip(model.weights, masked.weights):
+        key = plan.groups.key_of[id(old)]
+        new.assign(np.asarray(new) * masks.get(key, 1.0))
+    small = shrink(masked, plan_shrink(masked), optimizer=True)
+    order = np.argsort(~plan["tokens"], kind="stable")
+    slots = [next(s for s in m.optimizer.variables if "norm1_gamma" in s.path) for m in (masked, small)]
+    np.testing.assert_array_equal(np.asarray(slots[1]), np.asarray(slots[0])[order])
+
+
+def test_padded_steps_keep_channels_before_a_layer_norm():
+    x = keras.Input((STEPS,), dtype="int32")
+    y = layers.LayerNormalization(name="norm")(layers.Embedding(30, 8, mask_zero=True, name="table")(x))
+    model = randomise(keras.Model(x, layers.Dense(2)(layers.LSTM(4)(y))))
+    assert channel_groups(model)["table"].frozen == (Reason.NORMALIZED, "norm")
+    check_shrinks(model, data=TOKENS)
+
+
+def test_answers_stay_answers():
+    """An output that is made by one layer keeps its channels, also behind a norm."""
+    x = keras.Input((5,))
+    y = layers.LayerNormalization()(layers.Dense(4, name="answers")(layers.Dense(8, name="hidden")(x)))
+    groups = channel_groups(randomise(keras.Model(x, y)))
+    assert groups["answers"].frozen.reason is Reason.MODEL_OUTPUT and groups["hidden"].frozen is None
+
+
+def test_structured_halves_a_small_transformer():
+    model = encoder(before=True, outputs="classes")
+    small = shrink(model, plan_shrink(model, tfprune.Structured(0.3)))
+    assert small.count_params() < 0.8 * model.count_params()
