@@ -116,6 +116,7 @@ def test_a_stream_that_is_the_output_has_zeros_where_it_lost_channels():
     output = np.asarray(small(TOKENS))
     assert gone.sum() == 5 and not output[..., gone].any() and output[..., ~gone].any(axis=(0, 1)).all()
     assert small.output_names == model.output_names
+    assert "5 channels of the outputs go: the smaller model gives zeros in their places." in plan.notes()
 
 
 @pytest.mark.parametrize("outputs", ["stream", "logits"])

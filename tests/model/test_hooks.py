@@ -186,3 +186,9 @@ def test_functional_models_of_keras_2():
     x = tf_keras.Input((4,))
     assert hooks.is_graph_of_keras_2(tf_keras.Model(x, tf_keras.layers.Dense(2)(x)))
     assert not hooks.is_graph_of_keras_2(Subclassed())
+
+
+def test_a_tensor_says_whether_keras_knows_its_padded_steps():
+    x = keras.Input((4,), dtype="int32")
+    assert hooks.carries_mask(layers.Embedding(5, 3, mask_zero=True)(x))
+    assert not hooks.carries_mask(layers.Embedding(5, 3)(x))

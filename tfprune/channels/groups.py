@@ -188,6 +188,13 @@ class ChannelGroups(Report, Mapping[str, ChannelGroup]):
             gone[self[name].roots[~self[name].vector(vector)]] = True
         return gone
 
+    def lost_at_outputs(self, keep: Mapping[str, np.ndarray]) -> int:
+        """How many channels of the model's outputs go; unknown for a plan read from a file, which says 0."""
+        if self._trace is None:
+            return 0
+        gone, root = self.removed(keep), self._trace.partition.root
+        return sum(int(gone[root[channels.labels()]].sum()) for channels in self._trace.outputs)
+
     def holds_for(self, model: Any, values: bool = False) -> bool:
         """Whether the trace is that of this model as it is; with `values`, also of its weights as they are."""
         trace = self._trace

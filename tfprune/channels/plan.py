@@ -132,6 +132,9 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
             notes.append("Savings are those of each channel alone; where two groups meet in a kernel they overlap.")
         if self.folds:
             notes.append(f"A constant moves into the next layer's bias for: {', '.join(self.folds)}.")
+        lost = self.groups.lost_at_outputs(self._keep)
+        if lost:
+            notes.append(f"{lost} channels of the outputs go: the smaller model gives zeros in their places.")
         if self.approximate:
             notes.append("approximate=True: the smaller model is not equal to the masked one; see certify().")
         return notes
