@@ -44,6 +44,10 @@ def rewritten(model: keras.Model, cluster: Cluster) -> keras.Model:
     with scope_of(model):
         inputs = [keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name) for x in model.inputs]
         outputs = flow(model, inputs, visit)
+        outputs = [
+            x if x.shape == old.shape else keras.layers.Reshape(old.shape[1:])(x)
+            for x, old in zip(outputs, model.outputs)
+        ]
         pairs = ((model.input, inputs), (model.output, outputs))
         ends = [keras.tree.pack_sequence_as(like, flat) for like, flat in pairs]
         new = keras.Model(*ends, name=model.name)
@@ -59,6 +63,8 @@ def _fresh(layer: Any, path: str, cluster: Cluster) -> Any:
     if path in cluster.heads:
         shared = ("name", "trainable", "dtype", "activation", "use_bias", "kernel_regularizer", "bias_regularizer")
         return keras.layers.Dense.from_config({"units": layer.filters, **{key: config[key] for key in shared}})
+    if cluster.heads and isinstance(layer, keras.layers.GlobalAveragePooling2D):
+        config["keepdims"] = False  # behind a mean of four axes, XNNPACK fails on a Dense layer too
     return fresh_layer(layer, {**config, "padding": "valid"} if path in cluster.pads else config)
 
 
