@@ -16,7 +16,7 @@ from tfprune.lite.sparse.cluster import Cluster, find_cluster
 from tfprune.lite.sparse.kernels import POINTWISE, Kernel, kernels_for
 from tfprune.lite.sparse.rewriting import rewritten
 from tfprune.model.graph import Call, flow, require_graph
-from tfprune.model.macs import layer_macs
+from tfprune.model.layers import layer_macs
 from tfprune.model.tree import check_model
 from tfprune.report import Column, Report
 
