@@ -1,8 +1,11 @@
 """What every result of tfprune can do: print as a table, become a dict, JSON or Markdown, be plotted."""
 
+import html
 import json
 import os
-from collections.abc import Mapping, Sequence
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from tfprune.errors import PruningError, require
@@ -97,30 +100,183 @@ class Report:
             rows.append({self.columns[0].key: "total", **totals})
         return [[column.text(row.get(column.key)) for column in self.columns] for row in rows]
 
-    def __rich__(self) -> Any:
-        from rich.console import Group
-        from rich.table import Table
+    def to_text(self, width: int | None = None) -> str:
+        """The report as a table of text in which no figure is cut.
 
-        table = Table(title=self.title, title_justify="left")
-        for index, column in enumerate(self.columns):
-            table.add_column(column.heading, justify="left" if index == 0 else "right")
-        cells = self._cells()
-        has_totals = self.totals() is not None
-        for index, row in enumerate(cells):
-            table.add_row(*row, end_section=has_totals and index == len(cells) - 2)
-        return Group(table, *self.notes())
+        What does not fit is said more shortly: headings and words go on in the next line, what all names begin with is
+        said once, names are shortened in the middle as long as no two become one, and columns that still find no room
+        follow in a second table.
 
-    def __str__(self) -> str:
+        Args:
+            width: Columns of text. Defaults to None: those of the terminal, 120 where there is none; `COLUMNS=80` in
+                the environment says otherwise.
+        """
         from io import StringIO
 
         from rich.console import Console
 
-        # A fixed width: the same text in a log, a notebook and a terminal.
-        console = Console(file=StringIO(), width=120, color_system=None, highlight=False)
+        width = width or shutil.get_terminal_size((120, 24)).columns
+        console = Console(file=StringIO(), width=width, color_system=None, highlight=False)
         console.print(self)
-        return console.file.getvalue().rstrip()  # type: ignore[attr-defined]
+        lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+        return "\n".join(line.rstrip() for line in lines).rstrip()
+
+    def __rich_console__(self, console: Any, options: Any) -> Any:
+        from rich.text import Text
+
+        if self.title:
+            yield Text(self.title, style="italic")
+        layout = Layout(self.columns, self._cells(), has_totals=self.totals() is not None)
+        yield from layout.tables(options.max_width)
+        yield from map(Text, self.notes())
+
+    def __str__(self) -> str:
+        return self.to_text()
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """The report in a notebook: a table with whole names, which scrolls where it is wide."""
+        head = "".join(f"<th>{html.escape(column.heading)}</th>" for column in self.columns)
+        rows = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in self._cells())
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes())
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        return f"<p><b>{html.escape(self.title)}</b></p><div style='overflow-x:auto'>{table}</div>{notes}"
+
+
+class Layout:
+    """How a table finds room in a width: which columns stand side by side, and how wide each is.
+
+    Args:
+        columns: The columns; those without a form hold words, which may go on in the next line, others figures.
+        cells: Their texts, row by row, under the first column the names.
+        has_totals: Whether the last row holds totals.
+    """
+
+    GAP = 2  # blanks between two columns
+    ROOMY, TIGHT = (24, 18), (20, 12)  # what a column of longer names, and one of longer words, is given at least
+
+    def __init__(self, columns: Sequence[Column], cells: list[list[str]], has_totals: bool):
+        self.columns, self.has_totals, self.floors = columns, has_totals, self.ROOMY
+        self.texts = [[row[place] for row in cells] for place in range(len(columns))]
+
+    def tables(self, width: int) -> Iterator[Any]:
+        """The tables, one below the other, that hold all columns, and before them what all names begin with."""
+        places = list(range(len(self.columns)))
+        prefix = self._take_prefix() if sum(map(self._whole, places)) + self._gaps(places) > width else ""
+        if prefix:
+            yield f"Every name begins with {prefix}"
+        if self._least(places) > width:
+            self.floors = self.TIGHT
+            if self._least(places) > width:  # several tables it is, and each as roomy as it can be
+                self.floors = self.ROOMY
+        while places:
+            count = len(places)
+            while count > 2 and self._least(places[:count]) > width:
+                count -= 1
+            yield self._table(places[:count], width)
+            places = [places[0], *places[count:]] if count < len(places) else []
+            if places:
+                yield ""
+
+    def _gaps(self, places: Sequence[int]) -> int:
+        return self.GAP * (len(places) - 1)
+
+    def _is_words(self, place: int) -> bool:
+        return not self.columns[place].form
+
+    def _cell(self, place: int) -> int:
+        return max(map(len, self.texts[place]), default=0)
+
+    def _whole(self, place: int) -> int:
+        return max(self._cell(place), len(self.columns[place].heading))
+
+    def _narrow(self, place: int) -> int:
+        """The width at which no figure is cut and no word of the heading is."""
+        cell = self._cell(place)
+        if self._is_words(place):
+            cell = min(cell, self.floors[min(place, 1)])
+        return max(cell, *map(len, self.columns[place].heading.split() or [""]), 1)
+
+    def _least(self, places: Sequence[int]) -> int:
+        return sum(map(self._narrow, places)) + self._gaps(places)
+
+    def _widths(self, places: Sequence[int], width: int) -> list[int]:
+        """Widths that fit: figures come first, then headings, and words share what is left."""
+        widths = [self._narrow(place) for place in places]
+        left = width - self._gaps(places) - sum(widths)
+        wishes = [self._cell(place) if self._is_words(place) else 0 for place in places]
+        for wanted in (wishes, [self._whole(place) for place in places]):
+            while left > 0 and any(now < wish for now, wish in zip(widths, wanted)):
+                # To the one that is narrowest yet, so that two columns of words grow alike.
+                place = min((i for i, wish in enumerate(wanted) if widths[i] < wish), key=widths.__getitem__)
+                widths[place] += 1
+                left -= 1
+        return widths
+
+    def _table(self, places: Sequence[int], width: int) -> Any:
+        from rich import box
+        from rich.table import Table
+
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, self.GAP - 1, 0, 0))
+        texts = []
+        for place, room in zip(places, self._widths(places, width)):
+            is_name = place == 0 or self._is_words(place)
+            table.add_column(
+                self.columns[place].heading, justify="left" if is_name else "right", width=room, overflow="fold"
+            )
+            texts.append([folded(text, room) for text in self._names(place, room)])
+        rows = list(zip(*texts))
+        has_totals = self.has_totals and any(cell != "-" for cell in rows[-1][1:])
+        for number, row in enumerate(rows if has_totals == self.has_totals else rows[:-1]):
+            table.add_row(*map(_plain, row), end_section=has_totals and number == len(rows) - 2)
+        return table
+
+    def _names(self, place: int, room: int) -> list[str]:
+        """The texts of a column; names too long for it shortened in the middle where that leaves them different."""
+        texts = self.texts[place]
+        if place or self._cell(place) <= room:
+            return texts
+        for tail in (room // 2, 2 * room // 3, room // 3):
+            short = {text: _shortened(text, room, tail) for text in texts}
+            if len(set(short.values())) == len(short):
+                return [short[text] for text in texts]
+        return texts
+
+    def _take_prefix(self) -> str:
+        """Takes what all names begin with, up to a slash, from the names."""
+        names = self.texts[0][:-1] if self.has_totals else self.texts[0]
+        prefix = os.path.commonprefix(names)  # noqa: RUF071  (up to the last slash is cut below)
+        prefix = prefix[: prefix.rfind("/") + 1]
+        if len(names) < 2 or not prefix or not self._is_words(0):
+            return ""
+        self.texts[0][: len(names)] = [name.removeprefix(prefix) for name in names]
+        return prefix
+
+
+def folded(text: str, width: int) -> str:
+    """A text with its words and the parts of its names in lines of so many characters, nothing left out.
+
+    >>> folded("block_1/expand/kernel", 12)
+    'block_1/\\nexpand/\\nkernel'
+    """
+    lines, line = [], ""
+    for part in re.findall(r"[^\s/_,;]*(?:[/_,;]|\s+|$)", text):
+        if line and len((line + part).rstrip()) > width:
+            lines.append(line.rstrip())
+            line = ""
+        line += part
+    return "\n".join([*lines, line.rstrip()])
+
+
+def _shortened(text: str, width: int, tail: int) -> str:
+    return text if len(text) <= width else f"{text[: width - tail - 1]}…{text[-tail:]}"
+
+
+def _plain(text: str) -> Any:
+    from rich.text import Text
+
+    return Text(text)
 
 
 def new_figure(width: float, height: float) -> Any:

@@ -113,6 +113,11 @@ class ChannelGroups(Report, Mapping[str, ChannelGroup]):
         self.key_of = dict(keys or {})
 
     @property
+    def is_traced(self) -> bool:
+        """Whether the groups know the layers of a model; those of a plan read from a file do not yet."""
+        return self._trace is not None
+
+    @property
     def trace(self) -> Trace:
         """The labels that the groups were found by."""
         if self._trace is None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
@@ -12,6 +13,7 @@ from tfprune.channels.dead import dead_channels
 from tfprune.channels.grouping import traced_groups
 from tfprune.channels.groups import ChannelGroup, ChannelGroups
 from tfprune.channels.reasons import Frozen
+from tfprune.channels.sizes import Sizes
 from tfprune.errors import PruningError
 from tfprune.report import Column, Report
 
@@ -137,7 +139,18 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
             notes.append(f"{lost} channels of the outputs go: the smaller model gives zeros in their places.")
         if self.approximate:
             notes.append("approximate=True: the smaller model is not equal to the masked one; see certify().")
-        return notes
+        return [*notes, *self._in_all()]
+
+    def _in_all(self) -> list[str]:
+        """What goes altogether, overlaps counted once; nothing for a plan read from a file, which knows no weights."""
+        if not self.removes or not self.groups.is_traced:
+            return []
+        sizes = Sizes(self.groups, self.groups.removed(self))
+        variables = {id(use.variable): use.variable for use in self.groups.trace.uses}.values()
+        before = sum(math.prod(variable.shape) for variable in variables)
+        after = sum(math.prod(sizes.size(variable)) for variable in variables)
+        channels, gone = sum(map(len, self.values())), sum(int((~keep).sum()) for keep in self.values())
+        return [f"In all {gone:,} of {channels:,} channels go, and {before - after:,} parameters with them."]
 
     def to_dict(self) -> dict[str, Any]:
         report = super().to_dict()
