@@ -243,6 +243,8 @@ def test_recurrent_layers_come_out_of_conversion_as_they_went_in(models, batch_s
     data = lite_models.samples_for(signature_of(model).inputs)["series"]
     lite = convert(model, "int8", data, batch_size=batch_size)
     assert not any(layer.unroll for layer in model.layers if isinstance(layer, layers.RNN))
+    (note,) = [note for note in lite.notes if note.startswith("Unrolled")]
+    assert "holds no loop: '" in note and "quantization='dynamic' keeps the loop" in note
     np.testing.assert_allclose(lite(data), np.asarray(model(data)), atol=0.1)
 
 

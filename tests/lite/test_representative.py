@@ -1,5 +1,7 @@
 """Representative data: every form that is accepted, and what is said of data that would calibrate wrongly."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -218,6 +220,18 @@ def test_pixels_for_a_model_without_scaling_are_warned_of(model):
     pixels = np.random.default_rng(0).integers(0, 256, (9, 4, 4, 1)).astype(np.uint8)
     with pytest.warns(UserWarning, match=r"lies in .*255 and 'net' has no Rescaling .* x / 255, divide"):
         calibrate(model, pixels)
+
+
+def test_a_model_inside_the_model_that_scales_is_seen():
+    image = keras.Input((4, 4, 1), name="image")
+    inner = keras.Input((4, 4, 1))
+    backbone = keras.Model(inner, layers.Flatten()(layers.Rescaling(1 / 255, name="to_one")(inner)), name="backbone")
+    model = keras.Model(image, layers.Dense(2)(backbone(image)), name="net")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        calibrate(model, np.random.default_rng(0).integers(0, 256, (9, 4, 4, 1)).astype(np.uint8))
+    with pytest.warns(UserWarning, match=r"divides its input itself \(layer 'to_one'\)"):
+        calibrate(model, np.random.default_rng(0).uniform(0, 1, (9, 4, 4, 1)))
 
 
 def test_scaled_pixels_for_a_model_that_scales_are_warned_of():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -177,7 +177,13 @@ def read_samples(values: flags.FlagValues, split: str, model: keras.Model) -> Ba
     return samples.load(values, split, model)
 
 
-def show(report: Report, values: flags.FlagValues, output: Path | None = None, written: Path | None = None) -> None:
+def show(
+    report: Report,
+    values: flags.FlagValues,
+    output: Path | None = None,
+    written: Path | None = None,
+    remarks: Sequence[str] = (),
+) -> None:
     """Prints a report as a table or JSON.
 
     Args:
@@ -185,6 +191,7 @@ def show(report: Report, values: flags.FlagValues, output: Path | None = None, w
         values: The flags; `--json` among them.
         output: Where to write the report too.
         written: A file that was written before, which is told below.
+        remarks: Sentences on what was done, likewise.
     """
     if output is not None:
         files.save_report(report, output)
@@ -196,6 +203,8 @@ def show(report: Report, values: flags.FlagValues, output: Path | None = None, w
         Console().print(report)
     else:
         print(report)
+    for remark in remarks:
+        print(remark, file=sys.stderr if values.json else sys.stdout)
     for path in (written, output):
         if path is not None:
             tell_written(path, values)

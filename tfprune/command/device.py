@@ -71,7 +71,7 @@ def _convert(words: list[str], values: flags.FlagValues) -> None:
         bias_correction=values.bias_correction,
     )
     lite.save(output)  # type: ignore[arg-type]  # --output is required
-    show(lite.inspect(), values, written=output)
+    show(lite.inspect(), values, written=output, remarks=lite.notes)
 
 
 @command(

@@ -23,7 +23,7 @@ from tfprune.lite.convert.islands import join_islands
 from tfprune.lite.convert.layer_names import layer_at, paths_along, paths_before_ends
 from tfprune.lite.convert.layer_results import compare_layers, worst_layers
 from tfprune.lite.convert.request import Request
-from tfprune.lite.convert.trace import INPUT, OUTPUT, loops, prepared, save, trace
+from tfprune.lite.convert.trace import INPUT, OUTPUT, loops, prepared, save, trace, unrolled_notes
 from tfprune.lite.file import flatbuffer
 from tfprune.lite.file.contents import results_of
 from tfprune.lite.file.lite_model import LiteModel
@@ -260,6 +260,7 @@ def _finished(
     _name_ends(model, "outputs", OUTPUT, names)
     notes = give_integer_ends(model) if request.float_layers and request.io == "int8" else []
     notes += join_islands(model) if request.quantization == "int8" else []
+    notes += unrolled_notes(source) if request.is_integer else []
     if request.bits.has_four:
         packed = pack_four_bits(model, source, names, request.bits)
         notes.append(f"Kernels in 4 bits: {listing(packed)}." if packed else "No kernel is one that 4 bits suit.")

@@ -6,8 +6,9 @@ from typing import Any
 
 import keras
 
+from tfprune.errors import listing
 from tfprune.model.signature import HALF_PRECISION, Signature, flat_outputs, output_names
-from tfprune.model.tree import every_layer
+from tfprune.model.tree import every_layer, places
 
 # The converter reorders and renames the ends of a model, so they are numbered here and named afterwards.
 INPUT, OUTPUT = "input_", "output_"
@@ -88,6 +89,15 @@ def prepared(model: keras.Model, unroll: bool) -> Iterator[None]:
     finally:
         for layer, attribute, value in reversed(changed):
             setattr(layer, attribute, value)
+
+
+def unrolled_notes(model: keras.Model) -> list[str]:
+    """Says which recurrent layers a file of integers computes step after step, and that this takes room."""
+    names = [place.path for place in places(model) if isinstance(place.layer, keras.layers.RNN)]
+    return names and [
+        f"Unrolled, since a file of integers holds no loop: {listing(names)}. It grows with the number of time steps; "
+        "quantization='dynamic' keeps the loop, and is smaller where there are many."
+    ]
 
 
 def batch_of(inputs: Sequence[Any], batch_size: int | None) -> int | None:

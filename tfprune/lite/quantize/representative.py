@@ -17,7 +17,7 @@ from tfprune.errors import PruningError
 from tfprune.model.data import Batch, batches, misfit, whole_batch
 from tfprune.model.native import reason_of
 from tfprune.model.signature import Input, Signature, flat_outputs
-from tfprune.model.tree import as_array
+from tfprune.model.tree import as_array, every_layer
 
 CHUNK = 64
 FEWEST = 4
@@ -146,8 +146,8 @@ def _as_input(array: np.ndarray, given: Input, what: str, seen: int) -> np.ndarr
 
 def _warn_of_scale(samples: Samples, inputs: Sequence[Input], model: keras.Model, what: str) -> None:
     """Warns where the numbers look like pixels on another scale than the model's first layers suggest."""
-    layers = getattr(model, "layers", [])
-    scaling = [layer for layer in layers if isinstance(layer, (keras.layers.Rescaling, keras.layers.Normalization))]
+    kinds = (keras.layers.Rescaling, keras.layers.Normalization)
+    scaling = [layer for layer in every_layer(model) if isinstance(layer, kinds)]
     for index, given in enumerate(inputs):
         if given.dtype != "float32" or len(given.shape) != 4:
             continue
