@@ -32,6 +32,7 @@ NAMES = {
     ],
     "one-shot": ["prune", "prune_hybrid", "method_for"],
     "after": ["strip_masks", "get_masks", "apply_masks"],
+    "open": ["inline"],
     "channels": ["channel_groups", "plan_shrink", "ShrinkPlan", "shrink", "certify"],
     "deploy": [
         "plan_sparse",
@@ -79,6 +80,7 @@ ARGUMENTS = {
     "apply_masks": "(model, masks)",
     "wrap": "(model, method)",
     "SparsityLogger": "(log_dir)",
+    "inline": "(model, data=None)",
     "channel_groups": "(model)",
     "plan_shrink": "(model, method=None, data=None)",
     "shrink": "(model, plan=None)",

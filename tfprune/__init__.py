@@ -9,6 +9,7 @@ The public names, in the order of their use:
                 SparsityLogger; IterativePruning, DynamicSurgery, RigL, ProximalSparsity
     one-shot    prune, prune_hybrid, method_for
     after       strip_masks, get_masks, apply_masks
+    open        inline
     channels    channel_groups, plan_shrink, ShrinkPlan, shrink, certify
     sparse      plan_sparse, SparsePlan
     deploy      quantize_aware, convert, LiteModel, verify, layer_errors, benchmark
@@ -37,6 +38,7 @@ if TYPE_CHECKING or not quiet.waits_for_work:
     from tfprune.lite.quantize import quantize_aware
     from tfprune.lite.sparse import SparsePlan, plan_sparse
     from tfprune.model.hooks import check_backend
+    from tfprune.model.inline import inline
     from tfprune.model.interop import from_tfmot
     from tfprune.model.summary import summary
     from tfprune.oneshot.hybrid import prune_hybrid
@@ -113,6 +115,7 @@ __all__ = [
     "from_tfmot",
     "genetic_search",
     "get_masks",
+    "inline",
     "layer_errors",
     "method_for",
     "plan_shrink",

@@ -192,3 +192,92 @@ def test_a_tensor_says_whether_keras_knows_its_padded_steps():
     x = keras.Input((4,), dtype="int32")
     assert hooks.carries_mask(layers.Embedding(5, 3, mask_zero=True)(x))
     assert not hooks.carries_mask(layers.Embedding(5, 3)(x))
+
+
+def test_calls_of_layers_go_through_a_function_for_a_while():
+    seen = []
+
+    def call(plain, layer, args, kwargs):
+        seen.append(layer)
+        return plain(layer, *args, **kwargs)
+
+    layer = layers.ReLU()
+    with hooks.layer_calls_by(call):
+        layer(np.ones((1, 2)))
+    layer(np.ones((1, 2)))
+    assert seen == [layer]
+
+
+def test_operations_on_symbolic_tensors_are_told():
+    seen = []
+    with hooks.symbolic_calls_told(seen.append):
+        keras.ops.relu(keras.KerasTensor((1, 2)))
+    keras.ops.relu(keras.KerasTensor((1, 2)))
+    assert [type(operation).__name__ for operation in seen] == ["Relu"]
+
+
+def test_a_layer_computes_its_symbolic_outputs_by_a_function():
+    layer = layers.ReLU()
+    with hooks.symbolic_call_by(layer, lambda x: keras.KerasTensor((5,))):
+        assert layer(keras.KerasTensor((1, 2))).shape == (5,)
+    assert layer(keras.KerasTensor((1, 2))).shape == (1, 2)
+
+
+def test_reads_of_variables_are_told_and_attributes_exchanged():
+    seen = []
+    layer = layers.Dense(2)
+    layer.build((None, 3))
+    with hooks.reads_told(seen.append):
+        layer.kernel.value, keras.ops.transpose(layer.kernel)
+    assert len(seen) >= 2
+    assert seen and all(variable is layer.kernel for variable in seen)
+    with hooks.weights_by(lambda owner, variable: (owner, variable.name)):
+        assert layer.kernel == (layer, "kernel")
+    assert isinstance(layer.kernel, keras.Variable)
+
+
+def test_arange_is_exchanged_wherever_it_is_called_from():
+    with hooks.arange_by(lambda plain, *arguments: (arguments, plain())):
+        assert keras.ops.arange(3)[0] == (3, None, None, None)
+        assert keras.ops.numpy.arange(3)[0] == (3, None, None, None)
+    assert keras.ops.arange(3).shape == (3,)
+
+
+def test_symbolic_tensors_take_bare_slices():
+    with hooks.plain_slices():
+        assert keras.KerasTensor((5, 2))[:3].shape == (3, 2)
+
+
+def test_records_of_calls_are_put_back_and_forgotten():
+    layer = layers.Dense(2)
+    made = layer(keras.KerasTensor((1, 2)))
+    calls, history = hooks.recorded_calls(layer), hooks.history_of(made)
+    assert hooks.node_of(made) is calls[0][0] and history.operation is layer
+    layer(keras.KerasTensor((1, 2)))
+    hooks.set_recorded_calls(layer, calls)
+    assert hooks.recorded_calls(layer) == calls
+    hooks.set_history(made, None)
+    assert hooks.history_of(made) is None
+    hooks.set_history(made, history)
+    assert hooks.history_of(made) is history
+    other = hooks.shallow_copy(layer)
+    assert other.kernel is layer.kernel and hooks.recorded_calls(other) == ([], []) != hooks.recorded_calls(layer)
+
+
+def test_shapes_of_symbolic_tensors_are_corrected():
+    tensor = keras.KerasTensor((None, 2))
+    hooks.set_shape(tensor, (3, 2))
+    assert tensor.shape == (3, 2)
+
+
+def test_losses_that_a_call_adds_are_those_of_the_layer():
+    layer = layers.ActivityRegularization(l2=1.0)
+    layer(np.ones((1, 2), np.float32))
+    assert len(hooks.added_losses(layer)) == 1
+
+
+def test_tracebacks_are_whole_for_a_while():
+    filtered = keras.config.is_traceback_filtering_enabled()
+    with hooks.whole_tracebacks():
+        assert not keras.config.is_traceback_filtering_enabled()
+    assert keras.config.is_traceback_filtering_enabled() == filtered

@@ -168,8 +168,8 @@ COPIES = {
 @pytest.mark.filterwarnings("ignore:.*has no dead channel")
 def test_a_copy_of_a_model_with_adapted_layers_answers_alike(make, data, copy):
     model = make()
-    if make is subclassed and copy in (COPIES["wrap"], COPIES["strip wrapped"], COPIES["shrink"]):
-        with pytest.raises(PruningError, match="subclassed|needs a functional"):
+    if make is subclassed and copy in (COPIES["wrap"], COPIES["strip wrapped"]):
+        with pytest.raises(PruningError, match="subclassed"):
             copy(model)
         return
     before = answers(model, data)

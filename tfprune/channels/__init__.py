@@ -8,13 +8,13 @@ certificate that both compute the same.
 
 from tfprune.channels.certify import Certificate, Exactness, certify
 from tfprune.channels.costs import kernel_macs
-from tfprune.channels.grouping import channel_groups, weight_keys
+from tfprune.channels.grouping import channel_groups
 from tfprune.channels.groups import ChannelGroup, ChannelGroups, Member
 from tfprune.channels.labels import Channels, Factor, Line
 from tfprune.channels.plan import ShrinkPlan, plan_shrink
 from tfprune.channels.reasons import Frozen, Reason
 from tfprune.channels.rebuild import shrink
-from tfprune.channels.rules import Resized, elementwise, register_rule
+from tfprune.channels.rules import Resized, elementwise, has_rule, register_rule
 from tfprune.channels.trace import Role
 from tfprune.channels.visit import Visit
 
@@ -36,9 +36,9 @@ __all__ = [
     "certify",
     "channel_groups",
     "elementwise",
+    "has_rule",
     "kernel_macs",
     "plan_shrink",
     "register_rule",
     "shrink",
-    "weight_keys",
 ]

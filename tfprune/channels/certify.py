@@ -10,10 +10,12 @@ import numpy as np
 from tfprune.channels.dead import dead_channels
 from tfprune.channels.grouping import traced_groups
 from tfprune.channels.plan import ShrinkPlan
+from tfprune.channels.rules import has_rule
 from tfprune.channels.sizes import Sizes
 from tfprune.errors import PruningError
 from tfprune.model.data import batches
 from tfprune.model.graph import is_graph
+from tfprune.model.inline import inputs_of, opened, sample
 from tfprune.model.tree import as_array
 from tfprune.report import Column, Report
 
@@ -128,12 +130,13 @@ def certify(
 def _exactness(masked: keras.Model, shrunk: keras.Model, largest: float, plan: ShrinkPlan | None) -> Exactness:
     if not largest <= TOLERANCE:
         return Exactness.APPROXIMATE
-    if is_graph(masked) and is_graph(shrunk):
+    if is_graph(shrunk):
         traced = plan is not None and not plan.approximate and plan.groups.holds_for(masked, values=True)
         groups = plan.groups if plan is not None and traced else traced_groups(masked, values=True)
         keep, folds = dead_channels(groups)
         sizes = Sizes(groups, groups.removed(keep))
-        if [sizes.size(variable) for variable in masked.weights] == [tuple(v.shape) for v in shrunk.weights]:
+        graph = opened(masked, "A certificate", has_rule).graph
+        if [sizes.size(variable) for variable in graph.weights] == [tuple(v.shape) for v in shrunk.weights]:
             return Exactness.FOLDED if folds else Exactness.EXACT
     return Exactness.EQUAL
 
@@ -154,15 +157,15 @@ def _names(model: keras.Model, count: int) -> list[str]:
 
 
 def _random_inputs(model: keras.Model, samples: int, seed: int) -> Any:
-    if not getattr(model, "inputs", None):
-        raise PruningError(f"'{model.name}' does not tell the shapes of its inputs; give data.")
+    try:
+        inputs = inputs_of(model)
+    except PruningError as error:
+        raise PruningError(f"'{model.name}' does not tell the shapes of its inputs; give data.") from error
     generator = np.random.default_rng(seed)
 
-    def draw(tensor: Any) -> np.ndarray:
-        shape = [samples, *(16 if size is None else size for size in tensor.shape[1:])]
-        if "int" in str(tensor.dtype) or "bool" in str(tensor.dtype):
-            return generator.integers(0, 2, shape).astype(tensor.dtype)
-        return generator.normal(size=shape).astype("float32")
+    def draw(spec: Any) -> np.ndarray:
+        return np.asarray(
+            sample(spec, [samples, *(16 if size is None else size for size in spec.shape[1:])], generator)
+        )
 
-    structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-    return keras.tree.map_structure(draw, structure)
+    return inputs.pack([draw(spec) for spec in inputs.specs])

@@ -7,17 +7,19 @@ from typing import Any
 
 from tfprune.channels.groups import Member
 from tfprune.model.macs import model_macs
+from tfprune.model.tree import weight_keys
 
 
 def kernel_macs(model: Any, keys: Mapping[int, str]) -> dict[str, float | None]:
-    """The cost of each kernel: that of its layer, spread evenly over the layer's kernels."""
+    """The cost of each kernel by its key: that of its layer, spread evenly over the layer's kernels."""
     macs = model_macs(model).layers
     sizes: dict[str, dict[str, int]] = defaultdict(dict)
+    paths = weight_keys(model)  # in an opened model other ones than in the model that it comes from
     for variable in model.weights:
         key = keys.get(id(variable))
         if key is None or len(variable.shape) < 2:
             continue
-        parts = key.split("/")
+        parts = paths[id(variable)].split("/")
         owner = next((o for n in range(len(parts) - 1, 0, -1) if (o := "/".join(parts[:n])) in macs), None)
         if owner is not None:
             sizes[owner][key] = math.prod(variable.shape)

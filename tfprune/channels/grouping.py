@@ -12,10 +12,11 @@ from tfprune.channels.graph import trace_model
 from tfprune.channels.groups import ChannelGroup, ChannelGroups, Member
 from tfprune.channels.labels import KEPT
 from tfprune.channels.reasons import Frozen, Reason
+from tfprune.channels.rules import has_rule
 from tfprune.channels.trace import Role, Trace
 from tfprune.errors import PruningError
-from tfprune.model.graph import require_graph
-from tfprune.model.tree import named_weights, places, wrapped_layers
+from tfprune.model.inline import opened
+from tfprune.model.tree import weight_keys, wrapped_layers
 
 Entry = tuple[int, int, Role]  # id of a variable, axis, role
 
@@ -45,13 +46,17 @@ def traced_groups(
     model: Any, *, strict: bool = False, approximate: bool = False, values: bool = False
 ) -> ChannelGroups:
     """The groups; with `values`, the trace also knows which channels are zero or constant today."""
-    require_graph(model, "Removing channels")
     require_plain(model)
-    trace = trace_model(model, values, strict, approximate)
+    found = opened(model, "Removing channels", has_rule)
+    trace = trace_model(found.graph, values, strict, approximate)
     keys = weight_keys(model)
+    shapes = {}
+    for variable, layer in found.tables:
+        keys[id(layer.embeddings)] = keys[id(variable)]
+        shapes[keys[id(variable)]] = tuple(variable.shape)
     frozen = _frozen_by_root(trace)
     inexact = {int(root): cause for labels, cause in trace.inexact for root in np.unique(trace.partition.root[labels])}
-    costs = kernel_macs(model, keys)
+    costs = kernel_macs(found.graph, keys)
     variables = {id(use.variable): use.variable for use in trace.uses}
     entries = _entries(trace)
     groups: dict[str, ChannelGroup] = {}
@@ -72,7 +77,7 @@ def traced_groups(
             members,
             roots,
         )
-    return ChannelGroups(groups.values(), model.name, trace, keys)
+    return ChannelGroups(groups.values(), model.name, trace, keys, shapes)
 
 
 def require_plain(model: Any) -> None:
@@ -83,15 +88,6 @@ def require_plain(model: Any) -> None:
             f"'{model.name}' holds wrapped layers, such as '{found[0].name}'. Take the masks off first: "
             "tfprune.shrink(tfprune.strip_masks(model))."
         )
-
-
-def weight_keys(model: Any) -> dict[int, str]:
-    """The key of every weight by the id of its variable: path of the layer, then the weight's name."""
-    keys: dict[int, str] = {}
-    for place in places(model):
-        for name, variable in named_weights(place.layer):
-            keys.setdefault(id(variable), f"{place.path}/{name}")
-    return keys
 
 
 def _frozen_by_root(trace: Trace) -> dict[int, Frozen]:

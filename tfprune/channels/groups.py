@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from tfprune.channels.reasons import Frozen
+from tfprune.channels.rules import has_rule
 from tfprune.channels.trace import Role, Trace
 from tfprune.errors import PruningError, nearest
 from tfprune.model.graph import parts_of
+from tfprune.model.inline import opened
 from tfprune.report import Column, Report
 
 
@@ -106,11 +108,13 @@ class ChannelGroups(Report, Mapping[str, ChannelGroup]):
         model_name: str,
         trace: Trace | None = None,
         keys: Mapping[int, str] | None = None,
+        shapes: Mapping[str, tuple[int, ...]] | None = None,
     ):
         self._groups = {group.name: group for group in groups}
         self.model_name = model_name
         self._trace = trace
         self.key_of = dict(keys or {})
+        self.shapes = dict(shapes or {})
 
     @property
     def is_traced(self) -> bool:
@@ -205,7 +209,7 @@ class ChannelGroups(Report, Mapping[str, ChannelGroup]):
         trace = self._trace
         if trace is None:
             return False
-        parts = parts_of(model)
+        parts = parts_of(opened(model, "Removing channels", has_rule).graph)
         same = len(parts) == len(trace.parts) and all(one is other for one, other in zip(parts, trace.parts))
         return same and (not values or trace.values.are_current())
 
@@ -232,7 +236,7 @@ class ChannelGroups(Report, Mapping[str, ChannelGroup]):
                 slices: list[Any] = [slice(None)] * mask.ndim
                 slices[member.axis] = member.positions[gone].ravel()
                 mask[tuple(slices)] = False
-        return masks
+        return {key: mask.reshape(self.shapes.get(key, mask.shape)) for key, mask in masks.items()}
 
     def require_some_left(self, keep: Mapping[str, np.ndarray]) -> np.ndarray:
         """The label sets that go, as `removed` gives them; raises when they would leave a layer without channels."""

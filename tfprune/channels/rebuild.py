@@ -12,15 +12,16 @@ import numpy as np
 from tfprune.channels.grouping import require_plain
 from tfprune.channels.groups import ChannelGroups
 from tfprune.channels.plan import ShrinkPlan, plan_shrink
-from tfprune.channels.rules import Resized, find
+from tfprune.channels.rules import Resized, find, has_rule
 from tfprune.channels.rules.registry import fresh_operation
 from tfprune.channels.sizes import Sizes
 from tfprune.channels.slots import carry_slots
 from tfprune.channels.trace import Role
 from tfprune.errors import PruningError
 from tfprune.model.copying import compile_like, from_config, scope_of
-from tfprune.model.graph import is_graph, nodes_in_order, require_graph
+from tfprune.model.graph import is_graph, nodes_in_order
 from tfprune.model.hooks import maker_of
+from tfprune.model.inline import opened
 from tfprune.model.state import carry_state, holds_more, side_by_side
 
 
@@ -45,8 +46,8 @@ def shrink(model: Any, plan: ShrinkPlan | None = None, *, optimizer: bool = Fals
         small = tfprune.shrink(tfprune.strip_masks(model))
         small.save("small.keras")
     """
-    require_graph(model, "Shrinking")
     require_plain(model)
+    graph = opened(model, "Shrinking", has_rule).graph
     if plan is None:
         plan = plan_shrink(model)
         if not plan.removes:
@@ -60,10 +61,10 @@ def shrink(model: Any, plan: ShrinkPlan | None = None, *, optimizer: bool = Fals
     groups = plan.traced(model)
     rebuild = Rebuild(groups, Sizes(groups, groups.require_some_left(plan)))
     with scope_of(model):
-        small = rebuild.model(model)
+        small = rebuild.model(graph)
         rebuild.set_weights()
         rebuild.fold_constants(plan.folds)
-        _copy_flags(model, small, rebuild.copies)
+        _copy_flags(graph, small, rebuild.copies)
         if small.dtype_policy != model.dtype_policy:
             small.dtype_policy = model.dtype_policy  # compile() scales the loss by it
         if model.compiled:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from tfprune.channels import ChannelGroups, kernel_macs
+from tfprune.channels import ChannelGroups, has_rule, kernel_macs
+from tfprune.model.inline import opened
 from tfprune.model.prunable import every_weight
 
 
@@ -16,7 +17,7 @@ class Costs:
         self._parameters: dict[str, float] = {
             weight.key: float(np.prod(weight.shape)) for weight in every_weight(model)
         }
-        self._macs = kernel_macs(model, groups.key_of)
+        self._macs = kernel_macs(opened(model, "Counting", has_rule).graph, groups.key_of)
         self._parts: dict[tuple[str, int], dict[str, float]] = {}
         for name, group in groups.items():
             for member in group.members:

@@ -299,7 +299,8 @@ def _read_members(group: ChannelGroup, reads: str) -> list[Member]:
 
 def _by_channel(array: np.ndarray, member: Member) -> np.ndarray:
     """The entries of a weight by channel: `[channels, entries per channel]`."""
-    moved = np.moveaxis(array, member.axis, 0)[member.positions]
+    rows = array.reshape(member.variable.shape)  # a table of rows where a layer uses the weight by itself
+    moved = np.moveaxis(rows, member.axis, 0)[member.positions]
     return moved.reshape(len(member.positions), -1)
 
 

@@ -65,8 +65,8 @@ def require_graph(model: Any, purpose: str) -> None:
         )
     raise PruningError(
         f"{purpose} needs a functional or Sequential model: {type(model).__name__} '{model.name}' computes in its own "
-        "`call`, so its layers are not recorded as a graph. Masks work for it all the same. To go further, write "
-        "it as keras.Model(inputs, outputs)."
+        "`call`, so its layers are not recorded as a graph. Masks work for it all the same. To go further, open it: "
+        "model = tfprune.inline(model)."
     )
 
 

@@ -4,7 +4,9 @@ All of them were seen at work in Keras 3.10 and 3.15.1 on TensorFlow 2.21. tests
 each that fails when it moves, and one that no other file uses such a name.
 """
 
+import contextlib
 import importlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -29,9 +31,25 @@ def layers_inside(layer: keras.Layer) -> list[keras.Layer]:
     return list(layer._flatten_layers(include_self=False, recursive=False))
 
 
+# Attributes in which Keras notes the parts of a layer for itself.
+BOOKKEEPING = (
+    "_trainable_variables",
+    "_non_trainable_variables",
+    "_tracker",
+    "_tracked",
+    "_seed_generators",
+    "_layers",
+    "_metrics",
+    "_losses",
+    "_loss_ids",
+    "_called",
+    "_call_context_args",
+)
+
+
 def is_bookkeeping(name: str) -> bool:
     """Whether an attribute of a layer is one in which Keras or TensorFlow note its layers for themselves."""
-    return name in ("_layers", "_tracked") or name.startswith("_self_")
+    return name in BOOKKEEPING or name.startswith("_self_")
 
 
 def class_of_applications(module: str, name: str) -> type | None:
@@ -130,3 +148,170 @@ def is_resumed(model: keras.Model) -> bool:
 def is_graph_of_keras_2(model: Any) -> bool:
     """Whether a tf_keras model is functional; it has no public class of its own."""
     return getattr(model, "_is_graph_network", False)
+
+
+# Tracing a model's own call: what Keras does at each call is exchanged for the length of the trace
+
+
+@contextlib.contextmanager
+def layer_calls_by(call: Callable[[Callable[..., Any], Any, Any, Any], Any]) -> Iterator[None]:
+    """Runs every call of a layer through `call(plain, layer, args, kwargs)`; `plain` is how Keras calls it."""
+    plain = keras.Layer.__call__
+
+    def layer_call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        return call(plain, layer, args, kwargs)
+
+    keras.Layer.__call__ = layer_call
+    try:
+        yield
+    finally:
+        keras.Layer.__call__ = plain
+
+
+@contextlib.contextmanager
+def symbolic_calls_told(note: Callable[[Any], None]) -> Iterator[None]:
+    """Tells `note` of every `keras.ops` operation that is called on symbolic tensors."""
+    plain = keras.Operation.symbolic_call
+
+    def symbolic_call(operation: Any, *args: Any, **kwargs: Any) -> Any:
+        note(operation)
+        return plain(operation, *args, **kwargs)
+
+    keras.Operation.symbolic_call = symbolic_call
+    try:
+        yield
+    finally:
+        keras.Operation.symbolic_call = plain
+
+
+@contextlib.contextmanager
+def symbolic_call_by(layer: Any, call: Callable[..., Any]) -> Iterator[None]:
+    """Lets one layer compute its symbolic outputs by a function of ours; Keras still does dtypes, masks and build."""
+    layer.__dict__["symbolic_call"] = call
+    try:
+        yield
+    finally:
+        del layer.__dict__["symbolic_call"]
+
+
+@contextlib.contextmanager
+def weights_by(replacement: Callable[[Any, Any], Any]) -> Iterator[None]:
+    """Lets every attribute of a layer that is a variable be `replacement(layer, variable)`."""
+
+    def attribute(layer: Any, name: str) -> Any:
+        value = object.__getattribute__(layer, name)
+        return replacement(layer, value) if isinstance(value, keras.Variable) else value
+
+    keras.Layer.__getattribute__ = attribute
+    try:
+        yield
+    finally:
+        del keras.Layer.__getattribute__
+
+
+@contextlib.contextmanager
+def reads_told(note: Callable[[Any], None]) -> Iterator[None]:
+    """Tells `note` of every variable whose value is read: only so is it seen that a weight ends as a constant."""
+    plain, as_tensor = keras.Variable.value, keras.Variable.__tf_tensor__
+
+    def value(variable: Any) -> Any:
+        note(variable)
+        return plain.fget(variable)
+
+    def tensor(variable: Any, *args: Any, **kwargs: Any) -> Any:
+        note(variable)
+        return as_tensor(variable, *args, **kwargs)
+
+    keras.Variable.value, keras.Variable.__tf_tensor__ = property(value), tensor
+    try:
+        yield
+    finally:
+        keras.Variable.value, keras.Variable.__tf_tensor__ = plain, as_tensor
+
+
+@contextlib.contextmanager
+def arange_by(replacement: Callable[..., Any]) -> Iterator[None]:
+    """Exchanges `keras.ops.arange` for `replacement(plain, start, stop, step, dtype)`."""
+    import keras.src.ops.numpy as source
+
+    plain = source.arange
+
+    def arange(start: Any, stop: Any = None, step: Any = None, dtype: Any = None, **kwargs: Any) -> Any:
+        return replacement(lambda: plain(start, stop, step, dtype=dtype, **kwargs), start, stop, step, dtype)
+
+    modules = [module for module in (source, keras.ops, getattr(keras.ops, "numpy", None)) if module is not None]
+    for module in modules:
+        module.arange = arange
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.arange = plain
+
+
+@contextlib.contextmanager
+def plain_slices() -> Iterator[None]:
+    """Lets symbolic tensors take `x[:n]`, which Keras takes of arrays only, or as `x[:n, ...]`."""
+    plain = keras.KerasTensor.__getitem__
+
+    def get_item(tensor: Any, key: Any) -> Any:
+        return plain(tensor, (key,) if isinstance(key, slice) or key is None or key is Ellipsis else key)
+
+    keras.KerasTensor.__getitem__ = get_item
+    try:
+        yield
+    finally:
+        keras.KerasTensor.__getitem__ = plain
+
+
+@contextlib.contextmanager
+def whole_tracebacks() -> Iterator[None]:
+    """Lets errors in a layer's call come as they were raised, with the line of the user's code."""
+    filtered = keras.config.is_traceback_filtering_enabled()
+    keras.config.disable_traceback_filtering()
+    try:
+        yield
+    finally:
+        if filtered:
+            keras.config.enable_traceback_filtering()
+
+
+def shallow_copy(operation: Any) -> Any:
+    """A layer or operation that shares everything with another but its calls; `copy.copy` would save and load it."""
+    made = object.__new__(type(operation))
+    made.__dict__.update(operation.__dict__)
+    forget_calls(made)
+    return made
+
+
+def recorded_calls(operation: Any) -> tuple[list[Any], list[Any]]:
+    """The records of a layer's calls, and of the calls of those that took its results."""
+    return list(operation._inbound_nodes), list(operation._outbound_nodes)
+
+
+def set_recorded_calls(operation: Any, calls: tuple[list[Any], list[Any]]) -> None:
+    """Sets back what `recorded_calls` gave."""
+    operation._inbound_nodes, operation._outbound_nodes = calls
+
+
+def history_of(tensor: Any) -> Any:
+    """Which call made a symbolic tensor; None for one that no call made."""
+    return getattr(tensor, "_keras_history", None)
+
+
+def set_history(tensor: Any, history: Any) -> None:
+    """Says which call made a symbolic tensor, as `history_of` gave it."""
+    if history is None:
+        tensor.__dict__.pop("_keras_history", None)
+    else:
+        tensor._keras_history = history
+
+
+def set_shape(tensor: Any, shape: tuple[int | None, ...]) -> None:
+    """Corrects the shape of a symbolic tensor where a layer gave an open one and knows better."""
+    tensor._shape = shape
+
+
+def added_losses(layer: Any) -> list[Any]:
+    """The losses that a layer added in its own call, without those of layers inside it."""
+    return layer._losses

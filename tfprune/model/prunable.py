@@ -14,7 +14,7 @@ import keras
 from tfprune.errors import PruningError, listing, nearest
 from tfprune.model.layers import LinearForm, facts_of
 from tfprune.model.selectors import Selectors, is_chosen, means_key, means_layer, means_weight, selectors
-from tfprune.model.tree import Place, named_weights, places
+from tfprune.model.tree import Place, places, weight_places
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,17 +86,15 @@ def every_weight(model: keras.Model, layers: Any = None) -> Iterator[PrunableWei
     """Every floating-point weight of a model that a mask could lie on, kernels and all others, each once."""
     chosen = selectors(layers)
     seen: set[int] = set()  # a variable may be tied to several layers; it has one mask
-    for place in places(model):
+    for key, place, variable in weight_places(model):
+        if not str(variable.dtype).startswith(("float", "bfloat")):
+            continue
         kernels = facts_of(place.layer).kernels
-        for name, variable in named_weights(place.layer):
-            if not str(variable.dtype).startswith(("float", "bfloat")):
-                continue
-            is_kernel = variable.name in kernels
-            axis = kernels[variable.name].inputs if is_kernel else -2 if len(variable.shape) > 1 else -1
-            key = f"{place.path}/{name}"
-            if id(variable) not in seen and is_chosen(chosen, place, key):
-                seen.add(id(variable))
-                yield PrunableWeight(key, variable, place, axis, is_kernel)
+        is_kernel = variable.name in kernels
+        axis = kernels[variable.name].inputs if is_kernel else -2 if len(variable.shape) > 1 else -1
+        if id(variable) not in seen and is_chosen(chosen, place, key):
+            seen.add(id(variable))
+            yield PrunableWeight(key, variable, place, axis, is_kernel)
 
 
 def _candidates(model: keras.Model, chosen: Selectors) -> Iterator[PrunableWeight]:

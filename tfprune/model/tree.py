@@ -187,6 +187,21 @@ def named_weights(layer: keras.Layer) -> Iterator[tuple[str, keras.Variable]]:
         yield name, variable
 
 
+def weight_places(model: keras.Layer) -> Iterator[tuple[str, Place, keras.Variable]]:
+    """Every weight of a model with its key, the path of the layer that holds it and its own name, and that layer."""
+    for place in (Place("", (model,)), *places(model)):
+        for name, variable in named_weights(place.layer):
+            yield f"{place.path}/{name}".removeprefix("/"), place, variable
+
+
+def weight_keys(model: keras.Layer) -> dict[int, str]:
+    """The key of every weight by the id of its variable; a variable that several layers hold has the first."""
+    keys: dict[int, str] = {}
+    for key, _, variable in weight_places(model):
+        keys.setdefault(id(variable), key)
+    return keys
+
+
 def as_array(variable: Any) -> np.ndarray:
     """The value of a variable on the host; in half precision as float32, which numpy can sort and compare."""
     array = np.asarray(keras.ops.convert_to_tensor(variable))

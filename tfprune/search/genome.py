@@ -12,14 +12,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.channels import channel_groups, kernel_macs, weight_keys
+from tfprune.channels import channel_groups, has_rule, kernel_macs
 from tfprune.deciding import criteria, patterns
 from tfprune.deciding.costs import Costs
 from tfprune.deciding.criterion import Context
 from tfprune.deciding.structured import BoundStructured, Structured, relative_scores
 from tfprune.errors import PruningError, nearest
+from tfprune.model.inline import opened
 from tfprune.model.prunable import PrunableWeight, every_weight, prunable_weights
-from tfprune.model.tree import as_array
+from tfprune.model.tree import as_array, weight_keys
 
 Genes = tuple[float, ...]
 Keep = dict[str, np.ndarray]
@@ -278,7 +279,7 @@ class Weights(Genome):
         self._other = sum(math.prod(weight.shape) for weight in every_weight(model)) - sum(
             math.prod(weight.shape) for weight in self.weights
         )
-        self._macs = kernel_macs(model, weight_keys(model))
+        self._macs = kernel_macs(opened(model, "Counting", has_rule).graph, weight_keys(model))
         self._stored = _stored_bytes(model)
 
     def masks(self, genes: Genes) -> dict[str, np.ndarray]:

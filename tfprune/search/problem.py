@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from tfprune.channels import has_rule
 from tfprune.channels.plan import plan_shrink
 from tfprune.channels.rebuild import shrink
 from tfprune.errors import PruningError
 from tfprune.model.data import Batch, batches
-from tfprune.model.graph import require_graph
+from tfprune.model.inline import inlined
 from tfprune.model.tree import check_model
 from tfprune.progress import Stage, shown, stage
 from tfprune.search import genome as genomes
@@ -74,7 +75,7 @@ class Problem:
     ):
         check_model(model, "search in")
         if settings.genome != "weights":
-            require_graph(model, "Searching for channels")
+            model = inlined(model, "Searching for channels", has_rule)
         self.settings, self.model, self.verbose = settings, model, verbose
         validation = list(batches(data, model, settings.strategy, BATCH_SIZE))
         with shown(verbose):

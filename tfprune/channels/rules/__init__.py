@@ -18,11 +18,11 @@ from tfprune.channels.rules import (
     weighted,
 )
 from tfprune.channels.rules.activation import elementwise
-from tfprune.channels.rules.registry import LAYERS, OPERATIONS, Entry, Resized, find, register_rule
+from tfprune.channels.rules.registry import LAYERS, OPERATIONS, Entry, Resized, find, has_rule, register_rule
 
 for _file in (activation, attention, merging, moves, norms, operations, parts, products, recurrent, space, weighted):
     LAYERS.update(getattr(_file, "LAYERS", {}))
     OPERATIONS.update(getattr(_file, "OPERATIONS", {}))
 LAYERS.pop(None, None)  # stands for layers that this Keras does not have
 
-__all__ = ["Entry", "Resized", "elementwise", "find", "register_rule"]
+__all__ = ["Entry", "Resized", "elementwise", "find", "has_rule", "register_rule"]

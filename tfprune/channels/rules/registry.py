@@ -134,6 +134,11 @@ def find(operation: Any) -> Entry | None:
     return None
 
 
+def has_rule(layer: Any) -> bool:
+    """Whether something is known about a layer, so that it need not be opened."""
+    return find(layer) is not None
+
+
 def fresh_operation(operation: Any) -> Any:
     """A `keras.ops` operation like another, which knows nothing of the other's calls."""
     try:

@@ -22,7 +22,8 @@ from tfprune.lite.quantize.representative import calibration
 from tfprune.lite.quantize.rules import Use, quantize_call
 from tfprune.lite.quantize.weight_bits import Bits, checked_weight_bits, refuse_left
 from tfprune.model.copying import compile_like
-from tfprune.model.graph import Call, flow, require_graph
+from tfprune.model.graph import Call, flow
+from tfprune.model.inline import opened
 from tfprune.model.layers import facts_of
 from tfprune.model.signature import signature_of
 from tfprune.model.state import carry_state
@@ -88,7 +89,7 @@ def quantize_aware(
         tfprune.convert(quantized, quantization="int8").save("model.tflite")
     """
     check_model(model, "quantize")
-    require_graph(model, "Quantization-aware training")
+    graph = opened(model, "Quantization-aware training").graph
     check_freeze(freeze_batch_norm)
     if ranges not in ("moving_average", "learned"):
         raise PruningError(f"ranges={ranges!r} is unknown; use 'moving_average' or 'learned'.")
@@ -96,10 +97,10 @@ def quantize_aware(
         raise PruningError("ranges='learned' begins from calibrated ranges: pass data=, a few hundred samples.")
     if is_quantized(model):
         raise PruningError(f"'{model.name}' is quantization-aware already; train it, or convert it to int8.")
-    bits = checked_weight_bits(model, weight_bits)
-    program = Program(ranges, momentum, freeze_batch_norm, output_names(model), bits)
+    bits = checked_weight_bits(graph, weight_bits)
+    program = Program(ranges, momentum, freeze_batch_norm, output_names(graph), bits)
     with _float32_by_default():
-        quantized = _Carrier(model, program, hold_zeros).model()
+        quantized = _Carrier(graph, program, hold_zeros).model()
     refuse_left(bits, program.in_four_bits)
     report = quantization_report(quantized)
     if strict and report.left_in_float:

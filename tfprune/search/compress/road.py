@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from tfprune.channels import has_rule
 from tfprune.channels.plan import ShrinkPlan, plan_shrink
 from tfprune.channels.rebuild import shrink
 from tfprune.errors import PruningError
@@ -17,7 +18,7 @@ from tfprune.lite.measure.benchmark import benchmark
 from tfprune.lite.quantize import quantize_aware
 from tfprune.model.copying import compile_like
 from tfprune.model.data import joined
-from tfprune.model.graph import require_graph
+from tfprune.model.inline import inlined
 from tfprune.model.tree import check_model
 from tfprune.progress import shown, stage
 from tfprune.search.compress.distillation import first_inputs
@@ -93,7 +94,7 @@ def compress(
         result.lite.save("model.tflite")
     """
     check_model(model, "compress")
-    require_graph(model, "Compressing")
+    model = inlined(model, "Compressing", has_rule)
     if not model.compiled or model.optimizer is None:
         raise PruningError(f"'{model.name}' is not compiled, and compress trains; compile it with optimizer and loss.")
     terms = Terms(max_drop, target, epochs, sparsities, distill, batch_size, seed)

@@ -1,0 +1,111 @@
+"""What a model takes, for a trace: its inputs as Keras tells them, or as an example shows them."""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune.errors import PruningError
+from tfprune.model.data import batches
+from tfprune.model.inline.sizes import InputSpec
+from tfprune.model.signature import recorded_signature, signature_of
+
+
+class Inputs:
+    """The inputs of a model, flat, and how they are passed to it.
+
+    Args:
+        specs: the inputs in flat order.
+        structure: their structure, as the model takes them.
+        keywords: whether the keys of the structure are arguments of the model's `call`.
+        types_known: whether the types are those of real inputs; else they are floating point until a trace tells.
+    """
+
+    def __init__(self, specs: Sequence[InputSpec], structure: Any, keywords: bool = False, types_known: bool = True):
+        self.specs, self.structure, self.keywords, self.types_known = list(specs), structure, keywords, types_known
+
+    def pack(self, flat: Sequence[Any]) -> Any:
+        """Flat values in the structure of the inputs."""
+        return keras.tree.pack_sequence_as(self.structure, list(flat))
+
+    def call(self, model: Any, flat: Sequence[Any], **kwargs: Any) -> Any:
+        """Calls a model that takes these inputs as the original does."""
+        packed = self.pack(flat)
+        return model(**packed, **kwargs) if self.keywords else model(packed, **kwargs)
+
+    def with_dtypes(self, dtypes: Sequence[str]) -> "Inputs":
+        """The same inputs of other types."""
+        specs = [spec._replace(dtype=dtype) for spec, dtype in zip(self.specs, dtypes)]
+        return Inputs(specs, self.structure, self.keywords)
+
+
+def inputs_of(model: keras.Model, data: Any = None) -> Inputs:
+    """Reads what a model takes; the first axis of what a subclassed model was called with is open.
+
+    Args:
+        model: the model.
+        data: example inputs in any form that `fit` takes. Default: what the model says itself.
+
+    Raises:
+        PruningError: the model has never been called, and there is no example.
+    """
+    if recorded_signature(model) is not None:
+        structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+        flat = keras.tree.flatten(structure)
+        return Inputs([InputSpec(_plain(x.name), tuple(x.shape), str(x.dtype)) for x in flat], structure)
+    if data is not None:
+        return _from_example(model, data)
+    if model.built and model.get_build_config() is None:
+        raise PruningError(
+            f"'{model.name}' ({type(model).__name__}) does not know the shapes of its inputs, since Keras could not "
+            "trace its call when it was built. Give an example: tfprune.inline(model, data=images[:1])."
+        )
+    if not model.built:
+        raise PruningError(
+            f"'{model.name}' ({type(model).__name__}) has never been called, so the shapes of its inputs are not "
+            "known. Call it once on a batch, model(images[:1]), or give an example: tfprune.inline(model, "
+            "data=images[:1])."
+        )
+    try:
+        signature = signature_of(model)
+    except PruningError as error:
+        text = str(error).replace("Cannot convert", "Cannot read the inputs of")
+        raise PruningError(f"{text} Or give an example: tfprune.inline(model, data=inputs).") from error
+    specs = [InputSpec(_plain(given.name), given.shape, given.dtype) for given in signature.inputs]
+    structure = keras.tree.map_structure(lambda number: specs[number].name, signature.structure)
+    order = [specs[number] for number in keras.tree.flatten(signature.structure)]
+    return Inputs(order, structure, signature.keywords, types_known=False)
+
+
+def _from_example(model: keras.Model, data: Any) -> Inputs:
+    batch = next(iter(batches(data, model, "Opening a model", at_most=1)))
+    structure = batch.inputs
+    if not model.built:
+        with keras.StatelessScope():
+            model(structure, training=False)
+    paths = keras.tree.flatten_with_path(structure)
+    argument = next(iter(inspect.signature(model.call).parameters), "inputs")
+    specs = []
+    for path, value in paths:
+        name = "_".join(map(str, path)) if path else argument
+        array = np.asarray(value)
+        name = f"{argument}_{name}" if name.isdigit() else name
+        specs.append(InputSpec(_plain(name), (None, *array.shape[1:]), _dtype(array)))
+    return Inputs(specs, structure)
+
+
+def _dtype(array: np.ndarray) -> str:
+    return "float32" if array.dtype == np.float64 else str(array.dtype)
+
+
+def _plain(name: str) -> str:
+    return name.replace("/", ".").replace(":", "_")
+
+
+def sample(spec: InputSpec, sizes: Sequence[int], generator: np.random.Generator) -> Any:
+    """One array for an input, with fixed sizes: normal, or 0 and 1 where it holds whole numbers."""
+    if keras.backend.is_float_dtype(spec.dtype):
+        return keras.ops.cast(generator.normal(size=sizes), spec.dtype)
+    return keras.ops.cast(generator.integers(0, 2, sizes), spec.dtype)

@@ -1,0 +1,58 @@
+"""Why a layer cannot be opened, in words: what its call does, the line that does it, and what to write instead."""
+
+import re
+import traceback
+from typing import Any
+
+# What Keras and Python say of the usual causes, with what the user has to know and write.
+CAUSES = (
+    (
+        r"cannot be used as a boolean|symbolic value.*boolean|truth value",
+        "its call branches on the value of a tensor; write keras.ops.where or keras.ops.cond in place of `if`",
+    ),
+    (
+        r"cannot be used as input to a TensorFlow|cannot convert it to a NumPy|cannot convert a symbolic|"
+        r"cannot be interpreted as an integer|is symbolic: it's a placeholder",
+        "its call computes with TensorFlow, NumPy or Python numbers; write the functions of keras.ops",
+    ),
+    (
+        r"cannot add new elements of state",
+        "its call makes weights or layers; make them in __init__ or build, and only call them in call",
+    ),
+    (
+        r"has no attribute 'assign|has no attribute 'value'",
+        "its call writes into its own weights; let a metric or a callback keep what changes between calls",
+    ),
+)
+
+
+class CannotOpenError(Exception):
+    """Why one layer, or the whole model where `layer` is None, stays closed."""
+
+    def __init__(self, reason: str, layer: Any = None):
+        super().__init__(reason)
+        self.reason, self.layer = reason, layer
+
+
+def reason_of(error: BaseException) -> str:
+    """What stopped a trace, with the line of the user's code where there is one."""
+    if isinstance(error, CannotOpenError):
+        return error.reason + _line(error)
+    text = " ".join(str(error).split())
+    known = next((meaning for pattern, meaning in CAUSES if re.search(pattern, text)), None)
+    return (known or f"{type(error).__name__}: {text[:200]}") + _line(error)
+
+
+def _line(error: BaseException) -> str:
+    """The last line of the user's own code on the way to an error."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not re.search(r"/(keras/src|tfprune|optree|tensorflow|numpy)/", frame.filename.replace("\\", "/"))
+        or "/tests/" in frame.filename
+    ]
+    if not frames:
+        return ""
+    last = frames[-1]
+    name = last.filename.replace("\\", "/").rsplit("/", 1)[-1]
+    return f" ({name}:{last.lineno}: {last.line})"
