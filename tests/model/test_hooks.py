@@ -177,6 +177,24 @@ def test_a_fit_that_was_resumed(tmp_path):
             assert stop.stops
 
 
+def test_steps_that_were_traced_before_are_forgotten():
+    import tensorflow as tf
+
+    model = compiled(optimizer="sgd", loss="mse")
+    traced = []
+
+    @tf.function
+    def step(x):
+        traced.append(len(traced))
+        return model(x, training=True)
+
+    for _ in range(2):
+        step(DATA[0])
+    assert traced == [0] and hooks.forget_traces(model.weights) == 1
+    step(DATA[0])
+    assert traced == [0, 1] and hooks.forget_traces([keras.Variable(1.0)]) == 0
+
+
 def test_functional_models_of_keras_2():
     import tf_keras
 

@@ -51,6 +51,7 @@ def test_a_plain_fit_after_a_broken_run_is_a_plain_one(name, failure):
     assert is_as_before(model)
 
 
+@pytest.mark.filterwarnings("ignore:tfprune. .* are zero already")  # those of the proximal steps
 @pytest.mark.parametrize("name", RUNS)
 def test_pruning_goes_on_after_a_broken_run(name):
     model, inputs, targets = broken_off(name, KeyboardInterrupt)

@@ -84,5 +84,4 @@ class Sizes:
             lambda index, axis: self.kept(outputs[index], axis),
             lambda index, axis: self.kept(inputs[index], axis),
             self.trace.approximate,
-            node.operation,
         )

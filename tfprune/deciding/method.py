@@ -62,6 +62,10 @@ class BoundMethod:
         """The weights that the criterion scores."""
         return self.weights
 
+    def leave(self, keys: set[str]) -> None:
+        """Leaves weights out of every decision from now on."""
+        self.weights = [weight for weight in self.weights if weight.key not in keys]
+
     def forget(self) -> None:
         """Lets go of memory that is kept from one decision to the next."""
 

@@ -129,11 +129,24 @@ class BoundStructured(BoundMethod):
     def __init__(self, method: Structured, model: keras.Model, plain: keras.Model, groups: ChannelGroups):
         self.groups = groups
         self.chosen = _chosen_groups(method, model, groups)
+        self._weights = {weight.key: weight for weight in every_weight(model)}
+        super().__init__(method, self._covered())
+        self._costs = Costs(groups, plain)
+
+    def _covered(self) -> list[PrunableWeight]:
+        """The weights of the chosen groups that masks lie on."""
         members = [member for group in self.chosen.values() for member in group.members]
         covered = {member.key for member in members if member.role is not Role.STATISTIC}
-        self._weights = {weight.key: weight for weight in every_weight(model)}
-        super().__init__(method, [weight for key, weight in self._weights.items() if key in covered])
-        self._costs = Costs(groups, plain)
+        return [weight for key, weight in self._weights.items() if key in covered]
+
+    def leave(self, keys: set[str]) -> None:
+        """Leaves alone every group of channels that one of these weights makes."""
+        self.chosen = {
+            name: group
+            for name, group in self.chosen.items()
+            if not any(member.key in keys for member in group.members if member.role is Role.OUTPUT)
+        }
+        self.weights = self._covered()
 
     @property
     def scored(self) -> list[PrunableWeight]:

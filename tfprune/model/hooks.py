@@ -5,8 +5,9 @@ each that fails when it moves, and one that no other file uses such a name.
 """
 
 import contextlib
+import gc
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -140,6 +141,33 @@ def moving_averages_of(optimizer: Any) -> list[keras.Variable]:
 def is_resumed(model: keras.Model) -> bool:
     """Whether BackupAndRestore has brought weights back in this `fit`, of which it leaves no public sign."""
     return getattr(model, "_initial_epoch", None) is not None
+
+
+def forget_traces(variables: Iterable[keras.Variable]) -> int:
+    """Makes every `tf.function` that has compiled these variables in compile anew at its next call; gives how many.
+
+    A step that a user's own loop traced before a mask was held does not know the mask, and nothing public reaches
+    it: a trace goes by the types of its arguments, and the step may be anywhere.
+    """
+    import tensorflow as tf
+
+    handles = {id(part.handle) for variable in variables for part in _parts(variable)}
+    kind = type(tf.function(lambda: None))
+    found = [entry for entry in gc.get_referrers(kind) if type(entry) is kind]
+    stale = [function for function in found if handles & _captured(function)]
+    for function in stale:
+        function._function_cache.clear()
+    return len(stale)
+
+
+def _captured(function: Any) -> set[int]:
+    traces = function._function_cache.values()
+    return {id(outer) for trace in traces for outer, _ in trace.graph.captures}
+
+
+def _parts(variable: keras.Variable) -> Any:
+    """The TensorFlow variables behind a Keras variable: one for each replica."""
+    return getattr(variable.value, "values", None) or [variable.value]
 
 
 # Keras 2

@@ -84,11 +84,22 @@ def prunable_weights(model: keras.Model, layers: Any = None) -> list[PrunableWei
 
 def every_weight(model: keras.Model, layers: Any = None) -> Iterator[PrunableWeight]:
     """Every floating-point weight of a model that a mask could lie on, kernels and all others, each once."""
+    return (weight for weight in _weights(model, layers) if _is_floating(weight))
+
+
+def every_weight_and_kernel(model: keras.Model, layers: Any = None) -> Iterator[PrunableWeight]:
+    """Like `every_weight`, and the kernels that are kept in integers, which no mask can lie on."""
+    return (weight for weight in _weights(model, layers) if weight.is_kernel or _is_floating(weight))
+
+
+def _is_floating(weight: PrunableWeight) -> bool:
+    return str(weight.variable.dtype).startswith(("float", "bfloat"))
+
+
+def _weights(model: keras.Model, layers: Any) -> Iterator[PrunableWeight]:
     chosen = selectors(layers)
     seen: set[int] = set()  # a variable may be tied to several layers; it has one mask
     for key, place, variable in weight_places(model):
-        if not str(variable.dtype).startswith(("float", "bfloat")):
-            continue
         kernels = facts_of(place.layer).kernels
         is_kernel = variable.name in kernels
         axis = kernels[variable.name].inputs if is_kernel else -2 if len(variable.shape) > 1 else -1

@@ -66,6 +66,16 @@ def is_chosen(chosen: Selectors, place: Place, key: str) -> bool:
     return chosen is None or any(means_weight(name, place, key) for name in chosen)
 
 
+def is_named(weight: Any, layers: Any) -> bool:
+    """Whether a weight was asked for by its own name or path, or that of a layer around it; its class is no name."""
+    if not isinstance(layers, (list, Mapping)):
+        return False
+    parts = weight.place.path.split("/")
+    paths = ["/".join(parts[: depth + 1]) for depth in range(len(parts))]
+    known = [weight.key, *paths, *(owner.name for owner in weight.place.owners)]
+    return any(fnmatch.fnmatchcase(name, _name_of(wanted)) for wanted in layers for name in known)
+
+
 def amount_for(weight: Any, amounts: Mapping[Any, float]) -> float | None:
     """The amount that a mapping of names gives to a weight; the last name that matches decides."""
     matching = [value for name, value in amounts.items() if means_weight(_name_of(name), weight.place, weight.key)]

@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
+from tfprune.model.altered import has_lora, in_effect
 from tfprune.model.macs import model_macs, whole_layer
-from tfprune.model.prunable import PrunableWeight, every_weight
+from tfprune.model.prunable import PrunableWeight, every_weight_and_kernel
 from tfprune.model.tree import as_array, check_model
 from tfprune.report import Column, Report
 
@@ -56,10 +57,11 @@ class Summary(Report):
         Column("macs", "MACs", ",d"),
     )
 
-    def __init__(self, name: str, layers: Sequence[LayerSummary], unknown: Sequence[str]):
+    def __init__(self, name: str, layers: Sequence[LayerSummary], unknown: Sequence[str], lora: Sequence[str] = ()):
         self.name = name
         self.layers = list(layers)
         self.unknown = list(unknown)
+        self.lora = list(lora)
 
     @property
     def parameters(self) -> int:
@@ -106,6 +108,8 @@ class Summary(Report):
             notes.append("MACs marked - need a functional or Sequential model with known sizes.")
         if self.unknown:
             notes.append(f"MACs of layers of an unknown kind count as 0: {', '.join(self.unknown)}.")
+        if self.lora:
+            notes.append(f"Kernels of {', '.join(self.lora)} are counted with what LoRA adds to them.")
         return notes
 
 
@@ -129,24 +133,26 @@ def summary(model: keras.Model) -> Summary:
     macs = model_macs(model)
     by_layer: dict[str, list[PrunableWeight]] = {}
     kinds: dict[str, str] = {}
-    for weight in every_weight(model):
+    for weight in every_weight_and_kernel(model):
         path, layer = whole_layer(weight.place)
         by_layer.setdefault(path, []).append(weight)
         kinds[path] = type(layer).__name__
     layers = [
         _layer_summary(path, kinds[path], weights, macs.layers.get(path, 0)) for path, weights in by_layer.items()
     ]
-    return Summary(model.name, layers, macs.unknown)
+    lora = [path for path, weights in by_layer.items() if any(has_lora(w.place.layer) for w in weights)]
+    return Summary(model.name, layers, macs.unknown, lora)
 
 
 def _layer_summary(path: str, kind: str, weights: list[PrunableWeight], macs: int | None) -> LayerSummary:
-    counted = [weight for weight in weights if weight.is_kernel or hasattr(weight.variable.constraint, "mask")]
-    arrays = [as_array(weight.variable) for weight in counted]
+    kernels = [in_effect(weight) for weight in weights if weight.is_kernel]
+    others = [weight for weight in weights if not weight.is_kernel]
+    arrays = [*kernels, *(as_array(w.variable) for w in others if hasattr(w.variable.constraint, "mask"))]
     return LayerSummary(
         layer=path,
         kind=kind,
-        shape=tuple(weight.shape for weight in weights if weight.is_kernel),
-        parameters=sum(int(np.prod(weight.shape)) for weight in weights),
+        shape=tuple(array.shape for array in kernels),
+        parameters=sum(array.size for array in kernels) + sum(int(np.prod(weight.shape)) for weight in others),
         kernel_entries=sum(array.size for array in arrays),
         zeros=sum(array.size - int(np.count_nonzero(array)) for array in arrays),
         macs=macs,

@@ -12,6 +12,7 @@ from tfprune.deciding.method import Method
 from tfprune.deciding.statistics import Statistics
 from tfprune.deciding.structured import BoundStructured, Structured
 from tfprune.errors import PruningError
+from tfprune.model.altered import altered_kernels, refuse_altered
 from tfprune.model.copying import clone_with_weights
 from tfprune.model.data import batches
 from tfprune.model.tree import as_array, check_model
@@ -20,7 +21,7 @@ from tfprune.oneshot.repair.reconstruct import Reconstruction, check_way, warn_o
 from tfprune.oneshot.repair.reconstruct import reconstruct as repair
 from tfprune.progress import shown
 from tfprune.report import Column, Report
-from tfprune.training.masks import apply_masks, get_masks
+from tfprune.training.masks import get_masks, put_masks
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,8 @@ def prune(
         verbose: 0 shows no progress, 1 (default) a bar in a terminal and lines elsewhere, 2 lines.
 
     Raises:
-        PruningError: The model is not built, or the method finds nothing to prune in it; a repair without data.
+        PruningError: The model is not built, or the method finds nothing to prune in it; a repair without data; a
+            kernel to which LoRA adds, or which Keras keeps in integers.
 
     Example:
         pruned = tfprune.prune(model, tfprune.Percentile(0.8), data=images[:1000], reconstruct=True)
@@ -114,6 +116,7 @@ def prune(
     method = methods.get(method)
     check_model(model, "prune")
     way = _way(reconstruct, method, data)
+    refuse_altered(altered_kernels(model, method.layers))
     with shown(verbose):
         pruned, report = _pruned(model, method, data, way)
     if report.reconstruction is not None:
@@ -133,7 +136,7 @@ def _pruned(model: keras.Model, method: Method, data: Any, way: str | None) -> t
         decided, way = choose_channels(bound, method.final, model, data, kept), "least_squares"
     else:
         decided = bound.decide(method.final, kept)
-    apply_masks(pruned, decided)
+    put_masks(pruned, decided)
     done = None
     if way is not None:
         done = repair(pruned, model, data, way, getattr(method, "pattern", None))

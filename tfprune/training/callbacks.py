@@ -8,131 +8,16 @@ import keras
 import numpy as np
 
 from tfprune.deciding import methods
-from tfprune.deciding.criterion import Context, TrainingStatistic, needed
 from tfprune.deciding.method import BoundMethod, WeightMethod
 from tfprune.deciding.methods import Percentile, Threshold
-from tfprune.deciding.salience import DataCriterion
 from tfprune.deciding.structured import Structured
 from tfprune.errors import PruningError, listing
-from tfprune.model.hooks import is_resumed
-from tfprune.model.prunable import PrunableWeight, every_weight
-from tfprune.model.tree import check_model, snapshot, wrapped_layers
-from tfprune.training import step
-from tfprune.training.gradients import GradientRecord, Rule
-from tfprune.training.masks import constraint_of, hold, hold_no_more, new_mask
-from tfprune.training.run import Run
+from tfprune.model.prunable import every_weight
+from tfprune.model.tree import snapshot, wrapped_layers
+from tfprune.training.mask_callback import MaskCallback
+from tfprune.training.masks import constraint_of
+from tfprune.training.trained import frozen_kernels
 from tfprune.training.wrapper import PrunedLayer
-
-
-class MaskCallback(keras.callbacks.Callback):
-    """Base of the callbacks that decide masks: counts optimizer steps and updates when a schedule says so.
-
-    The step is counted from the epoch and batch that Keras reports, so a run that goes on from `initial_epoch` or
-    from `BackupAndRestore` goes on with its schedule. `sparsity` (share of zeros among the weights that are pruned)
-    is added to the logs of each epoch; list this callback before those that write logs.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._runs: list[Run] = []
-        self._records: list[GradientRecord] = []
-        self._epoch = 0
-
-    def bound_methods(self) -> list[BoundMethod]:
-        """The methods to follow, tied to the model's weights."""
-        raise NotImplementedError
-
-    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        check_model(self.model, "prune")
-        self._runs = []
-        step.begin(self.model, self._leave_the_step)
-        steps = self._total_steps()
-        for bound in self.bound_methods():
-            self._runs.append(Run(bound, bound.method.schedule.bind(steps)))
-            self._record(bound)
-        unheld = [weight for weight in self._weights() if constraint_of(weight.variable) is None]
-        for weight in unheld:
-            hold(weight.variable, new_mask(self.model, weight))
-        if unheld:
-            step.retrace(self.model)
-
-    def _weights(self) -> list[PrunableWeight]:
-        return [weight for run in self._runs for weight in run.bound.weights]
-
-    def _follow(self, weights: list[PrunableWeight], name: str, rule: Rule) -> GradientRecord:
-        """A record of gradients that is kept while this run goes on."""
-        record = GradientRecord(self.model, weights, name, rule)
-        record.open()
-        self._records.append(record)
-        return record
-
-    def _record(self, bound: BoundMethod) -> None:
-        """Lets a criterion that looks at training see it; refuses one that needs a pass over data before."""
-        criterion = bound.method.criterion
-        needs = needed(criterion)
-        if needs is not None and issubclass(needs, TrainingStatistic):
-            bound.extras = self._follow(bound.scored, needs.name, needs.update)
-        elif isinstance(criterion, DataCriterion) and bound.scored:
-            criterion.statistic(Context(bound.scored[0].key))  # raises
-
-    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        self._epoch = epoch
-
-    def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        accumulated = self._accumulation()
-        steps = self.params["steps"]
-        first = self._epoch * steps + batch
-        # With steps_per_execution the host is asked once for several steps: what falls among them comes at their start.
-        last = self._epoch * steps + min(batch + self.model.steps_per_execution, steps) - 1
-        resumed = first > 0 or is_resumed(self.model)  # in a first epoch the number of the step may tell nothing
-        for run in self._runs:
-            run.advance(first // accumulated, last // accumulated, resumed)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if logs is not None:
-            logs["sparsity"] = self.sparsity
-
-    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        for run in self._runs:
-            run.finish()
-        step.end(self.model, self._leave_the_step)
-
-    def _leave_the_step(self) -> None:
-        """Takes out of the compiled step whatever this run added to it, but for the masks."""
-        for record in self._records:
-            record.close()
-        self._records = []
-        changed = [weight for weight in self._weights() if hold_no_more(weight.variable)]
-        if changed:
-            step.retrace(self.model)
-
-    @property
-    def sparsity(self) -> float:
-        """The share of zeros among the weights that are pruned, now."""
-        kept = [constraint_of(weight.variable) for weight in self._weights()]
-        arrays = [snapshot(constraint.mask) for constraint in kept if constraint is not None]
-        entries = sum(array.size for array in arrays)
-        return 1.0 - sum(int(np.count_nonzero(array)) for array in arrays) / entries if entries else 0.0
-
-    def _accumulation(self) -> int:
-        optimizer = getattr(self.model, "optimizer", None)  # a loop of the user's own may not compile the model
-        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-        return getattr(optimizer, "gradient_accumulation_steps", None) or 1
-
-    def _total_steps(self) -> int:
-        if self.params.get("steps") is None:
-            raise PruningError(
-                "The length of an epoch is not known, so the schedule cannot be laid out. Write "
-                "model.fit(..., steps_per_epoch=n), or dataset.apply(tf.data.experimental.assert_cardinality(n))."
-            )
-        steps = self.params["epochs"] * self.params["steps"] // self._accumulation()
-        if steps < 1:
-            raise PruningError(
-                f"gradient_accumulation_steps={self._accumulation()} is more than the "
-                f"{self.params['epochs'] * self.params['steps']} batches of this run, so no weight would ever change. "
-                "Train longer, or accumulate fewer batches."
-            )
-        return steps
 
 
 def refuse_wrapped(model: keras.Model) -> None:
@@ -167,8 +52,8 @@ class PruningCallback(MaskCallback):
         self.method = methods.get(method)
 
     def bound_methods(self) -> list[BoundMethod]:
-        refuse_wrapped(self.model)
-        return [self.method.bind(self.model)]
+        refuse_wrapped(self.pruned)
+        return [self.method.bind(self.pruned)]
 
 
 class ThresholdPruning(PruningCallback):
@@ -247,13 +132,15 @@ class UpdateMasks(MaskCallback):
 
     def bound_methods(self) -> list[BoundMethod]:
         by_method: dict[str, list[PrunedLayer]] = {}
-        for layer in wrapped_layers(self.model):
+        for layer in wrapped_layers(self.pruned):
             by_method.setdefault(repr(layer.method.get_config()), []).append(layer)
         if not by_method:
             raise PruningError(
-                f"'{self.model.name}' has no PrunedLayer, so there are no masks to update. Write "
+                f"'{self.pruned.name}' has no PrunedLayer, so there are no masks to update. Write "
                 "model = tfprune.wrap(model, tfprune.Percentile(0.8)), or use PercentilePruning(0.8) without wrapping."
             )
+        for layers in by_method.values():
+            self.left_alone += frozen_kernels(self.pruned, layers[0].method.layers)  # not wrapped, by `wrap`
         return [self._bound(layers) for layers in by_method.values()]
 
     def _bound(self, layers: list[PrunedLayer]) -> BoundMethod:
@@ -261,13 +148,13 @@ class UpdateMasks(MaskCallback):
         masked = {id(mask) for layer in layers for mask in layer.masks.values()}
         keys = [
             weight.key
-            for weight in every_weight(self.model)
+            for weight in every_weight(self.pruned)
             if (held := constraint_of(weight.variable)) is not None and id(held.mask) in masked
         ]
-        method = layers[0].method
+        method, asked = layers[0].method, layers[0].method.layers
         if isinstance(method, WeightMethod) and not isinstance(method.layers, Mapping):
             method = method.with_arguments(layers=keys)
-        bound = method.bind(self.model)
+        bound = method.bind(self.pruned)
         bound.weights = [weight for weight in bound.weights if weight.key in keys]
         left = sorted(set(keys) - {weight.key for weight in bound.weights})
         if left:
@@ -275,6 +162,11 @@ class UpdateMasks(MaskCallback):
                 f"The wrapped layers carry masks for {listing(left)}, to which layers={layers[0].method.layers!r} of "
                 "their method gives no amount. Name them there, or leave them out of masked=."
             )
+        left_alone = set(self._leave(bound, asked))
+        for weight in every_weight(self.pruned):
+            held = constraint_of(weight.variable)
+            if weight.key in left_alone and held is not None and held.decided is not None:
+                held.decided.assign(True)  # nothing is to come for it
         return bound
 
 

@@ -11,9 +11,10 @@ import keras
 import numpy as np
 
 from tfprune.errors import PruningError, nearest
+from tfprune.model.altered import in_effect, is_altered, refuse_altered
 from tfprune.model.copying import scope_of
 from tfprune.model.hooks import moving_averages_of, optimizer_at_work, variables_of
-from tfprune.model.prunable import PrunableWeight, every_weight
+from tfprune.model.prunable import PrunableWeight, every_weight_and_kernel
 from tfprune.model.tree import as_array, check_model
 from tfprune.training.step import retrace
 
@@ -105,13 +106,28 @@ def set_mask(variable: keras.Variable, kept: np.ndarray) -> None:
 
 
 def held_masks(weights: Iterable[PrunableWeight]) -> dict[str, np.ndarray]:
-    """The masks that are held now, by the key of their weight."""
+    """The masks that are held now and fit their weights, by the key of the weight."""
     found = {}
     for weight in weights:
         constraint = constraint_of(weight.variable)
         if constraint is not None:
-            found[weight.key] = as_array(constraint.mask)
+            mask, values = as_array(constraint.mask), as_array(weight.variable)
+            undecided = constraint.decided is not None and not bool(as_array(constraint.decided))
+            # A wrapped layer whose masks nothing has set may have been loaded with zeros.
+            found[weight.key] = values != 0 if undecided and values.any() else fitting(mask, values)
     return found
+
+
+def fitting(mask: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """A held mask, or that of the weight's own zeros where weights with their zeros were loaded since.
+
+    Weights of another epoch, as `load_weights` brings them, have as many zeros as the mask and have them elsewhere.
+
+    >>> fitting(np.array([True, False, True]), np.array([0.0, 2.0, 3.0]))
+    array([False,  True,  True])
+    """
+    own = values != 0
+    return own if np.any(own & ~mask) and np.count_nonzero(own) <= np.count_nonzero(mask) else mask
 
 
 def zeros(masks: Mapping[str, np.ndarray]) -> int:
@@ -124,6 +140,7 @@ def get_masks(model: keras.Model, layers: Any = None) -> dict[str, np.ndarray]:
 
     A weight whose mask is held (after pruning in `fit`, wrapped or not, or by `prune`) gives that mask. Any other
     prunable weight with zeros in it gives the mask of its non-zero entries, so stripped and loaded models work too.
+    A kernel to which LoRA adds, or which Keras keeps in integers, gives that of the values its layer computes with.
 
     Args:
         model: Any built Keras 3 model.
@@ -141,12 +158,11 @@ def get_masks(model: keras.Model, layers: Any = None) -> dict[str, np.ndarray]:
     """
     check_model(model, "read the masks of")
     masks = {}
-    for weight in every_weight(model, layers):
-        constraint = constraint_of(weight.variable)
-        if constraint is not None:
-            masks[weight.key] = as_array(constraint.mask)
+    for weight in every_weight_and_kernel(model, layers):
+        if constraint_of(weight.variable) is not None and not is_altered(weight):
+            masks.update(held_masks([weight]))
         elif weight.is_kernel:
-            kept = as_array(weight.variable) != 0
+            kept = in_effect(weight) != 0
             if not kept.all():
                 masks[weight.key] = kept
     return masks
@@ -154,6 +170,8 @@ def get_masks(model: keras.Model, layers: Any = None) -> dict[str, np.ndarray]:
 
 def apply_masks(model: keras.Model, masks: Mapping[str, Any]) -> keras.Model:
     """Zeroes the weights of `model` under the masks, in place, and holds them in any training that follows.
+
+    Also in a loop of your own: a `tf.function` that was traced before is traced anew at its next call.
 
     Args:
         model: A built Keras 3 model; it is changed.
@@ -163,10 +181,19 @@ def apply_masks(model: keras.Model, masks: Mapping[str, Any]) -> keras.Model:
         The same model.
 
     Raises:
-        PruningError: A key that the model does not have, or a mask of another shape; nothing is changed then.
+        PruningError: A key that the model does not have, a mask of another shape, or for a kernel to which LoRA adds or
+            that Keras keeps in integers; nothing is changed then.
     """
+    if put_masks(model, masks):
+        retrace(model)
+    return model
+
+
+def put_masks(model: keras.Model, masks: Mapping[str, Any]) -> bool:
+    """Like `apply_masks`, for a model that no compiled step knows yet; gives whether more weights are held now."""
     check_model(model, "apply masks to")
-    weights = {weight.key: weight for weight in every_weight(model)}
+    weights = {weight.key: weight for weight in every_weight_and_kernel(model)}
+    refuse_altered([weights[key] for key in masks if key in weights])
     checked = {}
     for key, mask in masks.items():
         if key not in weights:
@@ -181,9 +208,9 @@ def apply_masks(model: keras.Model, masks: Mapping[str, Any]) -> keras.Model:
                 f"The mask for '{key}' holds other values than True and False; write mask = weight != 0."
             )
         checked[key] = array.astype(bool)
+    unheld = [key for key in checked if constraint_of(weights[key].variable) is None]
+    for key in unheld:
+        hold(weights[key].variable, new_mask(model, weights[key]))
     for key, array in checked.items():
-        if constraint_of(weights[key].variable) is None:
-            hold(weights[key].variable, new_mask(model, weights[key]))
         set_mask(weights[key].variable, array)
-    retrace(model)
-    return model
+    return bool(unheld)

@@ -134,6 +134,11 @@ class ProximalSparsity(PruningCallback):
         self._strength: Any = None
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        if getattr(self.model, "optimizer", None) is None:
+            raise PruningError(
+                f"ProximalSparsity goes by the learning rate of the optimizer of '{self.model.name}', but the model "
+                "has none. Write model.compile(optimizer) with the optimizer that your loop uses."
+            )
         super().on_train_begin(logs)
         with scope_of(self.model):
             self._strength = keras.Variable(self.strength, dtype="float32", trainable=False)

@@ -19,8 +19,9 @@ from tfprune.model.copying import scope_of
 from tfprune.model.prunable import PrunableWeight, prunable_weights
 from tfprune.model.tree import snapshot
 from tfprune.training import masks
-from tfprune.training.callbacks import MaskCallback, PruningCallback, refuse_wrapped
+from tfprune.training.callbacks import PruningCallback, refuse_wrapped
 from tfprune.training.gradients import GradientRecord, latest
+from tfprune.training.mask_callback import MaskCallback
 from tfprune.training.masks import MaskConstraint, constraint_of
 from tfprune.training.step import retrace
 
@@ -236,8 +237,8 @@ class RigL(MaskCallback):
         self.method = Percentile(amount, criterion=criterion, allocation=allocation, layers=layers)
 
     def bound_methods(self) -> list[BoundMethod]:
-        refuse_wrapped(self.model)
-        weights = prunable_weights(self.model, self.method.layers)
+        refuse_wrapped(self.pruned)
+        weights = prunable_weights(self.pruned, self.method.layers)
         return [BoundRigging(self.method, weights, self.fraction)]
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:

@@ -20,6 +20,7 @@ class Run:
         self.bound, self.schedule = bound, schedule
         self.done = -1
         self._masks: Masks = {}
+        self._settled = _settled(schedule)
         self._floor = 0  # zeros that the run began with, and that its ramp does not give back on its way up
 
     def advance(self, first: int, last: int, resumed: bool) -> None:
@@ -54,10 +55,28 @@ class Run:
         found = masks.zeros(kept)
         return found if found and found <= masks.zeros(self.bound.decide(self.schedule.final, kept)) else 0
 
+    @property
+    def reached(self) -> bool:
+        """Whether the amount is the last one for good."""
+        return self.done >= self._settled
+
+    @property
+    def masks(self) -> Masks:
+        """The masks that were decided last, or those that were held before."""
+        return self._masks or {weight.key: _held(weight) for weight in self.bound.weights}
+
     def _set(self, decided: Masks) -> None:
         self._masks = decided
         for weight in self.bound.weights:
             set_mask(weight.variable, decided[weight.key])
+
+    def take(self, masks: Masks) -> None:
+        """Goes over to the masks of other weights, which are there already."""
+        self._masks = masks
+        for weight in self.bound.weights:
+            held = constraint_of(weight.variable)
+            if held is not None:  # before values are read through it, which may live on under a mask
+                held.mask.assign(masks[weight.key])
 
     def apply(self) -> None:
         """Zeroes the weights under the masks that were decided last, once more."""
@@ -65,18 +84,28 @@ class Run:
 
     def finish(self) -> None:
         """Makes the zeros exact after whatever ended the run, and says so when the target was not reached."""
-        # EarlyStopping(restore_best_weights=True), listed before, has just brought back the weights and, in wrapped
-        # layers, the masks of an earlier epoch.
-        self._set(self._masks or {weight.key: _held(weight) for weight in self.bound.weights})
+        self._set(self.masks)
         self.bound.forget()
-        if self.done < self.schedule.end:
+        if not self.reached:
             reached = self.schedule(self.done) if self.done >= 0 else 0.0
             warnings.warn(
                 f"tfprune: training stopped after step {self.done} of the schedule, at {reached:.4g}; its end at step "
-                f"{self.schedule.end} with {self.schedule.final:.4g} was not reached. With EarlyStopping, set "
-                "start_from_epoch behind the end of the schedule, or end the schedule sooner.",
+                f"{self.schedule.end} with {self.schedule.final:.4g} was not reached. Let the run go on, or end the "
+                "schedule sooner, such as end=0.5.",
                 stacklevel=2,
             )
+
+
+def _settled(schedule: BoundSchedule) -> int:
+    """The first step of a schedule from which the amount stays what it is at the end."""
+    steps = schedule.steps()
+    other = [number for number, step in enumerate(steps) if schedule(step) != schedule.final]
+    return steps[other[-1] + 1] if other else steps[0]
+
+
+def nonzero(weights: list[PrunableWeight]) -> Masks:
+    """Where weights are not zero now."""
+    return {weight.key: snapshot(weight.variable) != 0 for weight in weights}
 
 
 def _held(weight: PrunableWeight) -> np.ndarray:

@@ -5,9 +5,15 @@ from typing import Any
 
 import keras
 
+from tfprune.model.hooks import forget_traces
+
 
 def retrace(model: keras.Model) -> None:
-    """Makes the next training step be compiled anew, so that it sees the constraints as they are now."""
+    """Makes the next training step be compiled anew, so that it sees the constraints as they are now.
+
+    That of `fit`, and every step of a user's own that `tf.function` compiled with weights of the model.
+    """
+    forget_traces(model.weights)
     if model.compiled and model.train_function is not None:
         # Of the class, for that of the instance may be an `Undoing`.
         type(model).make_train_function(model, force=True)

@@ -8,12 +8,14 @@ import keras
 from tfprune.deciding import methods
 from tfprune.deciding.method import Method
 from tfprune.errors import PruningError, nearest
+from tfprune.model.altered import telling_of_altered
 from tfprune.model.copying import copy_model, fresh_layer
 from tfprune.model.graph import is_graph
 from tfprune.model.layers import facts_of
 from tfprune.model.state import carry_state, check_copy
 from tfprune.model.tree import Place, check_model, named_weights, places, wrapped_layers
 from tfprune.training.masks import hold
+from tfprune.training.trained import leave_frozen, nothing_trains
 
 
 @keras.saving.register_keras_serializable(package="tfprune")
@@ -179,6 +181,8 @@ def wrap(model: keras.Model, method: Any) -> keras.Model:
     Raises:
         PruningError: The model is not built, subclassed, wrapped already, or has nothing that the method may prune.
 
+    Weights that do not train are left alone, unless `layers` of the method names them.
+
     Example:
         wrapped = tfprune.wrap(model, tfprune.Percentile(0.8))
         wrapped.fit(x, y, epochs=2, callbacks=[tfprune.UpdateMasks()])
@@ -189,7 +193,12 @@ def wrap(model: keras.Model, method: Any) -> keras.Model:
     if wrapped_layers(model):
         raise PruningError(f"'{model.name}' is wrapped already; strip_masks(model) gives the plain model to wrap anew.")
     masked: dict[int, list[str]] = {}
-    for weight in method.bind(model).weights:
+    with telling_of_altered(model):
+        bound = method.bind(model)
+    left_alone = leave_frozen(model, bound, method.layers)
+    if not bound.weights:
+        raise nothing_trains(model, left_alone)
+    for weight in bound.weights:
         # A subclassed model inside is wrapped as a whole, for the layers inside it cannot be exchanged.
         depth, layer = next((depth, owner) for depth, owner in enumerate(weight.place.owners) if not is_graph(owner))
         below = weight.key.split("/")[depth + 1 :]
