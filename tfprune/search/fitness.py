@@ -58,6 +58,9 @@ class Fitness:
             they stay.
         tables: Name of a cost that is not counted but measured -> what gives it for the genes.
         training: Batches on which each candidate is trained before it is measured, one a step.
+
+    Attributes:
+        notes: What the result is to say about how candidates were run.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class Fitness:
             raise PruningError("The objective 'loss' needs targets, and the data have none; write data=(x, y).")
         self._tensors = [_given(batch) for batch in self.data]
         self._answers, self._forward = _compiled(self.copy, self._tensors, self.calibration, self._with_loss)
+        self.notes: list[str] = []
         self._thin: ThinModel | None = None
         self._weights_now: dict[str, Any] = {}
         self._scoring: Scorer | None = None
@@ -141,7 +145,9 @@ class Fitness:
         self._changed = set(masks)
 
     def _try_thin(self) -> ThinModel | None:
-        """A faster way to the same answers, where the genome and the model allow it."""
+        """A faster way to the same answers, where the genome and the model allow it; else it is noted why not."""
+        import tensorflow as tf
+
         own = any(objective.function is not None for objective in self.objectives)
         if not isinstance(self.genome, ChannelGenome) or own or self.calibration or self._tuning:
             return None
@@ -163,10 +169,12 @@ class Fitness:
                 self._take(self._thin, genes)
                 found = self._run()[0]
                 if not np.abs(found - answers).max() <= TOLERANCE * np.abs(answers).max():
-                    raise UnsupportedError("other answers")
-        except Exception:  # whatever a layer says to axes of open size: masks work for all of them
-            self._answers, self._tensors = masked
-            return None
+                    raise UnsupportedError("slices of the weights gave other answers.")
+        except (UnsupportedError, ValueError, TypeError, NotImplementedError, tf.errors.OpError) as error:
+            # What layers raise about axes of open size, while they are traced or run: masks work for all of them.
+            self._answers, self._tensors, self._thin = *masked, None
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            self.notes.append(f"Candidates were run at full width, under masks: {reason}")
         return self._thin
 
     def _take(self, thin: ThinModel, genes: Genes) -> None:

@@ -177,7 +177,7 @@ class Problem:
             judgement=self.judgement,
             calibration=self.fitness.calibration,
             training=self.fitness.training,
-            notices=self.journal.notes if self.journal else [],
+            notices=[*(self.journal.notes if self.journal else []), *self.fitness.notes],
             checks=self._checks(front),
         )
 

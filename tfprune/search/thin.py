@@ -153,12 +153,13 @@ class ThinModel:
                 self.largest = max(self.largest, 4 * entries)
             loses = any(key.startswith(call.path + "/") for key in self._members)
             if loses and not _is_known(call.operation):
-                raise UnsupportedError(call.path)
+                kind = type(call.operation).__name__
+                raise UnsupportedError(f"'{call.path}' ({kind}) loses channels in a way that is not known here.")
             return list(call.outputs)
 
         flow(self._model, list(self._model.inputs), visit)
         if len(self._model.outputs) != 1:
-            raise UnsupportedError("several outputs")
+            raise UnsupportedError("the model has several outputs.")
 
 
 def _is_known(layer: Any) -> bool:
