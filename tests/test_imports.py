@@ -17,8 +17,9 @@ PACKAGE = Path(tfprune.__file__).parent
 # The files outside of the rooms, and the rooms in the order of the flow: each imports only what stands before it.
 FILES = ["errors", "version", "quiet", "progress", "report"]
 ROOMS = ["model", "channels", "deciding", "training", "oneshot", "lite", "search", "command"]
-# The rooms inside of a room that has an order of its own: a model learns to round, becomes a file, and is measured.
-LITE = ["file", "quantize", "convert", "measure"]
+# The rooms inside of a room that has an order of its own: a model learns to round, its zeros are laid out for the
+# kernels that read them, it becomes a file, and is measured.
+LITE = ["file", "quantize", "sparse", "convert", "measure"]
 ORDER = [*FILES, *ROOMS, "__main__"]
 
 

@@ -11,6 +11,7 @@ The public names, in the order of their use:
     after       strip_masks, get_masks, apply_masks
     open        inline
     channels    channel_groups, plan_shrink, ShrinkPlan, shrink, certify
+    sparse      plan_sparse, SparsePlan
     deploy      quantize_aware, convert, LiteModel, verify, layer_errors, benchmark
     judge       summary, sensitivity
     search      genetic_search, SearchResult, compress, Compression
@@ -35,6 +36,7 @@ if TYPE_CHECKING or not quiet.waits_for_work:
     from tfprune.errors import ConversionError, PruningError
     from tfprune.lite import LiteModel, benchmark, convert, layer_errors, verify
     from tfprune.lite.quantize import quantize_aware
+    from tfprune.lite.sparse import SparsePlan, plan_sparse
     from tfprune.model.hooks import check_backend
     from tfprune.model.inline import inline
     from tfprune.model.interop import from_tfmot
@@ -95,6 +97,7 @@ __all__ = [
     "RigL",
     "SearchResult",
     "ShrinkPlan",
+    "SparsePlan",
     "SparsityLogger",
     "Structured",
     "StructuredPruning",
@@ -116,6 +119,7 @@ __all__ = [
     "layer_errors",
     "method_for",
     "plan_shrink",
+    "plan_sparse",
     "prune",
     "prune_hybrid",
     "quantize_aware",

@@ -149,6 +149,13 @@ def test_statistics_over_zeros_are_exact(norm):
     assert plan["first"].sum() == 7
 
 
+def test_two_groups_that_become_one_are_no_norm_over_zeros():
+    x = keras.Input((STEPS, 5))
+    y = layers.GroupNormalization(2, name="norm")(layers.Dense(8, name="first")(x))
+    _, small = check_shrinks(randomise(keras.Model(x, layers.Dense(3)(y))))
+    assert small.get_layer("norm").groups == 1 and small.get_layer("norm").gamma.shape == (4,)
+
+
 def test_weights_multiply_add_and_scale_as_operands():
     x = inputs = keras.Input((STEPS, WIDTH))
     x = ops.matmul(x, weight(inputs, WIDTH, 12, name="kernel")) + weight(inputs, 12, name="bias")

@@ -370,7 +370,7 @@ class TestRefusals:
         with pytest.raises(PruningError, match="batch_size=.* is no number of samples. Give 1 or more, or None"):
             convert(convolutional, batch_size=batch_size)
 
-    @pytest.mark.parametrize("quantization", ["int8", "dynamic", "int16x8"])
+    @pytest.mark.parametrize("quantization", ["dynamic", "int16x8"])
     def test_sparse_with_integers(self, convolutional, quantization):
         with pytest.raises(
             PruningError, match=f"sparse=True does not go with quantization='{quantization}'.*cannot run"

@@ -84,4 +84,5 @@ class Sizes:
             lambda index, axis: self.kept(outputs[index], axis),
             lambda index, axis: self.kept(inputs[index], axis),
             self.trace.approximate,
+            node.operation,
         )

@@ -41,7 +41,7 @@ from tfprune.model.files import REPORT_KINDS
             "Numbers in the file; int8 and int16x8 need --data.",
         ),
         one_of("io", "int8", ["int8", "float32"], "Inputs and outputs of an integer model."),
-        switch("sparse", False, "Store zeros sparsely; float32 and float16 only."),
+        switch("sparse", False, "Store zeros as the kernels read them; float32, float16 and int8."),
         words_of("float_layers", None, "Names of layers that stay in float in an int8 file, with commas."),
         one_of("weight_bits", "8", ["4", "8"], "Bits of dense and convolution kernels in an int8 file."),
         switch("bias_correction", False, "Take off by biases what int8 adds on average over --data."),

@@ -1,9 +1,9 @@
 """To the device: a Keras model as a `.tflite` file, looked into, compared with its source, and timed.
 
 In comes a trained Keras model, dense, pruned or shrunk, and data of the kind it will meet. Out come a model that has
-learned with the rounding of int8 (`quantize`), its file (`convert`), what stands in that file (`file`), and what it
-answers and costs here, on a microcontroller or on a phone (`measure`). Each of these four imports only the ones that
-stand before it in the order file, quantize, convert, measure.
+learned with the rounding of int8 (`quantize`), which kernels take its zeros (`sparse`), its file (`convert`), what
+stands in that file (`file`), and what it answers and costs here, on a microcontroller or on a phone (`measure`). Each
+of these five imports only the ones that stand before it in the order file, quantize, sparse, convert, measure.
 """
 
 from tfprune.lite.convert.convert import convert

@@ -130,7 +130,7 @@ def _resize_groups(layer: Any, config: dict[str, Any], new: Resized) -> None:
 
 
 def _replay_groups(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], new: Resized) -> Any:
-    return over_zeros(layer, args, kwargs, new) if layer.groups == 1 else layer(*args, **kwargs)
+    return over_zeros(layer, args, kwargs, new) if new.layer.groups == 1 else layer(*args, **kwargs)
 
 
 def group_normalization(visit: Visit) -> Channels:

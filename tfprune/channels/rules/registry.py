@@ -24,6 +24,7 @@ class Resized:
         kept: Takes the index of an output and an axis, gives which positions stay (boolean), None for all.
         kept_input: Likewise for an input.
         approximate: Whether layers that normalise become smaller too, although statistics change.
+        layer: The layer or operation before shrinking.
     """
 
     size: Callable[[Any], tuple[int, ...]]
@@ -33,6 +34,7 @@ class Resized:
     kept: Callable[[int, int], Any]
     kept_input: Callable[[int, int], Any]
     approximate: bool = False
+    layer: Any = None
 
     def padding(self, index: int) -> list[tuple[int, int]]:
         """For each axis of an input, how many entries are gone, to be put behind those that stay."""

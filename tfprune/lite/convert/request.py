@@ -85,10 +85,11 @@ def _check_form(quantization: str, io: str, sparse: bool, batch_size: int | None
         raise PruningError(
             f"io={io!r} is unknown. Write io='int8' for integer inputs and outputs, or io='float32' for float ones."
         )
-    if sparse and quantization not in ("float32", "float16"):
+    if sparse and quantization in ("dynamic", "int16x8"):
         raise PruningError(
-            f"sparse=True does not go with quantization={quantization!r}: the converter writes such a file, but LiteRT "
-            "cannot run it. Use quantization='float32', or leave sparse out and compress the file: gzip shrinks zeros."
+            f"sparse=True does not go with quantization={quantization!r}: LiteRT has no kernel for such zeros, and "
+            "cannot run the file. Use quantization='float32' or 'int8', or leave sparse out and compress the file: "
+            "gzip shrinks zeros."
         )
     if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
         raise PruningError(

@@ -99,6 +99,19 @@ class Graph:
             tensor.buffer = len(self.model.buffers) - 1
         self.model.buffers[tensor.buffer].data = np.frombuffer(values.tobytes(), np.uint8)
 
+    def insert_densify(self, index: int) -> None:
+        """Puts a DENSIFY between a constant and its readers, which then read a tensor of the same values."""
+        dense = copy.copy(self.tensors[index])
+        dense.name, dense.buffer, dense.sparsity = self.tensors[index].name + b"/dense", 0, None
+        self.tensors.append(dense)
+        self.replace_readers(index, len(self.tensors) - 1)
+        operator = schema().OperatorT()
+        operator.opcodeIndex = self.code("DENSIFY", 1)
+        operator.inputs, operator.outputs = [index], [len(self.tensors) - 1]
+        operator.builtinOptionsType = schema().BuiltinOptions.DensifyOptions
+        operator.builtinOptions = schema().DensifyOptionsT()
+        self.subgraph.operators = [operator, *self.subgraph.operators]
+
     def replace_readers(self, old: int, new: int) -> None:
         """Lets all who read one tensor read another."""
         for operator in self.users(old):
