@@ -25,10 +25,10 @@ class Building:
     """Makes the graph.
 
     Args:
-        specs: the model's inputs.
-        sizes: the sizes of their axes in the two traces.
-        traces: the two traces.
-        names: the name of each weight, by its id.
+        specs: The model's inputs.
+        sizes: The sizes of their axes in the two traces.
+        traces: The two traces.
+        names: The name of each weight, by its id.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Building:
         """Makes every call; gives the outputs in the structure of the model's.
 
         Raises:
-            CannotOpenError: names the layer whose call does what does not follow the open sizes.
+            CannotOpenError: Names the layer whose call does what does not follow the open sizes.
         """
         first, second = self.first.steps, self.second.steps
         for a, b in zip(first, second):

@@ -17,10 +17,10 @@ class Inputs:
     """The inputs of a model, flat, and how they are passed to it.
 
     Args:
-        specs: the inputs in flat order.
-        structure: their structure, as the model takes them.
-        keywords: whether the keys of the structure are arguments of the model's `call`.
-        types_known: whether the types are those of real inputs; else they are floating point until a trace tells.
+        specs: The inputs in flat order.
+        structure: Their structure, as the model takes them.
+        keywords: Whether the keys of the structure are arguments of the model's `call`.
+        types_known: Whether the types are those of real inputs; else they are floating point until a trace tells.
     """
 
     def __init__(self, specs: Sequence[InputSpec], structure: Any, keywords: bool = False, types_known: bool = True):
@@ -45,11 +45,11 @@ def inputs_of(model: keras.Model, data: Any = None) -> Inputs:
     """Reads what a model takes; the first axis of what a subclassed model was called with is open.
 
     Args:
-        model: the model.
-        data: example inputs in any form that `fit` takes. Default: what the model says itself.
+        model: The model.
+        data: Example inputs in any form that `fit` takes. Default: what the model says itself.
 
     Raises:
-        PruningError: the model has never been called, and there is no example.
+        PruningError: The model has never been called, and there is no example.
     """
     if recorded_signature(model) is not None:
         structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input

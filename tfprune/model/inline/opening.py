@@ -29,13 +29,13 @@ class Opened:
     """A model's graph, whose layers share their weights with the model.
 
     Attributes:
-        graph: the functional model.
-        inputs: what the model takes.
-        tables: weights that layers use by themselves, and the layers of the graph that hold their values.
-        closed: why layers stay closed, by their path in the model.
-        training: paths of the layers that do something else in training, of which the graph keeps the way of inference.
-        opened: paths of the layers that were opened.
-        paths: for each layer or operation of the graph, by id, the path of the layer in the model that it comes from.
+        graph: The functional model.
+        inputs: What the model takes.
+        tables: Weights that layers use by themselves, and the layers of the graph that hold their values.
+        closed: Why layers stay closed, by their path in the model.
+        training: Paths of the layers that do something else in training, of which the graph keeps the way of inference.
+        opened: Paths of the layers that were opened.
+        paths: For each layer or operation of the graph, by id, the path of the layer in the model that it comes from.
     """
 
     graph: keras.Model
@@ -83,12 +83,12 @@ def opened(model: Any, purpose: str, known: Known = known_to_nobody) -> Opened:
     """The graph of a model: the model itself where it is one of layers that are known, else an opened one.
 
     Args:
-        model: what the user gave.
-        purpose: what needs a graph, the subject of the message ("Shrinking").
-        known: which layers of the user's stay closed, since something is known about them.
+        model: What the user gave.
+        purpose: What needs a graph, the subject of the message ("Shrinking").
+        known: Which layers of the user's stay closed, since something is known about them.
 
     Raises:
-        PruningError: there is no graph to read, and the model cannot be opened.
+        PruningError: There is no graph to read, and the model cannot be opened.
     """
     if not isinstance(model, keras.Model) or (isinstance(model, keras.Sequential) and not model.built):
         require_graph(model, purpose)
@@ -112,12 +112,12 @@ def open_model(model: keras.Model, data: Any = None, known: Known = known_to_nob
     """Opens a model, once; asked again, gives the same graph with the weights of today.
 
     Args:
-        model: a built Keras model.
-        data: example inputs, for a model that does not know them.
-        known: which layers of the user's stay closed, since something is known about them.
+        model: A built Keras model.
+        data: Example inputs, for a model that does not know them.
+        known: Which layers of the user's stay closed, since something is known about them.
 
     Raises:
-        PruningError: the model cannot be opened; names the line of the user's code.
+        PruningError: The model cannot be opened; names the line of the user's code.
     """
     parts = [model, *every_layer(model), *(parts_of(model) if is_graph(model) else model.variables)]
     marks = [id(part) for part in parts][1:]

@@ -56,13 +56,13 @@ class CallTrace:
     """What one run of a model's call did.
 
     Attributes:
-        inputs: the symbolic inputs, flat.
-        outputs: what the model gave, in its structure.
-        steps: the calls that lead from the one to the other, each after those it needs.
-        variables: the weight that each symbolic tensor stands for, by the tensor's id.
-        constants: likewise the arrays that closed layers were called on, or that a call gave back.
-        asked: the layers whose call asked whether it is in training.
-        opened: the layers that were opened, in order.
+        inputs: The symbolic inputs, flat.
+        outputs: What the model gave, in its structure.
+        steps: The calls that lead from the one to the other, each after those it needs.
+        variables: The weight that each symbolic tensor stands for, by the tensor's id.
+        constants: Likewise the arrays that closed layers were called on, or that a call gave back.
+        asked: The layers whose call asked whether it is in training.
+        opened: The layers that were opened, in order.
     """
 
     inputs: list[Any] = field(default_factory=list)
@@ -85,15 +85,15 @@ def traced(
     """Runs a model's call on symbolic tensors.
 
     Args:
-        model: the model.
-        call: calls it on `inputs`.
-        inputs: symbolic tensors with fixed sizes, flat.
-        opens: which layers open.
-        ranges: the sizes that stand for open ones, so that `arange` of one follows it.
-        training: what the layers are told that ask.
+        model: The model.
+        call: Calls it on `inputs`.
+        inputs: Symbolic tensors with fixed sizes, flat.
+        opens: Which layers open.
+        ranges: The sizes that stand for open ones, so that `arange` of one follows it.
+        training: What the layers are told that ask.
 
     Raises:
-        CannotOpenError: names the layer whose call does what cannot be recorded.
+        CannotOpenError: Names the layer whose call does what cannot be recorded.
     """
     tracer = _Tracer(model, opens, ranges, training)
     with tracer.tracing(), hooks.whole_tracebacks():
