@@ -21,7 +21,7 @@ DENSIFIED = {
     *("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "CONV_3D", "DEQUANTIZE", "GATHER"),
 }
 DENSIFIED_TYPES = ("FLOAT32", "FLOAT16")
-SMALL = 1024  # bytes of a constant below which nobody gains or loses
+SMALL = 128  # bytes of a constant below which nobody gains or loses
 
 
 @dataclass(frozen=True)
