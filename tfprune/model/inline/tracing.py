@@ -189,7 +189,7 @@ class _Tracer:
         args, kwargs = keras.tree.map_structure(lambda x: None if isinstance(x, Flag) else x, (args, kwargs))
         if self.told[-1] is not None and kwargs.get("training") is None and _takes(layer, "training"):
             kwargs["training"] = self.told[-1]
-        if kwargs.get("training") is True:
+        if kwargs.get("training") is True and layer.non_trainable_variables:  # seeds, or statistics
             raise CannotOpenError(f"its call tells '{layer.name}' to be in training always", self.owner)
         self.stack.append(None)
         try:
