@@ -129,6 +129,9 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
         return {"kept": sum(int(keep.sum()) for keep in self.values()), **self.groups.totals()}
 
     def notes(self) -> list[str]:
+        return [*self._choices(), *self._in_all()]
+
+    def _choices(self) -> list[str]:
         notes = [] if self.removes else ["No channel goes: the model stays as it is."]
         if self.removes:
             notes.append("Savings are those of each channel alone; where two groups meet in a kernel they overlap.")
@@ -139,7 +142,7 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
             notes.append(f"{lost} channels of the outputs go: the smaller model gives zeros in their places.")
         if self.approximate:
             notes.append("approximate=True: the smaller model is not equal to the masked one; see certify().")
-        return [*notes, *self._in_all()]
+        return notes
 
     def _in_all(self) -> list[str]:
         """What goes altogether, overlaps counted once; nothing for a plan read from a file, which knows no weights."""
@@ -154,6 +157,7 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
 
     def to_dict(self) -> dict[str, Any]:
         report = super().to_dict()
+        report["notes"] = self._choices()  # what goes altogether is read off the trace, which a copy leaves behind
         report.update(
             format=FORMAT,
             model=self.model_name,
