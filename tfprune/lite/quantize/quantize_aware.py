@@ -23,6 +23,7 @@ from tfprune.lite.quantize.rules import Use, quantize_call
 from tfprune.lite.quantize.weight_bits import Bits, checked_weight_bits, refuse_left
 from tfprune.model.copying import compile_like
 from tfprune.model.graph import Call, flow
+from tfprune.model.graph import is_graph
 from tfprune.model.inline import opened
 from tfprune.model.layers import facts_of
 from tfprune.model.signature import signature_of
@@ -89,7 +90,8 @@ def quantize_aware(
         tfprune.convert(quantized, quantization="int8").save("model.tflite")
     """
     check_model(model, "quantize")
-    graph = opened(model, "Quantization-aware training").graph
+    # A layer of the user's in a graph stays one layer in float, instead of many operations.
+    graph = model if is_graph(model) else opened(model, "Quantization-aware training").graph
     check_freeze(freeze_batch_norm)
     if ranges not in ("moving_average", "learned"):
         raise PruningError(f"ranges={ranges!r} is unknown; use 'moving_average' or 'learned'.")
