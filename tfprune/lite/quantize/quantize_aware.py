@@ -22,8 +22,7 @@ from tfprune.lite.quantize.representative import calibration
 from tfprune.lite.quantize.rules import Use, quantize_call
 from tfprune.lite.quantize.weight_bits import Bits, checked_weight_bits, refuse_left
 from tfprune.model.copying import compile_like
-from tfprune.model.graph import Call, flow
-from tfprune.model.graph import is_graph
+from tfprune.model.graph import Call, flow, is_graph
 from tfprune.model.inline import opened
 from tfprune.model.layers import facts_of
 from tfprune.model.signature import signature_of
