@@ -2,40 +2,10 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from test_copying import Plain, dense_model
 
 from tfprune.errors import PruningError
 from tfprune.model.tree import as_array, check_model, children, named_weights, own_weights, places
-
-
-def dense_model(**compile_arguments):
-    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="one"), layers.Dense(2, name="two")], name="net")
-    if compile_arguments:
-        model.compile(**compile_arguments)
-    return model
-
-
-DATA = np.ones((4, 4), np.float32), np.zeros((4, 2), np.float32)
-
-
-@keras.saving.register_keras_serializable(package="tfprune_tests")
-class Plain(keras.Model):
-    """A subclassed model that Keras can build again."""
-
-    def __init__(self, units=3, **kwargs):
-        super().__init__(**kwargs)
-        self.units = units
-        self.dense = layers.Dense(units, name="dense")
-
-    def build(self, shape):
-        self.dense.build(shape)
-        self.built = True
-
-    def call(self, x):
-        return self.dense(x)
-
-    def get_config(self):
-        return {**super().get_config(), "units": self.units}
-
 
 # Checking
 
