@@ -1,8 +1,12 @@
 """Fixtures that several test files share."""
 
+import os
+
 import keras
 import numpy as np
 import pytest
+
+os.environ["COLUMNS"] = "120"  # tables are as wide as the terminal, which differs with who starts the tests
 
 
 @pytest.fixture(scope="session")

@@ -75,5 +75,5 @@ def test_the_extras_that_messages_name_are_those_of_the_package():
 def test_optional_packages_are_asked_for_in_one_way():
     root = Path(report.__file__).parent
     asking = [path.name for path in root.rglob("*.py") if "except ImportError" in path.read_text(encoding="utf-8")]
-    # --import of the command, and tf_keras in the registry of layers, are no packages to install.
-    assert sorted(asking) == ["command.py", "errors.py", "registry.py"]
+    # --import of the command, and tf_keras among the hooks, are no packages to install.
+    assert sorted(asking) == ["command.py", "errors.py", "hooks.py"]
