@@ -45,6 +45,7 @@ from tfprune.model.files import REPORT_KINDS
         words_of("float_layers", None, "Names of layers that stay in float in an int8 file, with commas."),
         one_of("weight_bits", "8", ["4", "8"], "Bits of dense and convolution kernels in an int8 file."),
         switch("bias_correction", False, "Take off by biases what int8 adds on average over --data."),
+        count("sequence_length", None, "Time steps or tokens at once, where the model leaves their number open.", 1),
         *reads("Typical inputs; a few hundred are enough."),
         *writes("Where to write the .tflite file."),
     ),
@@ -69,6 +70,7 @@ def _convert(words: list[str], values: flags.FlagValues) -> None:
         float_layers=values.float_layers or (),
         weight_bits=int(values.weight_bits),
         bias_correction=values.bias_correction,
+        sequence_length=values.sequence_length,
     )
     lite.save(output)  # type: ignore[arg-type]  # --output is required
     show(lite.inspect(), values, written=output, remarks=lite.notes)

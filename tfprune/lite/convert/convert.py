@@ -6,7 +6,6 @@ that they have in Keras. What comes out is looked into before it is handed over:
 """
 
 import itertools
-import re
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from tfprune.lite.convert.four_bits import pack_four_bits
 from tfprune.lite.convert.islands import join_islands
 from tfprune.lite.convert.layer_names import layer_at, paths_along, paths_before_ends
 from tfprune.lite.convert.layer_results import compare_layers, worst_layers
+from tfprune.lite.convert.refusal import explained
 from tfprune.lite.convert.request import Request
 from tfprune.lite.convert.trace import INPUT, OUTPUT, loops, prepared, save, trace, unrolled_notes
 from tfprune.lite.file import flatbuffer
@@ -34,7 +34,7 @@ from tfprune.lite.quantize.weight_bits import Bits, WeightBits
 from tfprune.lite.sparse.kernels import DENSE_INT8
 from tfprune.lite.sparse.storing import stored_sparsely
 from tfprune.model.graph import is_graph
-from tfprune.model.native import only_new_garbage, reason_of, silence
+from tfprune.model.native import only_new_garbage, silence
 from tfprune.model.signature import Signature, matched_inputs, signature_of
 from tfprune.model.tree import check_model, covers, places
 
@@ -54,6 +54,7 @@ def convert(
     weight_bits: Bits = 8,
     bias_correction: bool = False,
     metadata: Mapping[str, Any] | None = None,
+    sequence_length: int | Mapping[str, int] | None = None,
 ) -> LiteModel:
     """Makes a `.tflite` model of a Keras model, which stays as it is.
 
@@ -90,6 +91,10 @@ def convert(
             most with depthwise convolutions and in 4 bits. For functional and Sequential models. Defaults to False.
         metadata: More to store in the file beside what tfprune notes there itself (model, zeros of each kernel,
             versions); what JSON can hold. `inspect` reads it back.
+        sequence_length: The number of time steps or tokens that the file takes, for a model whose inputs leave it open
+            (`keras.Input((None, ...))`); `{"input": 20}` for inputs of different lengths. Recurrent layers become
+            integers with it, and fast kernels take graphs of fixed shapes alone. Representative data must have that
+            length. Defaults to None: what the model leaves open stays open.
 
     Returns:
         A `LiteModel`.
@@ -106,11 +111,12 @@ def convert(
         ```
     """
     check_model(model, "convert")
-    request = Request(quantization, io, sparse, batch_size, float_layers, weight_bits, bias_correction).checked(model)
+    asked = Request(quantization, io, sparse, batch_size, float_layers, weight_bits, bias_correction, sequence_length)
+    request = asked.checked(model)
     _refuse_layers(model)
     origin = origin_of(model, quantization, metadata or {})
     source = frozen(model) if request.learned else model
-    signature = signature_of(source)
+    signature = request.sized(signature_of(source), model)
     data = Calibration([], ["Calibrated by quantization-aware training."])
     if request.needs_data:
         if representative_data is None:
@@ -202,7 +208,7 @@ def _converted(model: keras.Model, signature: Signature, request: Request, sampl
         raise
     except Exception as error:  # whatever the user's layers, TensorFlow and its converter raise
         said = spoken.text if spoken is not None else ""
-        raise ConversionError(_explained(model, request.quantization, f"{error}\n{said}", error)) from error
+        raise ConversionError(explained(model, request.quantization, f"{error}\n{said}", error)) from error
 
 
 def _traced(model: keras.Model, signature: Signature, batch_size: int | None, unroll: bool) -> tuple[Any, list[str]]:
@@ -213,7 +219,7 @@ def _traced(model: keras.Model, signature: Signature, batch_size: int | None, un
     except Exception:
         if not unroll:
             raise
-    with prepared(model, unroll=False):  # Keras cannot unroll an input of unknown length
+    with prepared(model, unroll=False):  # Keras cannot unroll an input whose length is left open
         return trace(model, signature, batch_size)
 
 
@@ -245,7 +251,8 @@ def _refuse_loops(model: keras.Model, function: Any, request: Request) -> None:
         what = f"quantized to {request.quantization}" if request.is_integer else "converted with an open batch"
         raise ConversionError(
             f"A loop cannot be {what}, and {where} runs in one. Recurrent layers are unrolled when the length of their "
-            "input is known: give it in keras.Input((steps, ...)); or use quantization='dynamic'."
+            "input is known: write sequence_length=, the time steps that the file shall take; or use "
+            "quantization='dynamic'."
         )
 
 
@@ -363,37 +370,3 @@ def _losing_layers(model: keras.Model, lite: LiteModel, data: Calibration) -> li
         return []
     order = matched_inputs([end.name for end in lite.inputs], signature_of(model), model)
     return worst_layers(compare_layers(model, lite, order, itertools.islice(single_samples(data.samples), 8))[0], 2)
-
-
-UNSUPPORTED = re.compile(r"'tf\.(\w+)' op is neither a custom op nor a flex op")
-UNRANGED = re.compile(r"Empty min/max for tensor ([^\s.]+)")
-UNQUANTIZED = re.compile(r"Quantization to 16x8-bit not yet supported for op: '(\w+)'")
-PLACE = re.compile(r'fused\["\w+:", "([^"@]+)(?:@[^"]*)?"\]')
-
-
-def _explained(model: keras.Model, quantization: str, text: str, error: Exception) -> str:
-    """One sentence on why the converter refused, with the layer where it says which."""
-    places = [layer for layer in (layer_at(model, path) for path in PLACE.findall(text)) if layer]
-    where = f" in layer '{places[0]}'" if places else ""
-    missing = list(dict.fromkeys(UNSUPPORTED.findall(text)))
-    if missing:
-        return (
-            f"'{model.name}' cannot be converted: LiteRT has no operator for TensorFlow's {listing(missing)}{where}. "
-            "Write that layer with other operations."
-        )
-    left = list(dict.fromkeys(UNQUANTIZED.findall(text)))
-    if left:
-        return (
-            f"'{model.name}' cannot be converted to {quantization}: there is no such form of {listing(left)}. Use "
-            "quantization='int8', which knows more operators, or 'float16'."
-        )
-    unranged = UNRANGED.search(text)
-    if unranged:
-        layer = layer_at(model, unranged[1])
-        what = f"layer '{layer}'" if layer else "an input"
-        return (
-            f"'{model.name}' cannot be converted to {quantization}: the converter learned no range for "
-            f"{what}; in int16x8 it takes no integers such as token "
-            "numbers. Use quantization='int8', or convert the part of the model behind the embedding."
-        )
-    return f"'{model.name}' cannot be converted to {quantization}{where}: {reason_of(error)}"

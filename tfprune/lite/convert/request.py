@@ -1,14 +1,15 @@
 """What a conversion is asked for, checked against the model before anything is converted."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 
-from tfprune.errors import PruningError, nearest
+from tfprune.errors import PruningError, listing, nearest
 from tfprune.lite.quantize.weight_bits import Bits, WeightBits, checked_weight_bits, learned_weight_bits
 from tfprune.model.graph import require_graph
+from tfprune.model.signature import Signature
 from tfprune.model.tree import asked_layers, places
 
 QUANTIZATIONS = ("float32", "float16", "dynamic", "int8", "int16x8")
@@ -28,6 +29,7 @@ class Request:
         float_layers: Names or paths of the layers that stay in float.
         bits: Of the kernels; once checked, a `WeightBits`.
         bias_correction: Whether biases make up for the rounding.
+        sequence_length: Of the inputs that leave it open, for all or by name; None leaves it so.
         learned: Whether the model brings the ranges of its activations.
     """
 
@@ -38,6 +40,7 @@ class Request:
     float_layers: Collection[str]
     bits: Any
     bias_correction: bool
+    sequence_length: int | Mapping[str, int] | None
     learned: bool = False
 
     def checked(self, model: keras.Model) -> "Request":
@@ -58,6 +61,31 @@ class Request:
         if self.bias_correction:
             _check_bias_correction(model, self.quantization, learned, self.batch_size)
         return replace(self, float_layers=keep, bits=bits, learned=learned)
+
+    def sized(self, signature: Signature, model: keras.Model) -> Signature:
+        """The signature with the lengths that the file shall have.
+
+        Raises:
+            PruningError: A length is none, an input is unknown, or its shape is fixed already.
+        """
+        if self.sequence_length is None:
+            return signature
+        inputs = {given.name: given for given in signature.inputs}
+        is_open = [name for name, given in inputs.items() if None in given.shape[1:]]
+        asked = self.sequence_length
+        lengths = asked if isinstance(asked, Mapping) else dict.fromkeys(is_open, asked)
+        for name, length in lengths.items() if is_open else [("", asked)]:
+            if name not in is_open:
+                shapes = listing(f"{known} {given.shape}" for known, given in inputs.items())
+                raise PruningError(
+                    f"sequence_length={asked!r} sets the length of inputs that leave it open, and '{model.name}' takes "
+                    f"{shapes}. " + (f"Give it for {listing(is_open)} alone." if is_open else "Leave it out.")
+                )
+            if isinstance(length, bool) or not isinstance(length, int) or length < 1:
+                raise PruningError(f"sequence_length={asked!r} is no length. Give 1 or more, or None to leave it open.")
+            shape = [length if size is None else size for size in inputs[name].shape[1:]]
+            inputs[name] = inputs[name]._replace(shape=(inputs[name].shape[0], *shape))
+        return replace(signature, inputs=tuple(inputs.values()))
 
     @property
     def is_integer(self) -> bool:
