@@ -1,6 +1,7 @@
 """From a Keras model to a TensorFlow function of fixed shapes that the converter takes."""
 
 import contextlib
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from tfprune.model.tree import every_layer, places
 # The converter reorders and renames the ends of a model, so they are numbered here and named afterwards.
 INPUT, OUTPUT = "input_", "output_"
 LOOPS = ("While", "StatelessWhile")
+_changing = threading.RLock()  # held while layers are other than the user made them
 
 
 def trace(model: keras.Model, signature: Signature, batch_size: int | None) -> tuple[Any, list[str]]:
@@ -72,23 +74,19 @@ def prepared(model: keras.Model, unroll: bool) -> Iterator[None]:
     quantized to integers.
 
     Args:
-        model: The model, whose layers are all as before after the block.
+        model: The model, whose layers are all as before after the block; threads that share it enter in turns.
         unroll: Whether to unroll recurrent layers.
     """
-    changed: list[tuple[Any, str, Any]] = []
-    try:
+    with _changing, contextlib.ExitStack() as undo:
         for layer in every_layer(model):
             policy = layer.dtype_policy
             if policy.compute_dtype in HALF_PRECISION and policy.quantization_mode is None:
-                changed.append((layer, "dtype_policy", policy))
+                undo.callback(setattr, layer, "dtype_policy", policy)
                 layer.dtype_policy = "float32"
             if unroll and isinstance(layer, keras.layers.RNN) and not layer.unroll:
-                changed.append((layer, "unroll", layer.unroll))
+                undo.callback(setattr, layer, "unroll", layer.unroll)
                 layer.unroll = True
         yield
-    finally:
-        for layer, attribute, value in reversed(changed):
-            setattr(layer, attribute, value)
 
 
 def unrolled_notes(model: keras.Model) -> list[str]:

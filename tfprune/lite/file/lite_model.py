@@ -3,6 +3,7 @@
 import functools
 import os
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,9 @@ class LiteModel:
     `inputs` and `outputs` tell names, shapes, types and scales of its ends; `quantization` is `"float32"`, `"float16"`,
     `"dynamic"`, `"int8"` or `"int16x8"`, read from the file.
 
+    Several threads may call one model: it runs them one after the other, in the memory of one. For threads that run at
+    the same time give each its `copy.copy(lite)`.
+
     Raises:
         PruningError: The bytes are truncated, damaged, or no `.tflite` model.
     """
@@ -60,8 +64,12 @@ class LiteModel:
         self.outputs: tuple[End, ...] = ends(self.file, "outputs")
         self.operators: tuple[Operator, ...] = operators_of(self.file)
         self.quantization = quantization_of(self.file, self.operators)
+        self._forget_runner()
+
+    def _forget_runner(self) -> None:
         self._runner: Any = None
         self._shapes: tuple[tuple[int, ...], ...] = ()
+        self._lock = threading.Lock()  # one interpreter has one set of tensors
 
     @functools.cached_property
     def file(self) -> Any:
@@ -247,13 +255,14 @@ class LiteModel:
         count = len(arrays[0])
         if any(end.shape[0] is not None for end in self.inputs) and count < step:
             arrays = [np.concatenate([array, np.repeat(array[-1:], step - count, axis=0)]) for array in arrays]
-        runner = self._ready(tuple(array.shape for array in arrays))
-        self.fill(runner, arrays)
-        try:
-            runner.invoke()
-        except (ValueError, RuntimeError) as error:
-            raise ConversionError(f"LiteRT cannot run the model: {reason_of(error)}") from error
-        results = [end.dequantized(runner.get_tensor(end.tensor)) for end in self.outputs]
+        with self._lock:
+            runner = self._ready(tuple(array.shape for array in arrays))
+            self.fill(runner, arrays)
+            try:
+                runner.invoke()
+            except (ValueError, RuntimeError) as error:
+                raise ConversionError(f"LiteRT cannot run the model: {reason_of(error)}") from error
+            results = [end.dequantized(runner.get_tensor(end.tensor)) for end in self.outputs]
         return [array[:count] if len(array) == step else array for array in results]
 
     def _ready(self, shapes: tuple[tuple[int, ...], ...]) -> Any:
@@ -283,7 +292,11 @@ class LiteModel:
 
     def __getstate__(self) -> dict[str, Any]:
         # An interpreter cannot be copied or pickled; a new one is made when the copy is first called.
-        return {**{key: value for key, value in vars(self).items() if key != "file"}, "_runner": None, "_shapes": ()}
+        return {key: value for key, value in vars(self).items() if key not in ("file", "_runner", "_shapes", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._forget_runner()
 
 
 def _checked(array: Any, end: End) -> np.ndarray:
