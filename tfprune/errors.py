@@ -9,7 +9,25 @@ from collections.abc import Iterable
 from types import ModuleType
 
 
-class PruningError(ValueError):
+def printable(text: str) -> str:
+    """A text whose control characters, which a name may hold and a terminal obeys, are written out; lines stay lines.
+
+    >>> printable("a\\x1b[31mb")
+    'a\\\\x1b[31mb'
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() or each == "\n" else repr(each)[1:-1] for each in text)
+
+
+class PrintableError(Exception):
+    """An error whose message is safe to print, whatever names are in it."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+
+class PruningError(PrintableError, ValueError):
     """A value, model or plan that tfprune cannot work with; raised before anything is changed."""
 
 
@@ -17,7 +35,7 @@ class MissingPackageError(PruningError, ImportError):
     """An optional package that is not installed; the message holds the line that installs it."""
 
 
-class ConversionError(RuntimeError):
+class ConversionError(PrintableError, RuntimeError):
     """A model that the TFLite converter or the LiteRT interpreter refused; names the layer or op where known."""
 
 

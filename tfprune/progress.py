@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from tfprune.errors import PruningError
+from tfprune.errors import PruningError, printable
 
 LINE_EVERY = 10.0  # seconds between two lines of a log about one stage
 
@@ -87,7 +87,7 @@ class Stages:
     def stage(self, description: str, total: int | None = 1) -> Iterator["Stage"]:
         """A stage of `total` steps for the length of a block; None where nobody knows how many."""
         if self._bars is not None:
-            task = self._bars.add_task(description, total=total, figure="")
+            task = self._bars.add_task(printable(description), total=total, figure="")
             begun = Stage(total, lambda state: self._move_bar(task, state))
             yield begun
             begun.move(begun.total or begun.completed, begun.total or begun.completed)
@@ -104,7 +104,7 @@ class Stages:
 
     def _print(self, line: str) -> None:
         if self._verbose:
-            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+            self._console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
 
 class Stage:
@@ -160,11 +160,11 @@ def _bars(console: Any, transient: bool) -> Any:
 
     narrow = Column(no_wrap=True)
     return Progress(
-        TextColumn("{task.description}", table_column=narrow),
+        TextColumn("{task.description}", markup=False, table_column=narrow),
         BarColumn(bar_width=None, table_column=Column(ratio=1, max_width=40)),
         MofNCompleteColumn(table_column=narrow),
         TimeRemainingColumn(elapsed_when_finished=True, table_column=narrow),
-        TextColumn("{task.fields[figure]}", table_column=narrow),
+        TextColumn("{task.fields[figure]}", markup=False, table_column=narrow),
         console=console,
         expand=True,
         transient=transient,

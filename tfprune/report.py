@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-from tfprune.errors import PruningError, require
+from tfprune.errors import PruningError, printable, require
 
 
 class Column(NamedTuple):
@@ -65,10 +65,10 @@ class Report:
 
     def to_markdown(self) -> str:
         """The report as a Markdown table with its notes below."""
-        lines = ["| " + " | ".join(column.heading for column in self.columns) + " |"]
+        lines = ["| " + " | ".join(in_markdown(column.heading) for column in self.columns) + " |"]
         lines.append("|" + "|".join(" --- " if i == 0 else " ---: " for i in range(len(self.columns))) + "|")
-        lines += ["| " + " | ".join(cells) + " |" for cells in self._cells()]
-        lines += [f"\n{note}" for note in self.notes()]
+        lines += ["| " + " | ".join(map(in_markdown, cells)) + " |" for cells in self._cells()]
+        lines += [f"\n{in_markdown(note)}" for note in self.notes()]
         return "\n".join(lines)
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
@@ -81,14 +81,14 @@ class Report:
         if not self.plotted:
             raise PruningError(f"{type(self).__name__} has no column to draw; print it or use .to_dict().")
         rows = [row for row in self.rows() if row.get(self.plotted) is not None]
-        labels = [str(row[self.columns[0].key]) for row in rows]
+        labels = [in_plot(str(row[self.columns[0].key])) for row in rows]
         figure = new_figure(8, 1 + 0.3 * len(rows))
         axes = figure.subplots()
         axes.barh(range(len(rows)), [float(row[self.plotted]) for row in rows])
         axes.set_yticks(range(len(rows)), labels)
         axes.invert_yaxis()
-        axes.set_title(self.title)
-        axes.set_xlabel(next(column.heading for column in self.columns if column.key == self.plotted))
+        axes.set_title(in_plot(self.title))
+        axes.set_xlabel(in_plot(next(column.heading for column in self.columns if column.key == self.plotted)))
         if path is not None:
             figure.savefig(path)
         return figure
@@ -98,7 +98,7 @@ class Report:
         totals = self.totals()
         if totals is not None:
             rows.append({self.columns[0].key: "total", **totals})
-        return [[column.text(row.get(column.key)) for column in self.columns] for row in rows]
+        return [[in_cell(column.text(row.get(column.key))) for column in self.columns] for row in rows]
 
     def to_text(self, width: int | None = None) -> str:
         """The report as a table of text in which no figure is cut.
@@ -125,10 +125,10 @@ class Report:
         from rich.text import Text
 
         if self.title:
-            yield Text(self.title, style="italic")
+            yield Text(printable(self.title), style="italic")
         layout = Layout(self.columns, self._cells(), has_totals=self.totals() is not None)
         yield from layout.tables(options.max_width)
-        yield from map(Text, self.notes())
+        yield from (Text(printable(note)) for note in self.notes())
 
     def __str__(self) -> str:
         return self.to_text()
@@ -137,11 +137,11 @@ class Report:
 
     def _repr_html_(self) -> str:
         """The report in a notebook: a table with whole names, which scrolls where it is wide."""
-        head = "".join(f"<th>{html.escape(column.heading)}</th>" for column in self.columns)
+        head = "".join(f"<th>{html.escape(in_cell(column.heading))}</th>" for column in self.columns)
         rows = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in self._cells())
-        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes())
+        notes = "".join(f"<p>{html.escape(printable(note))}</p>" for note in self.notes())
         table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-        return f"<p><b>{html.escape(self.title)}</b></p><div style='overflow-x:auto'>{table}</div>{notes}"
+        return f"<p><b>{html.escape(in_cell(self.title))}</b></p><div style='overflow-x:auto'>{table}</div>{notes}"
 
 
 class Layout:
@@ -165,7 +165,7 @@ class Layout:
         places = list(range(len(self.columns)))
         prefix = self._take_prefix() if sum(map(self._whole, places)) + self._gaps(places) > width else ""
         if prefix:
-            yield f"Every name begins with {prefix}"
+            yield _plain(f"Every name begins with {prefix}")
         if self._least(places) > width:
             self.floors = self.TIGHT
             if self._least(places) > width:  # several tables it is, and each as roomy as it can be
@@ -223,7 +223,10 @@ class Layout:
         for place, room in zip(places, self._widths(places, width)):
             is_name = place == 0 or self._is_words(place)
             table.add_column(
-                self.columns[place].heading, justify="left" if is_name else "right", width=room, overflow="fold"
+                _plain(in_cell(self.columns[place].heading)),
+                justify="left" if is_name else "right",
+                width=room,
+                overflow="fold",
             )
             texts.append([folded(text, room) for text in self._names(place, room)])
         rows = list(zip(*texts))
@@ -252,6 +255,30 @@ class Layout:
             return ""
         self.texts[0][: len(names)] = [name.removeprefix(prefix) for name in names]
         return prefix
+
+
+# Names are the user's, or whoever's who made a file, and may hold what a terminal, a page or a plot would obey. A cell
+# and a message keep control characters out; these three do the rest for their medium, and rich is given plain texts.
+
+
+def in_cell(text: str) -> str:
+    """A text in one line, its control characters written out."""
+    return printable(text).replace("\n", "\\n")
+
+
+def in_markdown(text: str) -> str:
+    """A text that Markdown shows as it is: no tags, links, emphasis, formulas or further columns.
+
+    >>> in_markdown("<b> [x](y) a|b _c_ block_1")
+    '&lt;b> \\\\[x\\\\](y) a\\\\|b \\\\_c\\\\_ block_1'
+    """
+    text = printable(text).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"[\\`*|$~\[\]]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
+
+
+def in_plot(text: str) -> str:
+    """A text that matplotlib draws as it is: a dollar begins a formula there, and a label after "_" is left out."""
+    return re.sub("^_", " _", in_cell(text).replace("$", "\\$"))
 
 
 def folded(text: str, width: int) -> str:

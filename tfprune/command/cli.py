@@ -10,7 +10,7 @@ from absl import flags
 
 from tfprune.command import COMMANDS, Command, UsageError, samples
 from tfprune.command.command import as_usage, flag_values, flags_of
-from tfprune.errors import ConversionError, PruningError, nearest
+from tfprune.errors import ConversionError, PruningError, nearest, printable
 from tfprune.model.files import existing_file
 from tfprune.version import __version__
 
@@ -147,9 +147,9 @@ def _parsed(command: Command, values: flags.FlagValues, words: list[str]) -> lis
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"tfprune: {' '.join(message.split())}", file=sys.stderr)
+    print(f"tfprune: {' '.join(printable(message).split())}", file=sys.stderr)
     return code
 
 
 def _print_warning(message: Warning | str, *where: object) -> None:
-    print(f"tfprune: warning: {str(message).removeprefix('tfprune: ')}", file=sys.stderr)
+    print(f"tfprune: warning: {printable(str(message)).removeprefix('tfprune: ')}", file=sys.stderr)

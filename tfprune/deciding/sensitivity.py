@@ -16,12 +16,13 @@ from tfprune.deciding.patterns import Pattern
 from tfprune.deciding.selection import smallest
 from tfprune.deciding.structured import BoundStructured, Structured
 from tfprune.errors import PruningError, listing, nearest
+from tfprune.model.aliases import under_aliases
 from tfprune.model.copying import clone_with_weights
 from tfprune.model.data import Batch, batches
 from tfprune.model.prunable import PrunableWeight, every_weight, prunable_weights
 from tfprune.model.tree import as_array, check_model
 from tfprune.progress import shown, stage
-from tfprune.report import Column, Report, new_figure
+from tfprune.report import Column, Report, in_plot, new_figure
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -110,10 +111,10 @@ class Sensitivity(Report):
         figure = new_figure(8, 5)
         axes = figure.subplots()
         for key, values in self.values.items():
-            axes.plot([0.0, *self.levels], [self.dense, *values], marker="o", label=key)
+            axes.plot([0.0, *self.levels], [self.dense, *values], marker="o", label=in_plot(key))
         axes.set_title(self.title)
         axes.set_xlabel("sparsity of one weight")
-        axes.set_ylabel(self.metric)
+        axes.set_ylabel(in_plot(self.metric))
         axes.legend()
         if path is not None:
             figure.savefig(path)
@@ -240,7 +241,8 @@ def _measure(model: keras.Model, data: list[Batch], metric: Any) -> tuple[str, C
             found = model.test_function(iter([tuple(batch)]))
         return {key: float(value) for key, value in found.items()}
 
-    known = logs()
+    with under_aliases(model):  # traced here, and never again
+        known = logs()
     name = metric or next((key for key in known if key != "loss"), "loss")
     if name not in known:
         raise PruningError(

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from tfprune.errors import PruningError
+from tfprune.model.aliases import under_aliases
 from tfprune.model.copying import clone_with_weights
 from tfprune.model.data import Batch, input_specs, joined
 from tfprune.model.judge import Scorer
@@ -243,14 +244,16 @@ def _compiled(
     import tensorflow as tf
 
     def answers(given: dict[str, Any]) -> Any:
-        outputs = model(given["inputs"], training=False)
+        with under_aliases(model):
+            outputs = model(given["inputs"], training=False)
         if not with_loss:
             return outputs, 0.0
         targets, weights = given["targets"], given.get("weights")
         return outputs, model.compute_loss(given["inputs"], targets, outputs, weights, training=False)
 
     def forward(inputs: Any) -> Any:
-        return model(inputs, training=False)
+        with under_aliases(model):
+            return model(inputs, training=False)
 
     specs = input_specs([Batch(given) for given in data])
     answering = tf.function(answers, input_signature=[specs], autograph=False)
@@ -264,7 +267,8 @@ def _compiled_thin(model: keras.Model, thin: ThinModel, data: Sequence[dict[str,
     import tensorflow as tf
 
     def answers(given: dict[str, Any], weights: dict[str, Any]) -> Any:
-        outputs = thin(weights, given["inputs"], given["settled"])
+        with under_aliases(model):
+            outputs = thin(weights, given["inputs"], given["settled"])
         if not with_loss:
             return outputs, 0.0
         loss = model.compute_loss(given["inputs"], given["targets"], outputs, given.get("weights"), training=False)

@@ -14,7 +14,7 @@ from tfprune.model.copying import clone_with_weights
 from tfprune.model.data import Batch
 from tfprune.model.state import carry_state
 from tfprune.oneshot.repair.reconstruct import recalibrate
-from tfprune.report import Column, Report, new_figure
+from tfprune.report import Column, Report, in_plot, new_figure
 from tfprune.search.fine_tuning import FineTuning
 from tfprune.search.genome import ChannelGenome, Genes, Genome
 from tfprune.search.objectives import Judgement
@@ -184,8 +184,8 @@ class SearchResult(Report):
             *points(sorted(self.front, key=lambda each: each[across] if len(names) > 1 else 0)), "o-", label="front"
         )
         axes.scatter(*points([self.dense]), marker="s", color="black", label="unpruned")
-        axes.set_xlabel(across)
-        axes.set_ylabel(up)
+        axes.set_xlabel(in_plot(across))
+        axes.set_ylabel(in_plot(up))
         axes.set_title(self.title)
         axes.legend()
         if path is not None:

@@ -10,7 +10,7 @@ import numpy as np
 from tfprune.deciding.criterion import Context, TrainingStatistic, needed
 from tfprune.deciding.method import BoundMethod
 from tfprune.deciding.salience import DataCriterion
-from tfprune.errors import PruningError, listing
+from tfprune.errors import PruningError, listing, printable
 from tfprune.model.altered import telling_of_altered
 from tfprune.model.hooks import is_resumed
 from tfprune.model.prunable import PrunableWeight
@@ -119,7 +119,7 @@ class MaskCallback(keras.callbacks.Callback):
 
     def _say(self, text: str) -> None:
         if self.params is None or self.params.get("verbose", 1):
-            print(f"tfprune: {text}")
+            print(f"tfprune: {printable(text)}")
 
     def _weights(self) -> list[PrunableWeight]:
         return [weight for run in self._runs for weight in run.bound.weights]

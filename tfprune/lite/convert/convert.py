@@ -33,6 +33,7 @@ from tfprune.lite.quantize.representative import Calibration, Samples, calibrati
 from tfprune.lite.quantize.weight_bits import Bits, WeightBits
 from tfprune.lite.sparse.kernels import DENSE_INT8
 from tfprune.lite.sparse.storing import stored_sparsely
+from tfprune.model.aliases import with_aliases
 from tfprune.model.graph import is_graph
 from tfprune.model.native import only_new_garbage, silence
 from tfprune.model.signature import Signature, matched_inputs, signature_of
@@ -115,6 +116,7 @@ def convert(
     request = asked.checked(model)
     _refuse_layers(model)
     origin = origin_of(model, quantization, metadata or {})
+    model, renamed = with_aliases(model)
     source = frozen(model) if request.learned else model
     signature = request.sized(signature_of(source), model)
     data = Calibration([], ["Calibrated by quantization-aware training."])
@@ -123,7 +125,10 @@ def convert(
             raise PruningError(_missing_data(quantization, signature))
         data = calibration(representative_data, signature, source)
     content, names = _converted(source, signature, request, data.samples)
-    lite = _finished(content, signature, names, source, request, origin)
+    lite = _finished(content, signature, [renamed.get(name, name) for name in names], source, request, origin)
+    if renamed:
+        called = ", ".join(f"{name!r} is {alias!r}" for alias, name in renamed.items())
+        lite.notes += (f"TensorFlow refuses some names of layers. In the file {called}.",)
     if request.bias_correction:
         lite = correct_biases(model, signature, lite, data.samples)
     if request.is_integer:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tfprune.errors import ConversionError, PruningError, listing, nearest
+from tfprune.errors import ConversionError, PruningError, listing, nearest, printable
 from tfprune.lite.file import flatbuffer
 from tfprune.lite.file.contents import End, Operator, ends, gzip_size, operators_of, quantization_of
 from tfprune.lite.file.inspect import Inspection, inspect
@@ -215,7 +215,7 @@ class LiteModel:
     def __repr__(self) -> str:
         inputs = ", ".join(f"{end.name}: {end.dtype}" for end in self.inputs)
         outputs = ", ".join(f"{end.name}: {end.dtype}" for end in self.outputs)
-        return f"LiteModel({self.quantization}, {self.size:,} bytes, ({inputs}) -> ({outputs}))"
+        return printable(f"LiteModel({self.quantization}, {self.size:,} bytes, ({inputs}) -> ({outputs}))")
 
     def arrays(self, inputs: Any) -> list[np.ndarray]:
         """What a call takes, checked, as one array per input in the order of the model."""
