@@ -151,3 +151,13 @@ def test_import_leaves_tf_keras_alone(fresh_import):
 )
 def test_import_loads_nothing_heavy(fresh_import, heavy):
     assert [name for name in fresh_import["loaded"] if name == heavy or name.startswith(heavy + ".")] == []
+
+
+def test_a_search_is_imported_when_somebody_searches():
+    code = (
+        "import sys, tfprune; late = lambda: [name for name in sys.modules if name.startswith('tfprune.search')];"
+        "assert not late() and {'compress', 'search', 'wrap'} <= set(dir(tfprune));"
+        "assert tfprune.search.greedy_search and late();"
+        "assert all(getattr(tfprune, name) for name in tfprune.__all__)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

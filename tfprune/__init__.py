@@ -19,6 +19,7 @@ The public names, in the order of their use:
     errors      PruningError, ConversionError
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from tfprune import quiet as quiet
@@ -43,8 +44,6 @@ if TYPE_CHECKING or not quiet.waits_for_work:
     from tfprune.model.summary import summary
     from tfprune.oneshot.hybrid import prune_hybrid
     from tfprune.oneshot.prune import prune
-    from tfprune.search import Compression, SearchResult, compress, genetic_search
-    from tfprune.search.targets import method_for
     from tfprune.training.callbacks import (
         PercentilePruning,
         PruningCallback,
@@ -61,15 +60,34 @@ if TYPE_CHECKING or not quiet.waits_for_work:
     from tfprune.training.wrapper import PrunedLayer, wrap
 
     check_backend()
-else:
+if TYPE_CHECKING:
+    from tfprune.search import Compression, SearchResult, compress, genetic_search
+    from tfprune.search.targets import method_for
 
-    def __getattr__(name: str) -> Any:
-        """Imports the whole package when the command first asks for something in it."""
-        if not name.startswith("__"):
-            quiet.begin_work()
-        if name not in globals():
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return globals()[name]
+LATE = {  # where the names are found that nothing but a search needs; the rest is at hand after the import
+    "Compression": "search",
+    "SearchResult": "search",
+    "compress": "search",
+    "genetic_search": "search",
+    "method_for": "search.targets",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what was put off: a search until somebody searches, and everything until the command has work to do."""
+    if not name.startswith("__"):
+        quiet.begin_work()
+    if name in LATE:
+        globals()[name] = getattr(importlib.import_module(f"tfprune.{LATE[name]}"), name)
+    if name == "search":
+        importlib.import_module("tfprune.search")
+    if name not in globals():
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *LATE, "search"})
 
 
 __all__ = [
