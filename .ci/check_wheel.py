@@ -11,7 +11,10 @@ foreign = sorted(root for root in roots if root != "tfprune" and not root.endswi
 tests = [name for name in names if "test" in Path(name).name]
 missing = [
     wanted
-    for wanted in ("tfprune/py.typed", "tfprune/command/cli.py", "tfprune/lite/convert/convert.py")
+    for wanted in (
+        *("tfprune/py.typed", "tfprune/command/cli.py", "tfprune/lite/convert/convert.py"),
+        "tfprune/lite/measure/litertjs.mjs",
+    )
     if wanted not in names
 ]
 if foreign or tests or missing or not any(name.endswith("licenses/LICENSE") for name in names):

@@ -6,39 +6,13 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from sparse_files import SIZE, dense_model, mobile, zeroed
 
 import tfprune
 from tfprune import PruningError, convert, plan_sparse
 from tfprune.lite.file import flatbuffer
 from tfprune.lite.file.sparsity import encode, encoded_bytes
 from tfprune.lite.sparse.kernels import KERNELS, RUNTIMES
-
-SIZE = 64
-
-
-def dense_model(size=SIZE, seed=0):
-    keras.utils.set_random_seed(seed)
-    return keras.Sequential(
-        [
-            keras.Input((size,), name="row"),
-            layers.Dense(size, activation="relu", name="first"),
-            layers.Dense(size, activation="relu", name="second"),
-            layers.Dense(2, name="scores"),
-        ],
-        name="mlp",
-    )
-
-
-def zeroed(model, block, share=0.9, seed=0):
-    """Zeros whole blocks along the inputs of every Dense kernel that they divide."""
-    generator = np.random.default_rng(seed)
-    for layer in model.layers:
-        if isinstance(layer, layers.Dense) and layer.units > 10:
-            rows, columns = layer.kernel.shape
-            kept = generator.permutation(rows // block * columns).reshape(rows // block, columns)
-            kept = kept >= round(share * kept.size)
-            layer.kernel.assign(layer.kernel.numpy() * np.repeat(kept, block, axis=0))
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -151,38 +125,6 @@ class TestPlan:
     def test_kernels_say_where_their_conditions_are_from(self):
         assert all(kernel.source and set(kernel.runtimes) <= set(RUNTIMES) for kernel in KERNELS)
         assert all(kernel.gain(kernel.share() + 0.01) > 1 > kernel.gain(kernel.share() - 0.02) for kernel in KERNELS)
-
-
-def mobile(padding="same", head="dense", size=32):
-    """A small network of depthwise and 1x1 convolutions, as keras.applications pad them."""
-    keras.utils.set_random_seed(0)
-    image = keras.Input((size, size, 3), name="image")
-    x = image
-    for index, (channels, stride) in enumerate([(8, 2), (16, 1), (16, 2), (24, 2)]):
-        if index == 0:
-            x = layers.Conv2D(channels, 3, strides=2, padding="same", use_bias=False, name="stem")(x)
-        else:
-            if stride == 2 and padding == "explicit":
-                x = layers.ZeroPadding2D(((0, 1), (0, 1)), name=f"pad{index}")(x)
-            way = "valid" if stride == 2 and padding == "explicit" else "same"
-            x = layers.DepthwiseConv2D(3, strides=stride, padding=way, use_bias=False, name=f"depthwise{index}")(x)
-            x = layers.BatchNormalization(name=f"depthwise_norm{index}")(x)
-            x = layers.Conv2D(channels, 1, use_bias=False, name=f"pointwise{index}")(x)
-        x = layers.BatchNormalization(name=f"norm{index}")(x)
-        x = layers.ReLU(6.0, name=f"relu{index}")(x)
-    x = layers.GlobalAveragePooling2D(keepdims=head != "dense", name="mean")(x)
-    if head == "dense":
-        x = layers.Dense(5, activation="softmax", name="scores")(x)
-    else:
-        x = layers.Reshape((5,), name="flat")(layers.Conv2D(5, 1, activation="softmax", name="scores")(x))
-    model = keras.Model(image, x, name="mobile")
-    generator = np.random.default_rng(0)
-    for weight in model.weights:
-        if weight.path.endswith(("gamma", "moving_variance")):
-            weight.assign(generator.uniform(0.5, 1.5, weight.shape))
-        else:
-            weight.assign(generator.normal(0, 0.5, weight.shape))
-    return model
 
 
 class TestCluster:

@@ -153,6 +153,8 @@ def _verify(words: list[str], values: flags.FlagValues) -> None:
         switch("xnnpack", True, "Use XNNPACK kernels; --noxnnpack times the plain ones."),
         switch("memory", False, "Measure the memory of a process that runs each, too."),
         switch("operators", False, "Time each operator of one file in place of whole files."),
+        one_of("runtime", "litert", ["litert", "web", "browser"], "LiteRT here, or LiteRT.js in Node or in Chromium."),
+        text("litertjs", None, "Folder of the npm package @litertjs/core, where it is not found by itself."),
         switch("micro", False, "Run one file as on a microcontroller: arena, answers."),
         switch("phone", False, "Print the lines that measure the files on an Android phone."),
         *REPORT,
@@ -178,4 +180,5 @@ def _benchmark(words: list[str], values: flags.FlagValues) -> None:
         (model,) = models.values()
         show(lite.run_micro(model) if values.micro else lite.time_operators(model, **how), values, output)
     else:
-        show(tfprune.benchmark(models, memory=values.memory, **how), values, output)
+        where = {name: values[name].value for name in ("memory", "runtime", "litertjs")}
+        show(tfprune.benchmark(models, **where, **how), values, output)

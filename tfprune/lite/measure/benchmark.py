@@ -1,5 +1,6 @@
 """Timing converted models on this machine, side by side."""
 
+import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -10,13 +11,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tfprune.errors import PruningError, listing
+from tfprune.errors import ConversionError, PruningError, listing, nearest
 from tfprune.lite.file.contents import End
 from tfprune.lite.file.lite_model import LiteModel
 from tfprune.lite.measure.cost import SOURCE, Cost, cost_of
 from tfprune.lite.measure.memory import process_memory
 from tfprune.lite.measure.phone import PhoneRun, is_phone_output, read_phone_output
+from tfprune.lite.measure.web import run_web
 from tfprune.report import Column, Report
+
+RUNTIMES = ("litert", "web", "browser")
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class Timing:
         quantization: That of the file.
         cost: Operations and bytes of one run, counted in the file.
         memory: Bytes that running it adds to a process; None where it was not measured.
+        difference: The largest difference of an answer from native LiteRT's; None where LiteRT itself was timed.
+        scale: The largest answer of native LiteRT's, in size.
     """
 
     name: str
@@ -40,6 +46,8 @@ class Timing:
     quantization: str
     cost: Cost
     memory: int | None = None
+    difference: float | None = None
+    scale: float = 1.0
 
     @property
     def median(self) -> float:
@@ -172,6 +180,35 @@ class Benchmark(Report):
         return said
 
 
+@dataclass(frozen=True, repr=False)
+class WebBenchmark(Benchmark):
+    """Time of converted models in LiteRT.js, and how far their answers are from native LiteRT's."""
+
+    title: ClassVar[str] = "Models timed in LiteRT.js on this machine"
+    columns: ClassVar[Sequence[Column]] = (
+        *(column for column in Benchmark.columns if column.key not in ("activation_bytes", "microjoules")),
+        Column("difference", "off LiteRT", ".1e"),
+    )
+
+    def rows(self) -> list[dict[str, Any]]:
+        differences = [timing.difference for timing in self.timings] + [None] * len(self.phones)
+        return [{**row, "difference": off} for row, off in zip(super().rows(), differences)]
+
+    def notes(self) -> list[str]:
+        said = [note for note in super().notes() if not note.startswith("Counted in the file")]
+        said.append("off LiteRT: the largest difference of any answer from that of native LiteRT for the same input.")
+        for timing in self.timings:
+            if not (timing.difference or 0.0) <= ALIKE * max(timing.scale, 1e-6):
+                said.append(
+                    f"'{timing.name}' answers something else in LiteRT.js than in LiteRT: do not use it there. "
+                    "tfprune why --runtime web tells the reason."
+                )
+        return said
+
+
+ALIKE = 1e-3  # of the largest answer; kernels of two processors round in different orders
+
+
 def benchmark(
     models: Mapping[str, Any],
     runs: int = 100,
@@ -181,6 +218,8 @@ def benchmark(
     xnnpack: bool = True,
     data: Any = None,
     memory: bool = False,
+    runtime: str = "litert",
+    litertjs: str | os.PathLike[str] | None = None,
 ) -> Benchmark:
     """Times converted models in turns, so that whatever else the machine does falls on all of them alike.
 
@@ -199,13 +238,19 @@ def benchmark(
             are used. Defaults to None: random numbers, and zeros for integer inputs.
         memory: Whether to measure, too, what running each model adds to the memory of a fresh process; about a second
             each. Defaults to False.
+        runtime: `"litert"`, LiteRT on this machine; `"web"`, LiteRT.js, the build for web pages, in Node; `"browser"`,
+            LiteRT.js in a headless Chromium. The last two take one thread, and compare the answers with LiteRT's.
+            Defaults to `"litert"`.
+        litertjs: The folder of the npm package @litertjs/core. Defaults to None: looked for in `node_modules` of this
+            folder and those above it, then where npm installs packages for all.
 
     Returns:
         A `Benchmark`, which prints as a table.
 
     Raises:
         PruningError: No model, a number below its limit, or a file that is none.
-        ConversionError: LiteRT cannot prepare or run a model.
+        MissingPackageError: Node, Chromium or the npm package is missing; the message has the line that gets it.
+        ConversionError: The runtime cannot prepare or run a model.
 
     Example:
         ```python
@@ -218,8 +263,16 @@ def benchmark(
     for name, value, least in (("runs", runs, 1), ("threads", threads, 1), ("warmup", warmup, 0)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise PruningError(f"{name}={value!r}: give a whole number of {least} or more.")
+    if runtime not in RUNTIMES:
+        raise PruningError(f"runtime={runtime!r} is unknown. {nearest(str(runtime), RUNTIMES)}")
     phones = {name: read_phone_output(source) for name, source in models.items() if is_phone_output(source)}
     loaded = {name: LiteModel.of(source) for name, source in models.items() if name not in phones}
+    on_phones = tuple(PhoneTiming(name, run) for name, run in phones.items())
+    if runtime != "litert":
+        if threads != 1 or not xnnpack or memory:
+            raise PruningError(f"runtime={runtime!r} takes one thread, and neither xnnpack=False nor memory=True.")
+        in_javascript, where = _in_javascript(loaded, data, (runs, warmup), runtime == "browser", litertjs)
+        return WebBenchmark(in_javascript, threads, xnnpack, warmup, where, on_phones)
     ready = {name: filled(lite, threads, xnnpack, data) for name, lite in loaded.items()}
     for interpreter in ready.values():
         for _ in range(warmup):
@@ -230,8 +283,32 @@ def benchmark(
         used = process_memory(lite.content, threads, xnnpack) if memory else None
         sizes = (lite.size, lite.gzip_size, lite.quantization)
         timings.append(Timing(name, tuple(times[name]), *sizes, cost_of(lite.file), used))
-    on_phones = tuple(PhoneTiming(name, run) for name, run in phones.items())
     return Benchmark(tuple(timings), threads, xnnpack, warmup, _machine(), on_phones)
+
+
+def _in_javascript(
+    loaded: Mapping[str, LiteModel], data: Any, counts: tuple[int, int], browser: bool, litertjs: Any
+) -> tuple[tuple[Timing, ...], str]:
+    """The times in LiteRT.js with the differences from LiteRT, and what ran them."""
+    given = {name: _arrays(lite, data) for name, lite in loaded.items()}
+    inputs = {
+        name: [end.quantized(array) for array, end in zip(given[name], lite.inputs)] for name, lite in loaded.items()
+    }
+    found = run_web(loaded, inputs, *counts, browser=browser, litertjs=litertjs)
+    timings = []
+    for name, lite in loaded.items():
+        run = found.runs[name]
+        if run.failure:
+            raise ConversionError(f"LiteRT.js cannot run '{name}': {run.failure} tfprune why --runtime web says more.")
+        wanted = lite(given[name] if len(given[name]) > 1 else given[name][0])
+        differences, scale = [], 0.0
+        for end, answer, expected in zip(lite.outputs, run.outputs, wanted if isinstance(wanted, list) else [wanted]):
+            differences.append(float(np.abs(end.dequantized(answer).reshape(expected.shape) - expected).max(initial=0)))
+            scale = max(scale, float(np.abs(expected).max(initial=0)))
+        sizes = (lite.size, lite.gzip_size, lite.quantization, cost_of(lite.file))
+        worst = float(np.max(differences))  # not a number where any is none
+        timings.append(Timing(name, run.milliseconds, *sizes, difference=worst, scale=scale))
+    return tuple(timings), f"{_processor()}; LiteRT.js {found.version} in {found.where}, compared with {_machine()}"
 
 
 def filled(lite: LiteModel, threads: int, xnnpack: bool, data: Any = None) -> Any:
@@ -242,14 +319,18 @@ def filled(lite: LiteModel, threads: int, xnnpack: bool, data: Any = None) -> An
             f"The length of {listing(open_lengths)} is open, and the time depends on it: give samples of a typical "
             "length as data=."
         )
-    if data is None:
-        generator = np.random.default_rng(0)
-        arrays = [random_input(end, end.shape, generator) for end in lite.inputs]
-    else:
-        arrays = [array[: end.shape[0] or 1] for array, end in zip(lite.arrays(data), lite.inputs)]
+    arrays = _arrays(lite, data)
     interpreter = lite.prepared([array.shape for array in arrays], threads=threads, xnnpack=xnnpack)
     lite.fill(interpreter, arrays)
     return interpreter
+
+
+def _arrays(lite: LiteModel, data: Any) -> list[np.ndarray]:
+    """One batch as the file has it: of the data, or of random numbers."""
+    if data is None:
+        generator = np.random.default_rng(0)
+        return [random_input(end, end.shape, generator) for end in lite.inputs]
+    return [array[: end.shape[0] or 1] for array, end in zip(lite.arrays(data), lite.inputs)]
 
 
 def random_input(end: End, shape: Sequence[int | None], generator: np.random.Generator) -> np.ndarray:

@@ -1,0 +1,169 @@
+"""Zeros that pay in the browser: a MobileNet with zeros in its 1x1 convolutions, in LiteRT.js, beside fewer channels.
+
+python benchmarks/sparse_web.py --litertjs FOLDER --output docs/benchmarks/sparse_web
+
+Needs Node and the npm package @litertjs/core (npm install @litertjs/core).
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+from datasets import fashion_mnist
+from tables import Measured, add_output, versions, write
+
+import tfprune
+from tfprune.lite import LiteModel
+from tfprune.lite.measure.web import run_web
+from tfprune.report import Column
+
+SIZE, ALPHA, IMAGES, BATCH = 96, 0.5, 16_000, 64
+EPOCHS, PRUNING_EPOCHS, COMPARED, RUNS = 4, 2, 64, 60
+
+
+class InTheBrowser(Measured):
+    title: ClassVar[str] = "A MobileNet in LiteRT.js: zeros in its 1x1 convolutions, fewer channels, and both"
+    columns: ClassVar[Sequence[Column]] = (
+        Column("file", "file"),
+        Column("accuracy", "accuracy", ".2f"),
+        Column("drop", "below dense", ".2f"),
+        Column("bytes", "bytes", ",d"),
+        Column("smaller", "smaller", ".1f"),
+        Column("macs", "MACs", ",d"),
+        Column("milliseconds", "ms, web", ".2f"),
+        Column("faster", "faster", ".2f"),
+        Column("native", "ms, native", ".2f"),
+        Column("difference", "web - native", ".1e"),
+    )
+
+
+def batches(images: np.ndarray, labels: np.ndarray, seed: int | None = None) -> tf.data.Dataset:
+    """Images as a network for photographs takes them: larger, of three colours, from -1 to 1."""
+    data = tf.data.Dataset.from_tensor_slices((images, labels))
+    if seed is not None:
+        data = data.shuffle(len(images), seed=seed)
+    return data.batch(BATCH).map(lambda x, y: (larger(x), y), num_parallel_calls=2).prefetch(2)
+
+
+def larger(images: Any) -> Any:
+    return tf.repeat(tf.image.resize(images, (SIZE, SIZE)), 3, axis=-1) * 2.0 - 1.0
+
+
+class Recipe:
+    """Trains, prunes and measures networks on one data set with one seed.
+
+    Args:
+        seed: Of weights and of the order of images.
+        litertjs: The folder of the npm package.
+    """
+
+    def __init__(self, seed: int, litertjs: Path | None):
+        data = fashion_mnist(IMAGES)
+        self.train = batches(data.x_train, data.y_train, seed)
+        self.test = batches(data.x_test, data.y_test)
+        self.images = larger(data.x_test[:COMPARED]).numpy()
+        self.litertjs = litertjs
+        self.found: list[dict[str, Any]] = []
+        self.files: dict[str, LiteModel] = {}
+
+    def fitted(self, model: keras.Model, epochs: int, *callbacks: Any) -> keras.Model:
+        steps = epochs * self.train.cardinality().numpy()
+        rate = keras.optimizers.schedules.CosineDecay(2e-3 if epochs == EPOCHS else 1e-3, steps)
+        model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
+        model.fit(self.train, epochs=epochs, verbose=2, callbacks=list(callbacks))
+        return model
+
+    def fine_tuned(self, model: keras.Model, method: Any) -> keras.Model:
+        """A copy of the model after gradual pruning."""
+        copy = keras.models.clone_model(model)
+        copy.set_weights(model.get_weights())
+        pruned = self.fitted(copy, PRUNING_EPOCHS, tfprune.PruningCallback(method))
+        return tfprune.strip_masks(pruned)
+
+    def note(self, name: str, model: keras.Model, **options: Any) -> keras.Model:
+        """Converts a model, and notes its accuracy."""
+        lite = tfprune.convert(model, **options)
+        _, accuracy = self._judged(model)
+        self.files[name] = lite
+        self.found.append({"file": name, "accuracy": 100 * accuracy, "bytes": lite.size})
+        print(self.found[-1], flush=True)
+        return model
+
+    def _judged(self, model: keras.Model) -> Any:
+        copy = keras.models.clone_model(model)
+        copy.set_weights(model.get_weights())
+        copy.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+        return copy.evaluate(self.test, verbose=0)
+
+    def measured(self) -> str:
+        """Fills in times and differences; what ran the files in the end."""
+        inputs = {name: [self.images[:1]] for name in self.files}
+        web = run_web(self.files, inputs, RUNS, 10, litertjs=self.litertjs)
+        native = tfprune.benchmark(self.files, runs=RUNS)
+        dense = self.found[0]
+        for row, timing in zip(self.found, native.timings):
+            run = web.runs[row["file"]]
+            if run.failure:
+                raise RuntimeError(f"{row['file']}: {run.failure}")
+            row["milliseconds"], row["native"] = min(run.milliseconds), min(timing.milliseconds)
+            row["macs"] = timing.cost.macs
+            row["difference"] = self._difference(row["file"])
+            row["drop"] = dense["accuracy"] - row["accuracy"]
+            row["smaller"] = dense["bytes"] / row["bytes"]
+            row["faster"] = dense["milliseconds"] / row["milliseconds"]
+        return f"LiteRT.js {web.version} in {web.where}"
+
+    def _difference(self, name: str) -> float:
+        """The largest difference between the answers of LiteRT.js and of native LiteRT."""
+        lite = self.files[name]
+        each = {str(place): lite for place in range(8)}
+        runs = run_web(each, {str(n): [self.images[n : n + 1]] for n in range(8)}, litertjs=self.litertjs).runs
+        answers = np.stack([runs[str(place)].outputs[0] for place in range(8)])
+        return float(np.abs(answers - lite(self.images[:8])).max())
+
+
+def run(seed: int, litertjs: Path | None) -> tuple[Recipe, str]:
+    keras.utils.set_random_seed(seed)
+    recipe = Recipe(seed, litertjs)
+    shape = (SIZE, SIZE, 3)
+    dense = keras.applications.MobileNet(input_shape=shape, alpha=ALPHA, weights=None, classes=10)
+    recipe.note("dense", recipe.fitted(dense, EPOCHS))
+    plan = tfprune.plan_sparse(dense, "web")
+    for amount in (0.8, 0.9):
+        pruned = recipe.fine_tuned(plan.model, plan.method(amount))
+        recipe.note(f"{amount:.0%} zeros in 1x1 convolutions", pruned, sparse=True)
+    for amount in (0.3, 0.5):
+        narrow = tfprune.shrink(recipe.fine_tuned(dense, tfprune.Structured(amount)))
+        recipe.note(f"{amount:.0%} fewer channels", narrow)
+        if amount == 0.3:
+            small = tfprune.plan_sparse(narrow, "web")
+            both = recipe.fine_tuned(small.model, small.method(0.8))
+            recipe.note(f"{amount:.0%} fewer channels, then 80% zeros", both, sparse=True)
+    return recipe, recipe.measured()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--litertjs", type=Path, help="folder of the npm package @litertjs/core")
+    add_output(parser)
+    arguments = parser.parse_args()
+    recipe, where = run(arguments.seed, arguments.litertjs)
+    about = [
+        f"One seed ({arguments.seed}). MobileNet of keras.applications, alpha {ALPHA}, {SIZE} pixels; the first "
+        f"{IMAGES:,} images of Fashion-MNIST made larger, {EPOCHS} epochs; then {PRUNING_EPOCHS} epochs of gradual "
+        "pruning from the dense network, with plan_sparse(model, 'web').method(...) or Structured(...). Accuracy on "
+        "the 10,000 test images; smaller and faster are against the dense file.",
+        f"Time: {where}, one thread; native LiteRT on the same machine, one thread, where XNNPACK's kernels for x86 "
+        f"make no use of such zeros. The least of {RUNS} runs in turns. web - native: the largest difference.",
+        versions(),
+    ]
+    write([InTheBrowser(recipe.found, about)], arguments.output)
+
+
+if __name__ == "__main__":
+    main()
