@@ -195,6 +195,28 @@ def test_steps_that_were_traced_before_are_forgotten():
     assert traced == [0, 1] and hooks.forget_traces([keras.Variable(1.0)]) == 0
 
 
+def test_gradients_are_told_until_nobody_listens():
+    model = compiled(optimizer="sgd", loss="mse")
+    told = []
+    hooks.listen_to_gradients(model.optimizer, lambda gradient, variable: told.append((gradient.shape, variable)))
+    model.fit(*DATA, verbose=0)
+    assert [shape for shape, _ in told] == [(4, 2), (2,)]
+    assert all(variable is weight for (_, variable), weight in zip(told, model.trainable_variables, strict=True))
+    assert hooks.stop_listening(model.optimizer) and not hooks.stop_listening(model.optimizer)
+    model.optimizer.apply([np.zeros((4, 2), np.float32), np.zeros(2, np.float32)], model.trainable_variables)
+    assert len(told) == 2
+
+
+def test_calls_of_some_layers_are_exchanged_for_a_while():
+    one, other = layers.Dense(2), layers.Dense(2)
+    x = np.ones((1, 2), np.float32)
+    plain = one(x), other(x)
+    with pytest.raises(KeyError, match="as it goes"), hooks.calls_by([one], lambda layer: lambda inputs: inputs * 3):
+        assert np.array_equal(one(x), x * 3) and np.array_equal(other(x), plain[1])
+        raise KeyError("as it goes")
+    assert np.array_equal(one(x), plain[0]) and "call" not in vars(one)
+
+
 def test_functional_models_of_keras_2():
     import tf_keras
 
@@ -299,3 +321,29 @@ def test_tracebacks_are_whole_for_a_while():
     with hooks.whole_tracebacks():
         assert not keras.config.is_traceback_filtering_enabled()
     assert keras.config.is_traceback_filtering_enabled() == filtered
+
+
+def test_the_format_of_lite_files():
+    file = hooks.schema().ModelT()
+    assert file.buffers is None and hooks.schema().TensorType.INT8 == 9
+
+
+def dense_operators(content):
+    """The names of the results of a file's Dense layers, and the types of their kernels."""
+    file, schema = hooks.schema().ModelT.InitFromPackedBuf(content, 0), hooks.schema()
+    graph = file.subgraphs[0]
+    codes = [file.operatorCodes[operator.opcodeIndex].builtinCode for operator in graph.operators]
+    dense = [o for o, code in zip(graph.operators, codes) if code == schema.BuiltinOperator.FULLY_CONNECTED]
+    return {graph.tensors[o.outputs[0]].name.decode(): graph.tensors[o.inputs[1]].type for o in dense}
+
+
+def test_operators_are_left_out_of_rounding_by_name():
+    import tensorflow as tf
+
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.Dense(2)])
+    _, last = dense_operators(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([row[None]] for row in DATA[0])
+    types = dense_operators(hooks.converted_without_rounding(converter, [last])).values()
+    assert list(types) == [hooks.schema().TensorType.INT8, hooks.schema().TensorType.FLOAT32]

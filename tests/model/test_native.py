@@ -1,39 +1,54 @@
-"""Silence over native code, from several threads."""
+"""What TensorFlow and Keras print and raise, cut down to what a reader needs."""
 
-import os
-import threading
-import warnings
+import re
 
-from tfprune.model.native import silence
+import keras
+import numpy as np
+import pytest
 
-
-def test_overlapping_silences_put_back_what_the_first_found():
-    before, filters = os.fstat(2).st_ino, list(warnings.filters)
-    entered, may_leave, texts = threading.Event(), threading.Event(), []
-
-    def other():
-        with silence() as spoken:
-            os.write(2, b"of the other\n")
-            entered.set()
-            may_leave.wait(10)
-        texts.append(spoken.text)
-
-    thread = threading.Thread(target=other)
-    with silence() as spoken:
-        thread.start()
-        entered.wait(10)
-        os.write(2, b"of the first\n")
-    may_leave.set()  # the first in is out before the second
-    thread.join()
-    assert "of the first" in spoken.text
-    assert texts == ["of the other\nof the first\n"]
-    assert os.fstat(2).st_ino == before
-    assert warnings.filters == filters
+from tfprune.model.native import reason_of
 
 
-def test_a_silence_within_another_hears_only_itself():
-    with silence() as outer:
-        os.write(2, b"one ")
-        with silence() as inner:
-            os.write(2, b"two")
-    assert (inner.text, outer.text) == ("two", "one two")
+def raised(act):
+    with pytest.raises(Exception) as caught:
+        act()
+    return caught.value
+
+
+class Failing(keras.layers.Layer):
+    def call(self, inputs):
+        raise ValueError("the reason itself.")
+
+
+def test_an_error_in_a_layers_call_is_told_without_its_frame():
+    error = raised(lambda: Failing()(np.ones((1, 2))))
+    assert "Arguments received by" in str(error) and reason_of(error) == "the reason itself."
+
+
+def test_an_error_in_a_traced_function_is_told_without_its_traceback():
+    import tensorflow as tf
+
+    @tf.function
+    def step():
+        raise ValueError("the reason itself")
+
+    error = raised(step)
+    assert str(error).startswith("in user code:") and reason_of(error) == "ValueError: the reason itself."
+
+
+def test_an_error_of_the_converter_is_told_without_the_place_in_its_source():
+    import tensorflow as tf
+
+    @tf.function(input_signature=[tf.TensorSpec((2, 2))])
+    def function(x):
+        return tf.linalg.det(x)
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], function)
+    reason = reason_of(raised(converter.convert))
+    assert re.match("'tf.MatrixDeterminant' op is neither a custom op nor a flex op", reason), reason
+    assert reason.endswith(".") and "loc(" not in reason
+
+
+def test_long_and_empty_reasons():
+    assert reason_of(ValueError("word " * 100)) == "word " * 60 + "..."
+    assert reason_of(KeyError()) == "KeyError."

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from tfprune.model.graph import Call, flow, is_graph
+from tfprune.model.hooks import calls_by
 from tfprune.model.layers import is_activation
 
 Record = Callable[[keras.Layer, Any, Any], None]
@@ -24,29 +25,15 @@ def observed(layers: Iterable[keras.Layer], record: Record) -> Iterator[None]:
         layers: Layers of a model that nothing else is using; use a copy of the user's model.
         record: Gets the first argument and the result of the call, symbolic inside a compiled function.
     """
-    with _replaced(layers, lambda layer: _recording(layer, record)):
+    with calls_by(layers, lambda layer: _recording(layer, record)):
         yield
 
 
 @contextlib.contextmanager
 def trained(layers: Iterable[keras.Layer]) -> Iterator[None]:
     """Runs these layers as in training, however the model is called, as long as the context is open."""
-    with _replaced(layers, _training):
+    with calls_by(layers, _training):
         yield
-
-
-@contextlib.contextmanager
-def _replaced(layers: Iterable[keras.Layer], replacement: Callable[[keras.Layer], Any]) -> Iterator[None]:
-    # Keras has no hook on a layer's call; an attribute of the instance takes precedence over the method.
-    changed = []
-    try:
-        for layer in layers:
-            layer.call = replacement(layer)
-            changed.append(layer)
-        yield
-    finally:
-        for layer in changed:
-            del layer.call  # the method of the class shows through again
 
 
 def _recording(layer: keras.Layer, record: Record) -> Callable[..., Any]:

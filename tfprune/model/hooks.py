@@ -5,6 +5,7 @@ each that fails when it moves, and one that no other file uses such a name.
 """
 
 import contextlib
+import functools
 import gc
 import importlib
 from collections.abc import Callable, Iterable, Iterator
@@ -178,6 +179,41 @@ def is_graph_of_keras_2(model: Any) -> bool:
     return getattr(model, "_is_graph_network", False)
 
 
+def listen_to_gradients(optimizer: Any, note: Callable[[Any, Any], None]) -> None:
+    """Tells `note(gradient, variable)` of all that the optimizer is given, in steps compiled from now on.
+
+    Keras has no hook between gradients and optimizer; an attribute of the instance goes before the method.
+    """
+    apply = optimizer.apply
+
+    @functools.wraps(apply)
+    def listening(grads: Any, trainable_variables: Any = None) -> Any:
+        for gradient, variable in zip(grads, trainable_variables or variables_of(optimizer)):
+            note(gradient, variable)
+        return apply(grads, trainable_variables)
+
+    optimizer.apply = listening
+
+
+def stop_listening(optimizer: Any) -> bool:
+    """Undoes `listen_to_gradients`; whether anybody listened."""
+    return vars(optimizer).pop("apply", None) is not None
+
+
+@contextlib.contextmanager
+def calls_by(layers: Iterable[keras.Layer], replacement: Callable[[keras.Layer], Callable[..., Any]]) -> Iterator[None]:
+    """Lets each layer be called as `replacement(layer)` for a while; Keras has no hook on a layer's call."""
+    changed = []
+    try:
+        for layer in layers:
+            layer.call = replacement(layer)  # an attribute of the instance goes before the method
+            changed.append(layer)
+        yield
+    finally:
+        for layer in changed:
+            del layer.call
+
+
 # Tracing a model's own call: what Keras does at each call is exchanged for the length of the trace
 
 
@@ -343,3 +379,22 @@ def set_shape(tensor: Any, shape: tuple[int | None, ...]) -> None:
 def added_losses(layer: Any) -> list[Any]:
     """The losses that a layer added in its own call, without those of layers inside it."""
     return layer._losses
+
+
+# LiteRT
+
+
+def schema() -> Any:
+    """The Python classes of the `.tflite` format, which LiteRT's package holds but does not document."""
+    return importlib.import_module("ai_edge_litert.schema_py_generated")
+
+
+def converted_without_rounding(converter: Any, operators: list[str]) -> bytes:
+    """Converts to int8 with these operators left in float: only TensorFlow's debugger of quantization names any."""
+    import tensorflow as tf
+
+    options = tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=operators)
+    debugger = tf.lite.experimental.QuantizationDebugger(
+        converter=converter, debug_dataset=converter.representative_dataset, debug_options=options
+    )
+    return debugger.get_nondebug_quantized_model()

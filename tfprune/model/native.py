@@ -18,7 +18,7 @@ FRAMED = re.compile(r"\x1b\[1m(.*?)\x1b\[0m", re.DOTALL)
 
 
 def reason_of(error: BaseException) -> str:
-    """The cause that an error of Keras, TensorFlow or LiteRT names, in one line that ends in a full stop.
+    """The cause that an error of Keras, TensorFlow or LiteRT names, in one line that ends in a full stop, or is cut.
 
     Tracebacks and frames around it are left out.
     """
@@ -31,7 +31,7 @@ def reason_of(error: BaseException) -> str:
     elif " error: " in text:  # the converter puts the place in the source before what it says, and notes behind
         text = text.split(" error: ", 1)[1].splitlines()[0].rsplit("): ", 1)[-1]
     text = " ".join(text.split())
-    return (text if len(text) <= LONGEST else text[:LONGEST] + " ...").rstrip(". ") + "."
+    return text.rstrip(". ") + "." if len(text) <= LONGEST else text[:LONGEST].rstrip() + " ..."
 
 
 class Spoken:

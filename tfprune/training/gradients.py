@@ -1,6 +1,5 @@
 """Gradients as the optimizer is given them, handed on inside the compiled training step."""
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,8 +7,8 @@ import keras
 import numpy as np
 
 from tfprune.errors import PruningError
+from tfprune.model import hooks
 from tfprune.model.copying import scope_of
-from tfprune.model.hooks import variables_of
 from tfprune.model.prunable import PrunableWeight
 from tfprune.model.tree import snapshot
 from tfprune.training.step import retrace
@@ -61,27 +60,18 @@ class GradientRecord(Mapping[str, Mapping[str, np.ndarray]]):
 
     def open(self) -> None:
         """Begins to record: the next training step is compiled with it."""
-        optimizer = self._optimizer
-        apply = optimizer.apply
-
-        @functools.wraps(apply)
-        def recording(grads: Any, trainable_variables: Any = None) -> Any:
-            # Keras has no hook between gradients and optimizer; an attribute of the instance goes before the method.
-            scale = optimizer.loss_scale_factor
-            for gradient, variable in zip(grads, trainable_variables or variables_of(optimizer)):
-                weight = self._weights.get(id(variable))
-                if weight is not None and gradient is not None:
-                    self._take(weight, gradient, scale)
-            return apply(grads, trainable_variables)
-
-        optimizer.apply = recording
+        hooks.listen_to_gradients(self._optimizer, self._hear)
         retrace(self.model)
 
     def close(self) -> None:
         """Ends recording; what was recorded can still be read."""
-        if "apply" in vars(self._optimizer):
-            del self._optimizer.apply  # the method of the class shows through again
+        if hooks.stop_listening(self._optimizer):
             retrace(self.model)
+
+    def _hear(self, gradient: Any, variable: Any) -> None:
+        weight = self._weights.get(id(variable))
+        if weight is not None and gradient is not None:
+            self._take(weight, gradient, self._optimizer.loss_scale_factor)
 
     def _take(self, weight: PrunableWeight, gradient: Any, scale: float | None) -> None:
         import tensorflow as tf

@@ -8,6 +8,7 @@ from tfprune.lite.convert.layer_names import paths_along, paths_before_ends
 from tfprune.lite.file import flatbuffer
 from tfprune.lite.file.contents import results_of
 from tfprune.lite.file.edit import Graph
+from tfprune.model.hooks import converted_without_rounding
 from tfprune.model.tree import covers
 
 
@@ -41,13 +42,7 @@ def converted_with_float_layers(
         )
     ]
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS]
-    # The public way to leave operators out of quantization is this debugger, which knows them by name.
-    debugger = tf.lite.experimental.QuantizationDebugger(
-        converter=converter,
-        debug_dataset=converter.representative_dataset,
-        debug_options=tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=operators),
-    )
-    return debugger.get_nondebug_quantized_model()
+    return converted_without_rounding(converter, operators)
 
 
 def give_integer_ends(model: Any) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfprune.errors import PruningError
+from tfprune.model.hooks import schema as schema
 
 IDENTIFIER = b"TFL3"
 
@@ -27,13 +28,6 @@ STORED = {
     "BOOL": np.bool_,
 }
 FLOATS = ("FLOAT32", "FLOAT16", "BFLOAT16", "FLOAT64")
-
-
-def schema() -> Any:
-    """The Python classes that are generated from the published schema."""
-    from ai_edge_litert import schema_py_generated
-
-    return schema_py_generated
 
 
 @functools.cache
