@@ -20,6 +20,7 @@ from tfprune.lite.convert.convert import convert
 from tfprune.lite.measure.benchmark import benchmark
 from tfprune.model.copying import fresh_layer
 from tfprune.model.graph import Call, flow
+from tfprune.model.layers import facts_of, is_activation, keeps_channels_apart
 from tfprune.model.tree import as_array
 from tfprune.search.genome import ChannelGenome, Genes, Genome
 
@@ -29,12 +30,6 @@ LEVELS = (0.25, 0.5, 0.75, 1.0)  # shares of the channels on each side of a laye
 FINE_LEVELS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 RUNS = 200
 KINDS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
-# What has no weights and takes one input is timed with the layer before it.
-CARRIED = (
-    keras.layers.BatchNormalization, keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.Activation,
-    keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.AveragePooling1D, keras.layers.AveragePooling2D,
-    keras.layers.GlobalAveragePooling1D, keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,7 +59,7 @@ class Part:
     @property
     def is_depthwise(self) -> bool:
         """Whether each channel is convolved by itself."""
-        return isinstance(self.layer, keras.layers.DepthwiseConv2D)
+        return facts_of(self.layer).is_depthwise
 
     def widths(self, shares: Mapping[tuple[str, int], float]) -> tuple[int, int]:
         """The input and output channels that are left."""
@@ -111,11 +106,11 @@ def parts_of(model: keras.Model, genome: Genome) -> list[Part]:
                 raise PruningError(f"latency: the shape that '{call.path}' works on has to be known, channels last.")
             current[id(call.outputs[0])] = len(found)
             found.append((call.path, layer, [], shape, output))
-        elif type(layer) in CARRIED and id(inputs[0]) in current and consumers[id(inputs[0])] == 1:
+        elif _is_carried(layer) and id(inputs[0]) in current and consumers[id(inputs[0])] == 1:
             place = current[id(inputs[0])]
             found[place][2].append(layer)
             current[id(call.outputs[0])] = place
-        elif not isinstance(layer, CARRIED) and any(key.startswith(f"{call.path}/") for key in losing):
+        elif not _is_carried(layer) and any(key.startswith(f"{call.path}/") for key in losing):
             raise PruningError(
                 f"latency: '{call.path}' ({type(layer).__name__}) loses channels and cannot be timed by itself. Write "
                 "another objective, such as 'macs', or leave it out with layers=."
@@ -125,6 +120,11 @@ def parts_of(model: keras.Model, genome: Genome) -> list[Part]:
     flow(model, list(model.inputs), count)
     flow(model, list(model.inputs), visit)
     return [Part(path, layer, tuple(carried), shape, output) for path, layer, carried, shape, output in found]
+
+
+def _is_carried(layer: Any) -> bool:
+    """Whether a layer is timed with the one before it: it has one input and no product of its own."""
+    return keeps_channels_apart(layer) or is_activation(layer)
 
 
 class LatencyTable:

@@ -12,18 +12,11 @@ import keras
 import numpy as np
 
 from tfprune.model.graph import Call, called, flow
+from tfprune.model.layers import facts_of, is_entrywise, keeps_channels_apart
 
 Places = Mapping[str, Sequence[tuple[str, int, np.ndarray]]]
 
 PRODUCERS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Dense)
-# Layers in which each channel of the last axis is treated by itself.
-BY_CHANNEL = (
-    keras.layers.BatchNormalization, keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.Dropout,
-    keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.AveragePooling1D, keras.layers.AveragePooling2D,
-    keras.layers.GlobalAveragePooling1D, keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling1D,
-    keras.layers.GlobalMaxPooling2D, keras.layers.ZeroPadding1D, keras.layers.ZeroPadding2D,
-)  # fmt: skip
-BY_ENTRY = ("relu", "relu6", "linear", "elu", "selu", "gelu", "silu", "tanh", "sigmoid", "hard_silu", "hard_sigmoid")
 
 
 @dataclass(frozen=True)
@@ -123,7 +116,7 @@ class Stem:
         """The result of the layer that makes channels, where it reads whole tensors."""
         rank = len(call.operation.kernel.shape)
         entries = losing.get(f"{call.path}/kernel", ())
-        if any(axis % rank != rank - 1 for _, axis, _ in entries) or not _is_by_entry(call.operation):
+        if any(axis % rank != rank - 1 for _, axis, _ in entries) or not is_entrywise(call.operation.activation):
             return None
         return Settled(number, tuple((name, positions) for name, _, positions in entries))
 
@@ -136,11 +129,6 @@ def _is_by_channel(call: Call) -> bool:
     layer = call.operation
     if isinstance(layer, keras.layers.BatchNormalization):
         return layer.axis in (-1, len(call.outputs[0].shape) - 1)
-    if isinstance(layer, keras.layers.DepthwiseConv2D):
-        return layer.depth_multiplier == 1 and _is_by_entry(layer)
-    return type(layer) in BY_CHANNEL or (type(layer) is keras.layers.Activation and _is_by_entry(layer))
-
-
-def _is_by_entry(layer: Any) -> bool:
-    activation = getattr(layer, "activation", None)
-    return activation is None or getattr(activation, "__name__", "") in BY_ENTRY
+    if facts_of(layer).is_depthwise:
+        return layer.depth_multiplier == 1 and is_entrywise(layer.activation)
+    return keeps_channels_apart(layer) or (type(layer) is keras.layers.Activation and is_entrywise(layer))

@@ -8,7 +8,7 @@ from tfprune.model.layers.activation import is_activation, is_entrywise, is_mixi
 from tfprune.model.layers.equation import Equation, letter_axes
 from tfprune.model.layers.linear import LinearForm
 from tfprune.model.layers.shapes import channel_axis, has_borders
-from tfprune.model.layers.table import Axes, Facts, facts_of, is_counted, layer_macs, shapes_of
+from tfprune.model.layers.table import Axes, Facts, facts_of, is_counted, keeps_channels_apart, layer_macs, shapes_of
 
 __all__ = [
     "Axes",
@@ -22,6 +22,7 @@ __all__ = [
     "is_counted",
     "is_entrywise",
     "is_mixing",
+    "keeps_channels_apart",
     "layer_macs",
     "letter_axes",
     "shapes_of",

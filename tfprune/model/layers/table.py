@@ -63,6 +63,11 @@ def facts_of(layer: Any) -> Facts:
     return NOTHING
 
 
+def keeps_channels_apart(layer: Any) -> bool:
+    """Whether a layer of Keras' own makes each channel of its result of that channel of its one input alone."""
+    return facts_of(layer).by_channel and type(layer).__module__.startswith("keras.")
+
+
 def layer_macs(
     operation: Any, input_shapes: Sequence[Shape] | Shape, output_shapes: Sequence[Shape] | Shape
 ) -> int | None:
