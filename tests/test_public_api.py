@@ -64,7 +64,7 @@ ARGUMENTS = {
     "Threshold": "(amount, criterion='magnitude', pattern='element', layers=None, unit='absolute')",
     "Percentile": "(amount, criterion='magnitude', pattern='element', allocation='lamp', layers=None)",
     "Structured": "(amount, criterion='l2', allocation='global', budget='channels', round_to=1, min_channels=1,"
-    " layers=None)",
+    " layers=None, unit=None)",
     "Block": "(height, width)",
     "NofM": "(keep, group)",
     "prune": "(model, method, data=None, reconstruct=None, return_report=False)",

@@ -16,9 +16,11 @@ from tfprune.channels.reasons import Frozen, Reason
 from tfprune.channels.rebuild import shrink
 from tfprune.channels.rules import Resized, elementwise, has_rule, register_rule
 from tfprune.channels.trace import Role
+from tfprune.channels.units import UNITS, units
 from tfprune.channels.visit import Visit
 
 __all__ = [
+    "UNITS",
     "Certificate",
     "ChannelGroup",
     "ChannelGroups",
@@ -41,4 +43,5 @@ __all__ = [
     "plan_shrink",
     "register_rule",
     "shrink",
+    "units",
 ]

@@ -7,8 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.channels.dead import dead_channels
-from tfprune.channels.grouping import traced_groups
+from tfprune.channels.dead import dead_channels, dead_groups
 from tfprune.channels.plan import ShrinkPlan
 from tfprune.channels.rules import has_rule
 from tfprune.channels.sizes import Sizes
@@ -132,8 +131,11 @@ def _exactness(masked: keras.Model, shrunk: keras.Model, largest: float, plan: S
         return Exactness.APPROXIMATE
     if is_graph(shrunk):
         traced = plan is not None and not plan.approximate and plan.groups.holds_for(masked, values=True)
-        groups = plan.groups if plan is not None and traced else traced_groups(masked, values=True)
-        keep, folds = dead_channels(groups)
+        if plan is not None and traced:
+            groups = plan.groups
+            keep, folds = dead_channels(groups)
+        else:
+            groups, keep, folds = dead_groups(masked)
         sizes = Sizes(groups, groups.removed(keep))
         graph = opened(masked, "A certificate", has_rule).graph
         if [sizes.size(variable) for variable in graph.weights] == [tuple(v.shape) for v in shrunk.weights]:

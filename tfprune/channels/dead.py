@@ -1,10 +1,34 @@
 """Dead channels: those that a model as it is can lose without a change of its answers."""
 
+from typing import Any
+
 import numpy as np
 
+from tfprune.channels.grouping import traced_groups
 from tfprune.channels.groups import ChannelGroups
 from tfprune.channels.labels import KEPT
 from tfprune.channels.trace import Role, Trace
+
+
+def dead_groups(model: Any, **settings: Any) -> tuple[ChannelGroups, dict[str, np.ndarray], list[str]]:
+    """The groups of a model by which most of it is dead, with what `dead_channels` says of them.
+
+    Where heads and the width inside them lie along one axis of a kernel, the zeros tell which of them was removed.
+
+    Args:
+        model: The model.
+        **settings: Of `traced_groups`.
+    """
+    found = []
+    for prefers in (None, "head", "width"):
+        groups = traced_groups(model, values=True, prefers=prefers, **settings)
+        keep, folds = dead_channels(groups)
+        gone = sum(groups[name].parameters * int((~vector).sum()) for name, vector in keep.items())
+        found.append((gone, groups, keep, folds))
+        if not groups.trace.shares_axes:
+            break
+    _, groups, keep, folds = max(found, key=lambda each: each[0])  # the first of the best
+    return groups, keep, folds
 
 
 def dead_channels(groups: ChannelGroups) -> tuple[dict[str, np.ndarray], list[str]]:

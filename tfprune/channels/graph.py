@@ -26,7 +26,9 @@ from tfprune.model.graph import Call, flow, parts_of
 from tfprune.model.hooks import carries_mask, maker_of
 
 
-def trace_model(model: Any, values: bool = False, strict: bool = False, approximate: bool = False) -> Trace:
+def trace_model(
+    model: Any, values: bool = False, strict: bool = False, approximate: bool = False, prefers: str | None = None
+) -> Trace:
     """Traces a model.
 
     Args:
@@ -34,11 +36,12 @@ def trace_model(model: Any, values: bool = False, strict: bool = False, approxim
         values: Whether to read the weights too, to know which channels are zero or constant today.
         strict: Whether a layer without a rule is an error, where it has weights or channels come to it.
         approximate: Whether channels that meet in a normalisation may go, at the price of a difference.
+        prefers: What may go of heads and the width inside them, where only one can; see `Trace`.
 
     Raises:
         PruningError: a rule is wrong; or, with `strict`, there is none for some layer.
     """
-    trace = Trace(parts_of(model), Values(enabled=values), approximate)
+    trace = Trace(parts_of(model), Values(enabled=values), approximate, prefers)
 
     def visit(call: Call) -> list[Channels]:
         args, kwargs = keras.tree.map_structure(_as_channels, (call.args, call.kwargs))
@@ -51,6 +54,8 @@ def trace_model(model: Any, values: bool = False, strict: bool = False, approxim
         value = known_value(seen)
         if value is not None:
             seen.outputs = [replace(seen.outputs[0], value=value)]
+        # A tensor of its own for every result, so that each has one maker.
+        seen.outputs = [replace(x) if any(x is given for given in inputs) else x for x in seen.outputs]
         trace.visits.append(seen)
         trace.counts[id(call.operation)] += 1
         first = trace.calls.setdefault(id(call.node), seen)

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from tfprune.channels.labels import KEPT
 from tfprune.channels.reasons import Frozen, Reason
 from tfprune.channels.rules import has_rule
 from tfprune.channels.trace import Role, Trace
+from tfprune.channels.units import UNITS, preferred, units, units_of
 from tfprune.errors import PruningError
 from tfprune.model.inline import opened
 from tfprune.model.tree import weight_keys, wrapped_layers
@@ -21,7 +22,9 @@ from tfprune.model.tree import weight_keys, wrapped_layers
 Entry = tuple[int, int, Role]  # id of a variable, axis, role
 
 
-def channel_groups(model: Any, *, strict: bool = False, approximate: bool = False) -> ChannelGroups:
+def channel_groups(
+    model: Any, *, strict: bool = False, approximate: bool = False, unit: str | Sequence[str] | None = None
+) -> ChannelGroups:
     """Finds the channels of a model that can only be removed together.
 
     Args:
@@ -30,6 +33,9 @@ def channel_groups(model: Any, *, strict: bool = False, approximate: bool = Fals
             table says so.
         approximate: Whether channels that a layer takes statistics over (layer normalisation) may go, although the
             smaller model is then not equal to the masked one.
+        unit: What is to go, as in `Structured`. In attention written by hand heads and the width inside them often lie
+            along one axis of a kernel, and only one of them can go: `"head"` and `"width"` say which. By default the
+            one that leaves more to choose from.
 
     Raises:
         PruningError: the model is subclassed, not built, or wrapped; with `strict`, a layer is not known.
@@ -39,16 +45,21 @@ def channel_groups(model: Any, *, strict: bool = False, approximate: bool = Fals
         print(groups)
         masks = groups.masks({"conv1": keep})
     """
-    return traced_groups(model, strict=strict, approximate=approximate)
+    return traced_groups(model, strict=strict, approximate=approximate, prefers=preferred(units(unit)))
 
 
 def traced_groups(
-    model: Any, *, strict: bool = False, approximate: bool = False, values: bool = False
+    model: Any,
+    *,
+    strict: bool = False,
+    approximate: bool = False,
+    values: bool = False,
+    prefers: str | None = None,
 ) -> ChannelGroups:
     """The groups; with `values`, the trace also knows which channels are zero or constant today."""
     require_plain(model)
     found = opened(model, "Removing channels", has_rule)
-    trace = trace_model(found.graph, values, strict, approximate)
+    trace = trace_model(found.graph, values, strict, approximate, prefers)
     keys = weight_keys(model)
     shapes = {}
     for variable, layer in found.tables:
@@ -58,7 +69,7 @@ def traced_groups(
     inexact = {int(root): cause for labels, cause in trace.inexact for root in np.unique(trace.partition.root[labels])}
     costs = kernel_macs(found.graph, keys)
     variables = {id(use.variable): use.variable for use in trace.uses}
-    entries = _entries(trace)
+    entries, kinds = _entries(trace), units_of(trace)
     groups: dict[str, ChannelGroup] = {}
     for (_, lying), roots in _units(entries, frozen).items():
         members = tuple(
@@ -74,6 +85,7 @@ def traced_groups(
             inexact.get(int(roots[0])),
             per_channel(members, costs),
             per_channel(members, {m.key: math.prod(m.variable.shape) for m in members}) or 0,
+            UNITS[kinds[roots[0]]],
             members,
             roots,
         )

@@ -49,6 +49,7 @@ class ChannelGroup:
         macs: Multiply-accumulates saved by removing one channel and nothing else; None when sizes are open. The cost
             of a layer is spread evenly over its kernels; products of activations in attention are left out.
         parameters: Weights saved by removing one channel and nothing else.
+        unit: What the channels are, `"head"`, `"width"` or `"channel"`; see `Structured`.
         members: Where on its weights each channel lies; empty in a plan read from a file, until it is carried out.
         roots: The channels' labels in the trace; likewise.
     """
@@ -61,6 +62,7 @@ class ChannelGroup:
     approximate: Frozen | None
     macs: float | None
     parameters: float
+    unit: str = "channel"
     members: tuple[Member, ...] = ()
     roots: np.ndarray = field(default_factory=lambda: np.zeros(0, int), repr=False)
 
@@ -94,6 +96,7 @@ class ChannelGroups(Report, Mapping[str, ChannelGroup]):
     title = "Channel groups"
     columns = (
         Column("group", "group"),
+        Column("unit", "unit"),
         Column("channels", "channels", ",d"),
         Column("members", "weights", ",d"),
         Column("parameters", "parameters/channel", ",.0f"),
@@ -168,6 +171,7 @@ class ChannelGroups(Report, Mapping[str, ChannelGroup]):
         return [
             {
                 "group": name,
+                "unit": group.unit,
                 "channels": group.size,
                 "members": len(group.weights),
                 "parameters": group.parameters,

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from tfprune.channels.dead import dead_channels
+from tfprune.channels.dead import dead_groups
 from tfprune.channels.grouping import traced_groups
 from tfprune.channels.groups import ChannelGroup, ChannelGroups
 from tfprune.channels.reasons import Frozen
 from tfprune.channels.sizes import Sizes
+from tfprune.channels.units import preferred, units
 from tfprune.errors import PruningError
 from tfprune.report import Column, Report
 
@@ -32,6 +33,7 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
         fingerprint: Of the model's structure.
         folds: Names of the groups for which a constant moves into the bias of the next layer.
         approximate: Whether the plan was made with `approximate=True`.
+        prefers: "head" or "width" where the groups were found for one of them, see `channel_groups`.
     """
 
     title = "Shrink plan"
@@ -55,6 +57,7 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
         *,
         folds: list[str] | None = None,
         approximate: bool = False,
+        prefers: str | None = None,
     ):
         self.groups = groups
         self._keep = dict(keep)
@@ -62,6 +65,7 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
         self.fingerprint = fingerprint
         self.folds = list(folds or [])
         self.approximate = approximate
+        self.prefers = prefers
 
     @property
     def model_name(self) -> str:
@@ -164,10 +168,12 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
             fingerprint=self.fingerprint,
             folds=self.folds,
             approximate=self.approximate,
+            prefers=self.prefers,
             kept={name: np.flatnonzero(keep).tolist() for name, keep in self.items()},
             details={
                 name: {
                     "frozen": str(group.frozen) if group.frozen else None,
+                    "unit": group.unit,
                     "macs": group.macs,
                     "parameters": group.parameters,
                     "makes": list(group.makes),
@@ -200,7 +206,8 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
         groups = ChannelGroups((_read_group(row, data["details"][row["group"]]) for row in data["rows"]), data["model"])
         why = {row["group"]: row["why"] for row in data["rows"]}
         whole = {name: np.ones(group.size, bool) for name, group in groups.items()}
-        plan = cls(groups, whole, why, data["fingerprint"], folds=data["folds"], approximate=data["approximate"])
+        settings = {"folds": data["folds"], "approximate": data["approximate"], "prefers": data.get("prefers")}
+        plan = cls(groups, whole, why, data["fingerprint"], **settings)
         missing = set(groups) - set(data["kept"])
         if missing:
             raise PruningError(f"The plan says nothing about group '{min(missing)}' under \"kept\".")
@@ -216,7 +223,8 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
             PruningError: the plan was made for another model.
         """
         if not self.groups.holds_for(model, values=bool(self.folds)):
-            groups = traced_groups(model, approximate=self.approximate, values=bool(self.folds))
+            values, prefers = bool(self.folds), self.prefers
+            groups = traced_groups(model, approximate=self.approximate, values=values, prefers=prefers)
             if self.fingerprint != fingerprint(groups):
                 raise PruningError(
                     f"This plan was made for another model ('{self.model_name}'), or '{model.name}' has changed "
@@ -255,16 +263,18 @@ def plan_shrink(
     Raises:
         PruningError: the model's graph cannot be read, the method does not choose channels, or would empty a layer.
     """
-    groups = traced_groups(model, strict=strict, approximate=approximate, values=method is None)
     folds: list[str] = []
     if method is None:
-        keep, folds = dead_channels(groups)
+        groups, keep, folds = dead_groups(model, strict=strict, approximate=approximate)
     else:
+        prefers = preferred(units(getattr(method, "unit", None)))
+        groups = traced_groups(model, strict=strict, approximate=approximate, prefers=prefers)
         chosen = chosen_channels(method, model, groups, data)
         keep = {name: chosen.get(name, np.ones(group.size, bool)) for name, group in groups.items()}
     groups.require_some_left(keep)
     why = {name: _why(group, keep[name], "dead" if method is None else "chosen") for name, group in groups.items()}
-    return ShrinkPlan(groups, keep, why, fingerprint(groups), folds=folds, approximate=approximate)
+    prefers = groups.trace.prefers
+    return ShrinkPlan(groups, keep, why, fingerprint(groups), folds=folds, approximate=approximate, prefers=prefers)
 
 
 def chosen_channels(method: Any, model: Any, groups: ChannelGroups, data: Any) -> dict[str, np.ndarray]:
@@ -316,4 +326,5 @@ def _read_group(row: Mapping[str, Any], details: Mapping[str, Any]) -> ChannelGr
         approximate=None,
         macs=details["macs"],
         parameters=details["parameters"],
+        unit=details.get("unit", "channel"),
     )

@@ -52,17 +52,22 @@ class Trace:
         parts: What the trace rests on, the model's variables and records of its calls.
         values: The reader of weights.
         approximate: Whether channels that meet in a normalisation may go.
+        prefers: "head" or "width", which of them may go where both lie along one axis of a kernel; None: whichever
+            leaves more to choose from.
     """
 
     parts: list[Any]
     values: Values
     approximate: bool = False
+    prefers: str | None = None
     size: int = 1
     pairs: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     frozen: list[tuple[np.ndarray, Frozen]] = field(default_factory=list)
     demands: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)  # labels, value that must be zero today
     inexact: list[tuple[np.ndarray, Frozen]] = field(default_factory=list)
     normalised: list[np.ndarray] = field(default_factory=list)  # labels that statistics are taken over, exactly
+    heads: list[tuple[Factor, int]] = field(default_factory=list)  # labels, and the axis along which heads lie
+    shares_axes: bool = False  # whether heads and the width inside them lie along one axis of a kernel
     outputs: list[Any] = field(default_factory=list)  # the `Channels` of the model's outputs
     blocks: list[FreshLabels] = field(default_factory=list)
     owned: dict[tuple[int, str], np.ndarray] = field(default_factory=dict)  # labels by id of the layer, and kind

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -164,6 +164,20 @@ class Visit:
     def inexact(self, line: Line, reason: Reason) -> None:
         """Records that removing channels changes the others a little."""
         self.trace.inexact.append((line.labels, Frozen(reason, self.path)))
+
+    def split_heads(self, channels: Channels, axis: int) -> Channels:
+        """Records that heads lie along an axis; where they share labels with another, one of the two goes."""
+        prefers, factors = self.trace.prefers, list(channels.factors)
+        for index, factor in enumerate(factors):
+            others = [other for other in factor.axes if other != axis]
+            if axis not in factor.axes:
+                continue
+            self.trace.shares_axes |= bool(others)
+            if others and prefers:
+                factors[index] = self.tied(factor, [axis] if prefers == "head" else others)
+            if axis in factors[index].axes:
+                self.trace.heads.append((factors[index], axis))
+        return replace(channels, factors=tuple(factors))
 
     # Weights
 

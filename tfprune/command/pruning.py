@@ -98,6 +98,7 @@ CHANNELS = (
     count("round_to", 1, "Channels kept are a multiple of it.", lower_bound=1),
     text("criterion", None, "How important a weight (magnitude) or a channel (l2) is."),
     words_of("layers", None, "Names of the layers to prune, with commas; all if not given."),
+    words_of("unit", None, "What may go with --channels: head, width, channel; all if not given."),
 )
 
 
@@ -107,6 +108,7 @@ def _structured(values: flags.FlagValues) -> tfprune.Structured:
         criterion=values.criterion or "l2",
         round_to=values.round_to,
         layers=values.layers,
+        unit=values.unit,
     )
 
 

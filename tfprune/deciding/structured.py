@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.channels import ChannelGroup, ChannelGroups, Member, Role, channel_groups
+from tfprune.channels import UNITS, ChannelGroup, ChannelGroups, Member, Role, channel_groups, units
 from tfprune.deciding import criteria
 from tfprune.deciding.amounts import OutOfReachError, is_count, is_share
 from tfprune.deciding.costs import Costs
@@ -49,6 +49,12 @@ class Structured(Method):
         min_channels: Channels that every group keeps at least. Defaults to `1`.
         layers: Which layers may lose output channels. Defaults to None: all. A mapping `{layer: share}` prunes those
             alone, each to its own final share.
+        unit: What may go: `"head"`, whole attention heads (key and value heads with all query heads that they serve);
+            `"width"`, what a block has for itself: hidden units of dense and recurrent layers (those of a gated pair
+            together), and the width inside heads; `"channel"`, what flows between blocks: channels of convolutions and
+            embeddings, and the width of a residual stream; or several of them, `("head", "width")`. In attention
+            written by hand, with heads and their width along one axis of a kernel, only one of them can go: `"head"`
+            and `"width"` alone say which. Defaults to None: all.
 
     Raises:
         PruningError: An amount outside its range or an unknown word; when bound, an amount that `min_channels` and the
@@ -68,6 +74,7 @@ class Structured(Method):
         round_to: int = 1,
         min_channels: int = 1,
         layers: Any = None,
+        unit: Any = None,
     ):
         super().__init__(amount, criterion, layers)
         if budget not in BUDGETS:
@@ -84,6 +91,8 @@ class Structured(Method):
         self.allocation = dict(allocation) if isinstance(allocation, Mapping) else allocation
         self.round_to = round_to
         self.min_channels = min_channels
+        names = units(unit)
+        self.unit = unit if names is None or isinstance(unit, str) else list(names)
         if self.amounts_by_layer is not None and budget != "channels":
             raise PruningError(
                 f"Structured: shares by layer count channels, so they do not go with budget={budget!r}; "
@@ -104,7 +113,7 @@ class Structured(Method):
     def bind(self, model: keras.Model) -> "BoundStructured":
         check_model(model, "prune")
         plain = unwrapped(model) if wrapped_layers(model) else model
-        return BoundStructured(self, model, plain, channel_groups(plain))
+        return BoundStructured(self, model, plain, channel_groups(plain, unit=self.unit))
 
     def channels_to_keep(self, model: keras.Model, groups: ChannelGroups, data: Any = None) -> Keep:
         """The channels of each group that stay at the final amount, for `plan_shrink(model, method)`."""
@@ -277,7 +286,14 @@ def _chosen_groups(method: Structured, model: keras.Model, groups: ChannelGroups
     Raises:
         PruningError: There is none; says why.
     """
-    free = groups.free
+    wanted = units(method.unit) or UNITS
+    free = {name: group for name, group in groups.free.items() if group.unit in wanted}
+    if groups.free and not free:
+        others = [unit for unit in UNITS if any(group.unit == unit for group in groups.free.values())]
+        raise PruningError(
+            f"'{model.name}' has no channels of unit {listing(wanted)} that may go; "
+            f"there are some of {listing(others)}."
+        )
     names = set(method.layers) if isinstance(method.layers, (list, Mapping)) else set()
     if method.layers is not None and not names <= set(groups):
         chosen = {weight.key for weight in prunable_weights(model, method.layers)}

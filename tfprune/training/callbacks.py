@@ -109,8 +109,9 @@ class StructuredPruning(PruningCallback):
         round_to: int = 1,
         min_channels: int = 1,
         layers: Any = None,
+        unit: Any = None,
     ):
-        super().__init__(Structured(amount, criterion, allocation, budget, round_to, min_channels, layers))
+        super().__init__(Structured(amount, criterion, allocation, budget, round_to, min_channels, layers, unit))
 
 
 class UpdateMasks(MaskCallback):

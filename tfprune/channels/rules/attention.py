@@ -152,9 +152,10 @@ def dot_product_attention(visit: Visit) -> Channels:
     tensors = [visit.argument(name, position) for position, name in enumerate(("query", "key", "value"))]
     if len({tensor.shape[2] for tensor in tensors}) > 1:
         return visit.freeze_all(Reason.INPUT_SHAPE)[0]  # fewer heads of keys than of queries
-    for other in visit.inputs:
-        if not any(other is tensor for tensor in tensors):
-            visit.freeze(other, Reason.OTHER_AXIS)
+    others = [x for x in visit.inputs if not any(x is tensor for tensor in tensors)]
+    tensors = [visit.split_heads(tensor, 2) for tensor in tensors]
+    for other in others:
+        visit.freeze(other, Reason.OTHER_AXIS)
     # Keras says that the output is as wide as the query is, so the value's width goes with it.
     query, value = ([visit.tied(f, [3]).line(3) for f in t.factors if 3 in f.axes] for t in (tensors[0], tensors[2]))
     if len(query) == len(value) == 1:

@@ -22,6 +22,8 @@ def contracted(
     Along a letter that is summed the operands lose the same channels, of which at least one is zero while masked.
     Along the others channels pass, and go together where operands share the letter.
     """
+    for letter in _side_by_side(operands, axes, result):
+        operands = [visit.split_heads(op, places[letter]) for op, places in zip(operands, axes)]
     remaining = [list(operand.factors) for operand in operands]
     for letter in {letter for places in axes for letter in places if letter not in result}:
         holders = [i for i, places in enumerate(axes) if letter in places]
@@ -55,6 +57,19 @@ def contracted(
         moved = tuple(_placed(visit, factor, order, rank) for factor in factors)
         placed.append(Channels(tuple(shape), tuple(factor for factor in moved if factor is not None)))
     return merged(visit, placed)
+
+
+def _side_by_side(operands: Sequence[Channels], axes: Sequence[dict[str, int]], result: dict[str, int]) -> list[str]:
+    """The letters of heads: products of inputs' samples, each of which is a sum of its own.
+
+    A weight has no axis of samples, and experts side by side in it are no heads.
+    """
+    if len(operands) < 2 or any(operand.constant is not None for operand in operands):
+        return []
+    samples = [letter for letter, axis in result.items() if axis == 0 and all(p.get(letter) == 0 for p in axes)]
+    if not samples:
+        return []
+    return [letter for letter in result if letter not in samples and all(letter in places for places in axes)]
 
 
 def _placed(visit: Visit, factor: Factor, order: list[tuple[int, int]], rank: int) -> Factor | None:
