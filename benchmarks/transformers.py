@@ -1,0 +1,194 @@
+"""Half of the heads and of the MLP width of two transformers removed: at once, repaired, and after two epochs.
+
+    python benchmarks/transformers.py --output docs/benchmarks/transformers
+
+A vision transformer learns Fashion-MNIST, and a small text classifier sentences whose topic is told by the words behind
+cues alone. Beside the choice by size and by what the listeners miss stand a random one, and a network of the smaller
+size trained from scratch.
+"""
+
+import argparse
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import keras
+import numpy as np
+from datasets import fashion_mnist
+from networks import text_transformer, vision_transformer
+from tables import BySeed, add_output, versions, write
+
+import tfprune
+from tfprune.report import Column
+
+CALIBRATION, BATCH = 512, 128
+TUNING = 2  # epochs of fine-tuning
+
+Figures = dict[tuple[str, str], dict[str, float]]
+
+
+class Task(NamedTuple):
+    """A network, what it learns, and for how long."""
+
+    name: str
+    network: Callable[..., keras.Model]
+    whole: tuple[int, int]
+    half: tuple[int, int]
+    epochs: int
+    data: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+class Transformers(BySeed):
+    """Accuracy by what was done, and how far it is below the dense network."""
+
+    title: ClassVar[str] = "Transformers with half of their heads and MLP width"
+    plotted: ClassVar[str] = "accuracy"
+    columns: ClassVar[Sequence[Column]] = (
+        Column("network", "network"),
+        Column("how", "how"),
+        Column("parameters", "parameters", ",d"),
+        Column("accuracy", "accuracy", ".2f"),
+        Column("drop", "below dense", "+.2f"),
+        Column("worst", "worst seed", "+.2f"),
+        Column("allowed", "allowed", ".1f"),
+    )
+    allowed: ClassVar[dict[str, float]] = {"reconstruct=True": 1.5, f"reconstruct=True, {TUNING} epochs": 0.3}
+
+    def _row(self, key: tuple[str, str], found: list[dict[str, float]]) -> dict[str, Any]:
+        network, how = key
+        drops = [run[network, "dense"]["accuracy"] - one["accuracy"] for run, one in zip(self.runs, found)]
+        return {
+            "network": network,
+            "how": how,
+            "parameters": int(found[0]["parameters"]),
+            "accuracy": statistics.mean(one["accuracy"] for one in found),
+            "drop": statistics.mean(drops),
+            "worst": max(drops),
+            "drop_by_seed": drops,
+            "allowed": self.allowed.get(how),
+        }
+
+
+def sentences(samples: int, seed: int, length: int = 32, topics: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """Sentences of 200 words: the words behind the cues 1 to 8 come from a topic, all others from other topics."""
+    generator = np.random.default_rng(seed)
+    vocabulary = np.random.default_rng(0).dirichlet(np.full(191, 0.1), topics)
+    labels = generator.integers(0, topics, samples)
+    words = np.empty((samples, length), np.int32)
+    for topic in range(topics):
+        own = labels == topic
+        others = np.delete(vocabulary, topic, axis=0).mean(axis=0)
+        words[own] = generator.choice(191, (own.sum(), length), p=others) + 9
+        behind = generator.choice(191, (own.sum(), length), p=vocabulary[topic]) + 9
+        cues = np.zeros((own.sum(), length), bool)
+        cues[np.arange(own.sum())[:, None], 2 * generator.integers(0, length // 2, (own.sum(), 3))] = True
+        words[own] = np.where(np.roll(cues, 1, axis=1), behind, words[own])
+        words[own] = np.where(cues, generator.integers(1, 9, cues.shape), words[own])
+    return words, labels
+
+
+def trained(model: keras.Model, task: Task, epochs: int, rate: float) -> keras.Model:
+    x, y = task.data[:2]
+    steps = epochs * -(-len(x) // BATCH)
+    falling = keras.optimizers.schedules.CosineDecay(
+        0.0, steps, alpha=0.01, warmup_target=rate, warmup_steps=steps // 10
+    )
+    optimizer = keras.optimizers.AdamW(falling, weight_decay=0.01)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
+    model.fit(x, y, epochs=epochs, batch_size=BATCH, verbose=0)
+    return model
+
+
+def network(task: Task, size: tuple[int, int], epochs: int, seed: int, kept: Path | None) -> keras.Model:
+    """A network trained from scratch, or read from where an earlier run kept it."""
+    keras.utils.set_random_seed(seed)
+    model = task.network(keras, *size)
+    path = kept and kept / f"{task.name}_{size[0]}_{epochs}_{seed}.weights.h5"
+    if path is not None and path.exists():
+        model.load_weights(path)
+        return model
+    trained(model, task, epochs, 1e-3)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        model.save_weights(path)
+    return model
+
+
+def measured(task: Task, seed: int, kept: Path | None) -> Figures:
+    """The figures of one network and seed, by the lines that a user writes."""
+    x, y = task.data[2:]
+    figures: Figures = {}
+
+    def judge(how: str, model: keras.Model) -> keras.Model:
+        answers = model.predict(x, batch_size=500, verbose=0).argmax(axis=-1)
+        figures[task.name, how] = {"accuracy": 100.0 * float(np.mean(answers == y)), "parameters": model.count_params()}
+        print(seed, task.name, how, figures[task.name, how], flush=True)
+        return model
+
+    def halved(criterion: Any, reconstruct: Any) -> keras.Model:
+        method = tfprune.Structured(0.5, criterion, allocation="uniform", layers=groups, unit=("head", "width"))
+        pruned = tfprune.prune(dense, method, task.data[0][:CALIBRATION], reconstruct=reconstruct, verbose=0)
+        return tfprune.shrink(tfprune.strip_masks(pruned))
+
+    def tuned(model: keras.Model) -> keras.Model:
+        return trained(model, task, TUNING, 5e-4)
+
+    dense = judge("dense", network(task, task.whole, task.epochs, seed, kept))
+    groups = [name for name in tfprune.channel_groups(dense) if name.endswith(("/heads", "_hidden"))]
+    randomly = tfprune.criteria.Random(seed)
+    judge("random", halved(randomly, None))
+    by_chance = judge("random, least squares", halved(randomly, "least_squares"))
+    judge("L2", halved("l2", None))
+    judge("L2, least squares", halved("l2", "least_squares"))
+    repaired = judge("reconstruct=True", halved("l2", True))
+    judge(f"reconstruct=True, {TUNING} epochs", tuned(repaired))
+    judge(f"random, least squares, {TUNING} epochs", tuned(by_chance))
+    judge("from scratch", network(task, task.half, task.epochs + TUNING, seed, kept))
+    return figures
+
+
+def tasks(names: Sequence[str]) -> list[Task]:
+    found = []
+    if "vision" in names:
+        data = fashion_mnist()
+        images = (data.x_train, data.y_train, data.x_test, data.y_test)
+        found.append(Task("vision", vision_transformer, (4, 512), (2, 256), 3, images))
+    if "text" in names:
+        data = (*sentences(20000, seed=1), *sentences(5000, seed=2))
+        found.append(Task("text", text_transformer, (4, 256), (2, 128), 4, data))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--tasks", nargs="+", choices=["vision", "text"], default=["text", "vision"])
+    parser.add_argument("--keep", type=Path, help="a folder for trained weights, which a later run reads")
+    add_output(parser)
+    arguments = parser.parse_args()
+    chosen = tasks(arguments.tasks)
+    runs: list[Figures] = []
+    for seed in arguments.seeds:
+        runs.append({key: found for task in chosen for key, found in measured(task, seed, arguments.keep).items()})
+        about = [
+            f"Seeds {arguments.seeds[: len(runs)]}; means over them. Half of the heads and of the MLP width of every "
+            f"block gone, by Structured(0.5, allocation='uniform', unit=('head', 'width')), and the smaller networks "
+            f"judged; repaired from {CALIBRATION} unlabelled inputs; fine-tuned for {TUNING} epochs; from scratch as "
+            "long as the dense network and the fine-tuning together. Allowed: points below dense that the project "
+            "allows itself.",
+            *(
+                f"{task.name}: {len(task.data[0]):,} training and {len(task.data[2]):,} test samples, {task.epochs} "
+                f"epochs in batches of {BATCH}, AdamW from 0.001 along a cosine, fine-tuning from 0.0005."
+                for task in chosen
+            ),
+            "The vision transformer has a stem of three convolutions, 9 tokens and 5 blocks of width 128, the text one "
+            "32 tokens and 2 blocks of width 64.",
+            versions(),
+        ]
+        write([Transformers(runs, about)], arguments.output)
+
+
+if __name__ == "__main__":
+    main()
