@@ -86,13 +86,50 @@ def test_the_report_is_a_table_and_a_plot(model, tmp_path):
     assert (tmp_path / "lines.png").stat().st_size > 0
 
 
+def latitude(targets, outputs):
+    return float(np.mean(outputs))
+
+
+def test_of_an_error_the_weight_that_raises_it_most_is_pruned_least():
+    values = {"a": [0.1, 0.1], "b": [0.5, 0.9]}
+    for name in ("mae", "mean_absolute_error", "root_mean_squared_error", "edit_distance"):
+        amounts = Sensitivity(name, 0.1, (0.5, 0.9), values, {"a": 100, "b": 100}, 10).amounts(0.5)
+        assert amounts["a"] > 0.85 and amounts["a"] + amounts["b"] == pytest.approx(1.0)
+    amounts = Sensitivity("latitude", 0.1, (0.5, 0.9), values, {"a": 100, "b": 100}, 10, "min").amounts(0.5)
+    assert amounts["a"] > 0.85
+
+
+def test_keras_metrics_functions_of_answers_and_differences_are_measured(model):
+    by_name = sensitivity(model, (X, Y), levels=(0.9,), verbose=0)
+    of_class = sensitivity(model, (X, Y), metric=keras.metrics.SparseCategoricalAccuracy(), levels=(0.9,), verbose=0)
+    for key, values in by_name.values.items():
+        assert of_class.values[key] == pytest.approx(values)
+    assert of_class.mode == "max"
+
+    def wrong(targets, outputs):
+        return np.mean(outputs.argmax(axis=-1) != targets)
+
+    counted = sensitivity(model, (X, Y), metric=wrong, mode="min", levels=(0.9,), verbose=0)
+    assert counted.dense == pytest.approx(1 - by_name.dense)
+    assert counted.losses("wide/kernel") == pytest.approx(by_name.losses("wide/kernel"))
+    apart = sensitivity(model, X, levels=(0.5, 0.9), verbose=0)
+    assert apart.metric == "difference" and apart.dense == 0.0 and apart.mode == "min"
+    assert 0 < apart.values["wide/kernel"][0] < apart.values["wide/kernel"][1]
+
+
 def test_wrong_use_is_told(model):
     with pytest.raises(PruningError, match=r"are no rising sparsities in \(0, 1\)"):
         sensitivity(model, (X, Y), levels=(0.9, 0.5))
     with pytest.raises(PruningError, match="compiled without the metric 'acuracy'.*Did you mean 'accuracy'"):
         sensitivity(model, (X, Y), metric="acuracy")
-    with pytest.raises(PruningError, match=r"sensitivity needs targets; write data=\(x, y\)"):
-        sensitivity(model, X)
+    with pytest.raises(PruningError, match="the metric 'accuracy' needs targets, and the data have none"):
+        sensitivity(model, X, metric="accuracy")
+    with pytest.raises(PruningError, match="mode='min' contradicts the metric 'accuracy', of which a large value"):
+        sensitivity(model, (X, Y), mode="min")
+    with pytest.raises(PruningError, match="mode='most' is unknown; write mode='max'"):
+        sensitivity(model, (X, Y), mode="most")
+    with pytest.raises(PruningError, match="Whether a large or a small 'latitude' is better cannot be told"):
+        sensitivity(model, (X, Y), metric=latitude)
     bare = keras.Sequential([keras.Input((6,)), L.Dense(2)])
     with pytest.raises(PruningError, match="is not compiled. Compile it with metrics="):
         sensitivity(bare, (X, Y))

@@ -134,6 +134,11 @@ def test_arguments_of_compile_come_back_as_they_were_given():
     assert arguments["loss"] is loss and arguments["metrics"] == [loss] and arguments["steps_per_execution"] == 3
 
 
+def test_the_direction_of_a_metric():
+    asked = [keras.metrics.AUC(), keras.metrics.MeanAbsoluteError(), keras.metrics.MeanIoU(2), keras.metrics.Mean()]
+    assert [hooks.direction_of_metric(metric) for metric in asked] == ["max", "min", "max", None]
+
+
 def test_the_schedule_of_a_learning_rate():
     schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
     assert hooks.learning_rate_of(keras.optimizers.SGD(schedule)) is schedule

@@ -1,5 +1,6 @@
 """How much a model loses when one weight or channel group alone is pruned: which layers can give most."""
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,8 +19,11 @@ from tfprune.deciding.structured import BoundStructured, Structured
 from tfprune.errors import PruningError, listing, nearest
 from tfprune.model.aliases import under_aliases
 from tfprune.model.copying import clone_with_weights
-from tfprune.model.data import Batch, batches
+from tfprune.model.data import Batch, batches, joined
+from tfprune.model.direction import chosen_mode, mode_of
+from tfprune.model.metrics import DECIDED, compiled_metric, found_metrics
 from tfprune.model.prunable import PrunableWeight, every_weight, prunable_weights
+from tfprune.model.signature import flat_outputs
 from tfprune.model.tree import as_array, check_model
 from tfprune.progress import shown, stage
 from tfprune.report import Column, Report, in_plot, new_figure
@@ -38,6 +42,7 @@ class Sensitivity(Report):
         values: Key of a weight (or name of a channel group) -> the metric at each level.
         sizes: Likewise -> its number of entries (or channels).
         samples: How many samples were read each time.
+        mode: `"max"` where a large value of the metric is better, else `"min"`; `""` to be told by its name.
     """
 
     title = "Sensitivity"
@@ -48,6 +53,7 @@ class Sensitivity(Report):
     values: Mapping[str, Sequence[float]] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
     samples: int = 0
+    mode: str = ""
 
     @property
     def columns(self) -> Sequence[Column]:  # type: ignore[override]
@@ -69,7 +75,8 @@ class Sensitivity(Report):
     def losses(self, key: str) -> np.ndarray:
         """How much worse the metric gets for a weight at each level, never falling from level to level."""
         change = np.asarray(self.values[key], float) - self.dense
-        worse = change if self.metric.endswith("loss") else -change
+        mode = self.mode or mode_of(self.metric) or "max"
+        worse = change if mode == "min" else -change
         return np.maximum.accumulate(np.maximum(worse, 0.0))
 
     def amounts(self, sparsity: float) -> dict[str, float]:
@@ -124,32 +131,37 @@ class Sensitivity(Report):
 def sensitivity(
     model: keras.Model,
     data: Any,
-    metric: str | Callable[[keras.Model], float] | None = None,
+    metric: Any = None,
     levels: Sequence[float] = LEVELS,
     criterion: Any = "magnitude",
     pattern: Any = "element",
     layers: Any = None,
     verbose: int = 1,
+    mode: str | None = None,
 ) -> Sensitivity:
     """Prunes each weight alone to several levels and measures the model each time.
 
     One copy of the model is compiled once; only values of weights change from one measurement to the next.
 
     Args:
-        model: A built model, compiled unless `metric` is a function; it is left as it is.
-        data: Inputs and targets, anything that `fit` takes.
-        metric: Name of a metric that the model is compiled with, `"loss"`, or a function of a model that gives a
-            number (larger is better, unless its name ends in `loss`). Defaults to None: the first metric, else the
-            loss.
+        model: A built model, compiled unless `metric` is a function or a Keras metric; it is left as it is.
+        data: Inputs and targets, anything that `fit` takes; inputs alone for the difference from the outputs of the
+            model as it is.
+        metric: Name of a metric that the model is compiled with, `"loss"`, `"iou"`, `"dice"` or `"f1"`; a Keras metric;
+            a function of (targets, outputs), or one of a model, that gives a number. Defaults to None: the first
+            metric that the model is compiled with, else its loss; without targets the difference of outputs.
         levels: Sparsities in (0, 1), rising. Defaults to 0.1, 0.2, ... 0.9.
         criterion: A criterion of the weight alone. Defaults to `"magnitude"`.
         pattern: Defaults to `"element"`; the levels count its units. `"channel"` removes channels of one group at a
             time, with everything that belongs to them, and knows `criterion` and `layers` of `Structured`.
         layers: Which layers. Defaults to None: all.
         verbose: 0 shows no progress, 1 (default) a bar in a terminal and lines elsewhere, 2 lines.
+        mode: `"max"` where a large value is better, `"min"` where a small one is. Defaults to None: asked of the
+            metric, or told by its name; a function of a model with a name that tells nothing is taken as `"max"`.
 
     Raises:
-        PruningError: Wrong levels, an unknown metric, a model that is not compiled, no data or no targets.
+        PruningError: Wrong levels, an unknown metric, a mode that contradicts it, a model that is not compiled, no data
+            or no targets.
 
     Example:
         report = tfprune.sensitivity(model, (x_val, y_val))
@@ -162,7 +174,7 @@ def sensitivity(
     criterion = criteria.get(criterion)
     copy = clone_with_weights(model)
     collected = list(batches(data, copy, "sensitivity"))
-    name, measure = _measure(copy, collected, metric)
+    name, chosen, measure = _measure(copy, collected, metric, mode)
     if pattern == "channel":
         candidates = list(_of_groups(copy, criterion, levels, layers))
     else:
@@ -183,7 +195,7 @@ def sensitivity(
                 bar.advance()
             for changed, value in before.items():
                 variables[changed].assign(value)
-    return Sensitivity(name, measure(), levels, values, sizes, sum(batch.size for batch in collected))
+    return Sensitivity(name, measure(), levels, values, sizes, sum(batch.size for batch in collected), chosen)
 
 
 # What is pruned alone: its name, its size, and the masks at a level.
@@ -220,18 +232,20 @@ def _of_groups(model: keras.Model, criterion: Criterion, levels: Sequence[float]
         yield name, scores.size, masks
 
 
-def _measure(model: keras.Model, data: list[Batch], metric: Any) -> tuple[str, Callable[[], float]]:
-    """The name of the metric and a function that measures it, by one compiled evaluation."""
-    if callable(metric):
-        return getattr(metric, "__name__", "metric"), lambda: float(metric(model))
+def _measure(
+    model: keras.Model, data: list[Batch], metric: Any, mode: str | None
+) -> tuple[str, str, Callable[[], float]]:
+    """The name of the metric, the way it is better, and a function that measures it, compiled once."""
+    if callable(metric) and _takes_a_model(metric):
+        name = getattr(metric, "__name__", "metric")
+        return name, chosen_mode(name, mode, mode_of(name) or mode or "max", False), lambda: float(metric(model))
+    if (metric is not None and not isinstance(metric, str)) or data[0].targets is None:
+        return _judged(model, data, metric, mode)
     if not model.compiled:
         raise PruningError(
             f"sensitivity needs a metric, but '{model.name}' is not compiled. Compile it with metrics=['accuracy'], or "
-            "give metric= a function that takes a model."
+            "give metric= a Keras metric, or a function of (targets, outputs) or of a model."
         )
-    if data[0].targets is None:
-        raise PruningError("sensitivity needs targets; write data=(x, y).")
-
     model.make_test_function()
 
     def logs() -> dict[str, float]:
@@ -244,8 +258,40 @@ def _measure(model: keras.Model, data: list[Batch], metric: Any) -> tuple[str, C
     with under_aliases(model):  # traced here, and never again
         known = logs()
     name = metric or next((key for key in known if key != "loss"), "loss")
-    if name not in known:
+    if name in known:
+        return name, chosen_mode(name, mode, mode_of(name, compiled_metric(model, name))), lambda: logs()[name]
+    if name not in DECIDED:
         raise PruningError(
             f"'{model.name}' is compiled without the metric {name!r}; {listing(known)}. {nearest(name, known)}"
         )
-    return name, lambda: logs()[name]
+    return _judged(model, data, metric, mode)
+
+
+def _judged(model: keras.Model, data: list[Batch], metric: Any, mode: str | None) -> tuple[str, str, Any]:
+    """A metric of answers, as `compress` and `verify` judge by it."""
+    import tensorflow as tf
+
+    forward = tf.function(lambda inputs: model(inputs, training=False), reduce_retracing=True, autograph=False)
+
+    def answers() -> list[np.ndarray]:
+        with under_aliases(model):
+            return joined([[as_array(part) for part in flat_outputs(forward(batch.inputs))] for batch in data])
+
+    (found, *more) = found_metrics(model, data, metric, mode, answers(), "sensitivity")
+    if more:
+        raise PruningError(
+            f"sensitivity measures one metric, and {listing(each.name for each in (found, *more))} are "
+            f"{1 + len(more)}; give one, or a function of (targets, outputs)."
+        )
+    return found.name, found.mode, lambda: found(answers())
+
+
+def _takes_a_model(metric: Callable[..., Any]) -> bool:
+    """Whether a function is one of a model, and not of targets and outputs."""
+    if isinstance(metric, keras.metrics.Metric) or metric is keras.metrics.Metric:
+        return False
+    try:
+        taken = [each for each in inspect.signature(metric).parameters.values() if each.default is each.empty]
+    except (TypeError, ValueError):
+        return False
+    return len(taken) == 1 and taken[0].kind is not taken[0].VAR_POSITIONAL

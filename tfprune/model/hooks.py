@@ -35,18 +35,9 @@ def layers_inside(layer: keras.Layer) -> list[keras.Layer]:
 
 # Attributes in which Keras notes the parts of a layer for itself.
 BOOKKEEPING = (
-    "_trainable_variables",
-    "_non_trainable_variables",
-    "_tracker",
-    "_tracked",
-    "_seed_generators",
-    "_layers",
-    "_metrics",
-    "_losses",
-    "_loss_ids",
-    "_called",
-    "_call_context_args",
-)
+    "_trainable_variables", "_non_trainable_variables", "_tracker", "_tracked", "_seed_generators", "_layers",
+    "_metrics", "_losses", "_loss_ids", "_called", "_call_context_args",
+)  # fmt: skip
 
 
 def is_bookkeeping(name: str) -> bool:
@@ -112,6 +103,11 @@ def compile_arguments(model: keras.Model) -> dict[str, Any]:
     The public `get_compile_config` writes them as JSON, which cannot be read back where they are not registered.
     """
     return dict(model._compile_config.config)
+
+
+def direction_of_metric(metric: Any) -> str | None:
+    """`"max"` or `"min"` where a Keras metric says which is better; no public name tells it."""
+    return {"up": "max", "down": "min"}.get(str(getattr(metric, "_direction", None)))
 
 
 def learning_rate_of(optimizer: Any) -> Any:

@@ -123,19 +123,20 @@ class Scorer:
         model: The model, for what its last activation tells.
         targets: The targets of all samples.
         answers: The unpruned model's answers to them.
+        name: The output's name; `""` (default) for the only one.
 
     Raises:
         PruningError: There are no labels, or they are no classes.
     """
 
-    def __init__(self, model: keras.Model, targets: Any, answers: Any):
+    def __init__(self, model: keras.Model, targets: Any, answers: Any, name: str = ""):
         if targets is None:
             raise PruningError(
                 "accuracy and F1 need labels, and the data have none; write data=(x, y), or objectives=('loss', ...) "
                 "with targets, or a function of your own."
             )
         labels, scores = _first(targets), _first(answers)
-        judge = Judge(model)
+        judge = Judge(model, name)
         judge.see(scores, labels)
         if judge.reading is None:
             raise PruningError(
@@ -150,9 +151,18 @@ class Scorer:
         return float(np.mean(self._reading.decided(_first(answers)) == self._truth))
 
     def f1(self, answers: Any) -> float:
-        """The mean F1 of the classes."""
+        """The mean F1 of the classes, which for the pixels of a segmentation is called Dice."""
+        return macro_f1(self._counts(answers))
+
+    def iou(self, answers: Any) -> float:
+        """The mean intersection over union of the classes."""
+        hits, chosen, actual = self._counts(answers)
+        union = chosen + actual - hits
+        return float(np.mean(hits[union > 0] / union[union > 0])) if union.any() else 0.0
+
+    def _counts(self, answers: Any) -> np.ndarray:
         scores = _first(answers)
-        return macro_f1(self._reading.counts(self._reading.decided(scores), self._truth, scores.shape[-1]))
+        return self._reading.counts(self._reading.decided(scores), self._truth, scores.shape[-1])
 
 
 def _first(parts: Any) -> np.ndarray:

@@ -12,9 +12,10 @@ from tfprune.errors import PruningError, listing
 from tfprune.lite.file.contents import End
 from tfprune.lite.file.lite_model import LiteModel
 from tfprune.lite.file.zeros import KeptZeros, kept_zeros
-from tfprune.lite.measure.comparison import Comparison, OutputComparison, labels_of, require_all_used
+from tfprune.lite.measure.comparison import Comparison, OutputComparison
 from tfprune.lite.measure.layer_errors import LayerErrors, layer_errors
 from tfprune.lite.quantize.representative import checked_batches
+from tfprune.model.labels import labels_of, require_all_used
 from tfprune.model.signature import flat_outputs, matched_inputs, output_names, signature_of
 from tfprune.model.tree import as_array, check_model
 from tfprune.report import Column, Report
