@@ -273,6 +273,47 @@ def test_a_file_that_is_no_plan_is_refused(text):
         ShrinkPlan.from_json(text)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data.update(folds=["conv1"]), "ValueError: its checksum is not that of what it holds"),
+        (lambda data: data["details"]["conv2"].update(macs=7), "its checksum is not that"),
+        (lambda data: data.update(folder=data.pop("folds")), "its checksum is not that"),
+        (lambda data: data.update(chacksum=data.pop("checksum")), "it holds 'chacksum'"),
+        (lambda data: data["kept"].update(conv1="all"), "damaged: ValueError"),
+        (lambda data: [data.pop("checksum"), data.pop("rows")], "KeyError: 'rows'"),
+    ],
+)
+def test_a_damaged_plan_is_refused(plan, change, message):
+    data = json.loads(plan.to_json())
+    change(data)
+    with pytest.raises(PruningError, match=message):
+        ShrinkPlan.from_json(json.dumps(data))
+
+
+def test_a_plan_that_is_no_text_or_no_file_is_refused(tmp_path):
+    (tmp_path / "plan.json").write_bytes(b"\xff\xfe{")
+    with pytest.raises(PruningError, match="This is no shrink plan, or damaged: UnicodeDecodeError"):
+        ShrinkPlan.from_json(tmp_path / "plan.json")
+    with pytest.raises(PruningError, match=r"There is no file '.*plan.jsn'. Did you mean|There is no file"):
+        ShrinkPlan.from_json(tmp_path / "plan.jsn")
+
+
+def test_a_plan_tells_that_its_channels_were_edited(plan):
+    data = json.loads(plan.to_json())
+    assert not ShrinkPlan.from_json(json.dumps(data)).edited
+    data["kept"]["conv2"] = [1, 4]
+    assert 'The channels under "kept" in its file are others' in str(ShrinkPlan.from_json(json.dumps(data)))
+
+
+def test_a_plan_of_an_earlier_version_has_no_checksum_and_is_read(plan):
+    data = json.loads(plan.to_json())
+    del data["checksum"], data["kept_checksum"]
+    data["kept"]["conv2"] = [1, 4]
+    old = ShrinkPlan.from_json(json.dumps(data))
+    assert not old.edited and old["conv2"].sum() == 2
+
+
 def test_a_file_that_leaves_a_group_out_is_refused(plan):
     data = json.loads(plan.to_json())
     del data["kept"]["conv2"]

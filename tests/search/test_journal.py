@@ -1,5 +1,6 @@
 """The journal: a search that was killed goes on to the same end; what does not belong to it is refused."""
 
+import json
 import os
 import resource
 import signal
@@ -15,7 +16,7 @@ from search_models import X, Y, classifier
 from tfprune import PruningError, genetic_search
 from tfprune.model.data import batches
 from tfprune.search import random_search
-from tfprune.search.journal import data_fingerprint, model_fingerprint
+from tfprune.search.journal import Journal, data_fingerprint, model_fingerprint
 
 QUICK = {"population": 8, "generations": 3}
 KILLED = """
@@ -196,6 +197,57 @@ def test_files_that_are_no_journals_are_refused(model, tmp_path):
         with pytest.raises(PruningError, match=message):
             genetic_search(model, (X, Y), journal=tmp_path / name, **QUICK)
     assert (tmp_path / "note.txt").read_text() == "not a journal\nat all\n"
+
+
+HEADER = {"seed": 3, "model": "0123"}
+
+
+@pytest.fixture
+def lines(tmp_path):
+    """The lines of a journal of three evaluations."""
+    journal = Journal(tmp_path / "journal", HEADER)
+    for number in range(3):
+        journal.add(f"{number:03b}", {"figures": {"accuracy": 0.5 + number}, "failure": None})
+    return (tmp_path / "journal").read_bytes().splitlines(keepends=True)
+
+
+def test_a_damaged_line_of_a_journal_is_refused(lines, tmp_path):
+    assert len(Journal(tmp_path / "journal", HEADER).known) == 3
+    for number, old, new in (
+        (2, b"1.5", b"1.6"),
+        (2, b'"001"', b'"011"'),
+        (1, b"checksum", b"chacksum"),
+        (3, b'"figures"', b'"figurez"'),
+        (1, b"null", b"nvll"),
+        (3, b"2.5", b"\xff.5"),
+    ):
+        changed = [line.replace(old, new) if place == number else line for place, line in enumerate(lines)]
+        assert changed != lines
+        (tmp_path / "damaged").write_bytes(b"".join(changed))
+        with pytest.raises(PruningError, match=f"line {number + 1} is no entry of a search journal, or damaged"):
+            Journal(tmp_path / "damaged", HEADER)
+
+
+def test_a_damaged_header_is_refused(lines, tmp_path):
+    for old, new in ((b"0123", b"0124"), (b"checksum", b"chacksum"), (b'"seed"', b'"seel"')):
+        (tmp_path / "damaged").write_bytes(b"".join(lines).replace(old, new, 1))
+        with pytest.raises(PruningError, match="line 1 is no entry of a search journal, or damaged"):
+            Journal(tmp_path / "damaged", HEADER)
+
+
+def test_a_journal_without_checksums_is_read_and_goes_on_without(lines, tmp_path):
+    entries = [json.loads(line) for line in lines]
+    old = "".join(json.dumps({key: entry[key] for key in entry if key != "checksum"}) + "\n" for entry in entries)
+    (tmp_path / "old").write_text(old)
+    journal = Journal(tmp_path / "old", HEADER)
+    assert journal.known == Journal(tmp_path / "journal", HEADER).known
+    journal.add("111", {"figures": {}, "failure": "died"})
+    assert (tmp_path / "old").read_text() == old + '{"genes": "111", "figures": {}, "failure": "died"}\n'
+    (tmp_path / "old").write_text(old.replace('"figures": {"accuracy": 1.5}', '"figures": "none"'))
+    with pytest.raises(
+        PruningError, match="line 3 is no entry of a search journal, or damaged: it holds something else"
+    ):
+        Journal(tmp_path / "old", HEADER)
 
 
 def test_a_full_disk_is_told_and_what_was_written_is_taken_up(model, written, tmp_path):

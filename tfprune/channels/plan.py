@@ -15,10 +15,13 @@ from tfprune.channels.groups import ChannelGroup, ChannelGroups
 from tfprune.channels.reasons import Frozen
 from tfprune.channels.sizes import Sizes
 from tfprune.channels.units import preferred, units
-from tfprune.errors import PruningError
+from tfprune.errors import PruningError, listing
+from tfprune.model.checksum import checksum, opened, sealed
+from tfprune.model.files import existing_file
 from tfprune.report import Column, Report
 
 FORMAT = "tfprune shrink plan 1"
+KEYS = {"title", "rows", "totals", "notes", "format", "model", "fingerprint", "folds", "approximate"}
 
 
 class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
@@ -34,6 +37,7 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
         folds: Names of the groups for which a constant moves into the bias of the next layer.
         approximate: Whether the plan was made with `approximate=True`.
         prefers: "head" or "width" where the groups were found for one of them, see `channel_groups`.
+        edited: Whether "kept" was changed in the file that the plan was read from.
     """
 
     title = "Shrink plan"
@@ -66,6 +70,7 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
         self.folds = list(folds or [])
         self.approximate = approximate
         self.prefers = prefers
+        self.edited = False
 
     @property
     def model_name(self) -> str:
@@ -133,7 +138,8 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
         return {"kept": sum(int(keep.sum()) for keep in self.values()), **self.groups.totals()}
 
     def notes(self) -> list[str]:
-        return [*self._choices(), *self._in_all()]
+        edited = ['The channels under "kept" in its file are others than were written there.'] if self.edited else []
+        return [*edited, *self._choices(), *self._in_all()]
 
     def _choices(self) -> list[str]:
         notes = [] if self.removes else ["No channel goes: the model stays as it is."]
@@ -160,6 +166,7 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
         return [f"In all {gone:,} of {channels:,} channels go, and {before - after:,} parameters with them."]
 
     def to_dict(self) -> dict[str, Any]:
+        kept = {name: np.flatnonzero(keep).tolist() for name, keep in self.items()}
         report = super().to_dict()
         report["notes"] = self._choices()  # what goes altogether is read off the trace, which a copy leaves behind
         report.update(
@@ -169,7 +176,7 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
             folds=self.folds,
             approximate=self.approximate,
             prefers=self.prefers,
-            kept={name: np.flatnonzero(keep).tolist() for name, keep in self.items()},
+            kept_checksum=checksum(kept),
             details={
                 name: {
                     "frozen": str(group.frozen) if group.frozen else None,
@@ -181,7 +188,7 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
                 for name, group in self.groups.items()
             },
         )
-        return report
+        return {**sealed(report), "kept": kept}
 
     @classmethod
     def from_json(cls, source: str | os.PathLike[str]) -> "ShrinkPlan":
@@ -193,27 +200,39 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
         Raises:
             PruningError: it is no such plan, or the edit does not fit the groups.
         """
-        text = str(source)
-        if not text.lstrip().startswith("{"):
-            with open(source, encoding="utf-8") as file:
-                text = file.read()
         try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise PruningError(f"This is no shrink plan: {error}. Write one with plan.to_json(path).") from error
+            text = str(source)
+            if not text.lstrip().startswith("{"):
+                text = existing_file(source).read_text(encoding="utf-8")
+            return cls._read(json.loads(text))
+        except PruningError:
+            raise
+        except Exception as error:  # whatever stands in the place of what was written
+            raise PruningError(
+                f"This is no shrink plan, or damaged: {type(error).__name__}: {error}. Write one with "
+                "plan.to_json(path)."
+            ) from error
+
+    @classmethod
+    def _read(cls, data: Any) -> "ShrinkPlan":
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise PruningError(f"This is no shrink plan (format {FORMAT!r}). Write one with plan.to_json(path).")
+        kept = data.pop("kept")
+        data = opened(data)
+        if unknown := set(data) - {*KEYS, "prefers", "details", "kept_checksum"}:
+            raise ValueError(f"it holds {listing(unknown)}")
         groups = ChannelGroups((_read_group(row, data["details"][row["group"]]) for row in data["rows"]), data["model"])
         why = {row["group"]: row["why"] for row in data["rows"]}
         whole = {name: np.ones(group.size, bool) for name, group in groups.items()}
         settings = {"folds": data["folds"], "approximate": data["approximate"], "prefers": data.get("prefers")}
         plan = cls(groups, whole, why, data["fingerprint"], **settings)
-        missing = set(groups) - set(data["kept"])
+        missing = set(groups) - set(kept)
         if missing:
             raise PruningError(f"The plan says nothing about group '{min(missing)}' under \"kept\".")
-        for name, indices in data["kept"].items():
+        for name, indices in kept.items():
             plan.keep(name, np.asarray(indices, int))
         plan.why = why
+        plan.edited = data.get("kept_checksum", checksum(kept)) != checksum(kept)
         return plan
 
     def traced(self, model: Any) -> ChannelGroups:
@@ -313,10 +332,7 @@ def _why(group: ChannelGroup, keep: np.ndarray, cause: str) -> str:
 
 def _read_group(row: Mapping[str, Any], details: Mapping[str, Any]) -> ChannelGroup:
     """A group as a saved plan holds it."""
-    try:
-        frozen = Frozen.parse(details["frozen"]) if details["frozen"] else None
-    except ValueError as error:
-        raise PruningError(f"This is no shrink plan: {error}. Write one with plan.to_json(path).") from error
+    frozen = Frozen.parse(details["frozen"]) if details["frozen"] else None
     return ChannelGroup(
         name=row["group"],
         size=row["channels"],

@@ -168,8 +168,8 @@ def read_model(path: str, values: flags.FlagValues) -> keras.Model:
 
 
 def read_lite(path: str) -> tfprune.LiteModel:
-    """The `.tflite` model of a file."""
-    return tfprune.LiteModel.load(path)
+    """The `.tflite` model of a file, which may be anybody's: LiteRT runs it in a process of its own."""
+    return tfprune.LiteModel.load(path, isolate=True)
 
 
 def read_samples(values: flags.FlagValues, split: str, model: keras.Model) -> Batch:

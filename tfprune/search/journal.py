@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from tfprune.errors import PruningError
+from tfprune.model.checksum import KEY, opened, sealed
 from tfprune.model.data import Batch
 from tfprune.model.tree import as_array, places
 
@@ -38,6 +39,7 @@ class Journal:
         self.path = Path(path)
         self.known: dict[str, dict[str, Any]] = {}
         self.notes: list[str] = []
+        self._checksums = False  # those of earlier versions have none, and go on without
         # As it will be read back: tuples become lists, keys become text.
         self._header = json.loads(json.dumps({"format": FORMAT, **header}))
         if self.path.is_dir():
@@ -49,6 +51,7 @@ class Journal:
         if self.path.exists() and self.path.stat().st_size:
             self._read()
         if not self.known and not self._begun():
+            self._checksums = True
             self._write(self._header, "w")
 
     def add(self, text: str, record: Mapping[str, Any]) -> None:
@@ -61,6 +64,9 @@ class Journal:
             self.known[text] = dict(record)
             self._write({"genes": text, **record}, "a")
 
+    def _line(self, entry: Mapping[str, Any]) -> bytes:
+        return json.dumps(sealed(entry) if self._checksums else entry).encode()
+
     def _begun(self) -> bool:
         return self.path.exists() and self.path.stat().st_size > 0
 
@@ -68,8 +74,11 @@ class Journal:
         content = self.path.read_bytes()
         whole, _, rest = content.rpartition(b"\n")
         lines = whole.split(b"\n") if whole else []
-        entries = [self._parsed(line, number + 1) for number, line in enumerate(lines)]
-        if entries or not json.dumps(self._header).encode().startswith(rest):
+        entries: list[dict[str, Any]] = []
+        for line in lines:
+            self._checksums = self._checksums or (not entries and KEY.encode() in line)
+            entries.append(self._parsed(line, len(entries) + 1))
+        if entries or not self._line(self._header).startswith(rest):
             self._check(entries[0] if entries else {})
         if rest:
             self._drop(len(content) - len(rest), len(lines) + 1)
@@ -81,13 +90,17 @@ class Journal:
     def _parsed(self, line: bytes, number: int) -> dict[str, Any]:
         try:
             entry = json.loads(line)
-            if isinstance(entry, dict) and ("genes" in entry or number == 1):
+            if number == 1 and isinstance(entry, dict) and entry.get("format") != FORMAT:
+                return entry  # of an earlier version or another program, which is told of the header
+            entry = opened(entry, needs=self._checksums)
+            if set(entry) <= set(self._header) if number == 1 else _is_evaluation(entry):
                 return entry
-        except ValueError:
-            pass
+            why = "it holds something else"
+        except (ValueError, RecursionError) as error:
+            why = str(error)
         raise PruningError(
-            f"journal='{self.path}': line {number} is no entry of a search journal. Give another path, or remove the "
-            "file."
+            f"journal='{self.path}': line {number} is no entry of a search journal, or damaged: {why}. Give another "
+            "path, or remove the file."
         )
 
     def _check(self, header: Mapping[str, Any]) -> None:
@@ -118,7 +131,7 @@ class Journal:
     def _write(self, entry: Mapping[str, Any], mode: str) -> None:
         try:
             with self.path.open(mode, encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+                file.write(self._line(entry).decode() + "\n")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -126,6 +139,17 @@ class Journal:
                 f"Cannot write journal='{self.path}': {error.strerror or error}. What it holds so far is kept: make "
                 "room and start the same search again, and it goes on from there."
             ) from error
+
+
+def _is_evaluation(entry: Mapping[str, Any]) -> bool:
+    figures, failure = entry.get("figures"), entry.get("failure")
+    return (
+        set(entry) == {"genes", "figures", "failure"}
+        and isinstance(entry["genes"], str)
+        and isinstance(figures, dict)
+        and all(isinstance(value, (int, float)) for value in figures.values())
+        and (failure is None or isinstance(failure, str))
+    )
 
 
 def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -18,7 +18,7 @@ from tfprune.errors import PruningError
 from tfprune.lite.convert.layer_results import matched, named_results, run_calls
 from tfprune.lite.file import flatbuffer
 from tfprune.lite.file.edit import Graph
-from tfprune.lite.file.lite_model import LiteModel
+from tfprune.lite.file.lite_model import LiteModel, invoke
 from tfprune.lite.quantize.representative import Samples, single_samples
 from tfprune.model.signature import Signature, flat_outputs
 from tfprune.model.tree import as_array
@@ -123,7 +123,7 @@ def _mean_in_file(graph: Graph, place: int, inputs: Sequence[np.ndarray]) -> np.
     total: Any = 0.0
     for sample in single_samples([inputs]):
         lite.fill(runner, sample)
-        runner.invoke()
+        invoke(runner)
         total += _mean(lite.outputs[0].dequantized(runner.get_tensor(lite.outputs[0].tensor)))
     return total / len(inputs[0])
 

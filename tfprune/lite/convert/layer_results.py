@@ -11,7 +11,7 @@ import numpy as np
 
 from tfprune.lite.convert.layer_names import layers_at
 from tfprune.lite.file.contents import End, results_of
-from tfprune.lite.file.lite_model import LiteModel
+from tfprune.lite.file.lite_model import LiteModel, invoke
 from tfprune.model.graph import Call, flow
 from tfprune.model.tree import as_array
 
@@ -63,7 +63,7 @@ def compare_layers(
         if not count:
             runner = lite.prepared([array.shape for array in given], xnnpack=False, keep_all=True)
         lite.fill(runner, given)
-        runner.invoke()
+        invoke(runner)
         calls = run_calls(model, sample)
         if not count:
             layers = matched(calls, results)

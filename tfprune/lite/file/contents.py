@@ -123,7 +123,7 @@ def ends(model: Any, side: str) -> tuple[End, ...]:
     """
     graph = model.subgraphs[0]
     signature = model.signatureDefs[0] if model.signatureDefs else None
-    names = {entry.tensorIndex: entry.name.decode() for entry in getattr(signature, side, None) or []}
+    names = {entry.tensorIndex: entry.name.decode(errors="replace") for entry in getattr(signature, side, None) or []}
     result = []
     for index in getattr(graph, side):
         tensor = graph.tensors[index]

@@ -52,7 +52,7 @@ def operator_name(model: Any, operator: Any) -> str:
     # Files older than 2020 keep the number in the deprecated field, and newer ones in both while it fits.
     number = max(code.builtinCode, code.deprecatedBuiltinCode)
     name = _names("BuiltinOperator").get(number, f"OPERATOR_{number}")
-    return f"CUSTOM {code.customCode.decode()}" if name == "CUSTOM" and code.customCode else name
+    return f"CUSTOM {code.customCode.decode(errors='replace')}" if name == "CUSTOM" and code.customCode else name
 
 
 def shape_of(tensor: Any) -> tuple[int, ...]:
@@ -112,15 +112,17 @@ def read_model(content: bytes) -> Any:
             if buffer.offset > 1:  # files above 2 GB keep their values behind the tables
                 buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
                 buffer.offset = buffer.size = 0
-        for graph in model.subgraphs:
-            for tensor in graph.tensors:
-                model.buffers[tensor.buffer]
-        return model
+        from tfprune.lite.file.soundness import unsound  # which reads what this file decodes
+
+        wrong = unsound(model)
     except Exception as error:  # the reader follows offsets wherever they lead, so anything may come
         raise PruningError(
             f"The .tflite model of {len(content):,} bytes is truncated or damaged: it cannot be read to its end. "
             "Save or copy it again."
         ) from error
+    if wrong:
+        raise PruningError(f"The .tflite model of {len(content):,} bytes is damaged: {wrong}. Save or copy it again.")
+    return model
 
 
 def write_model(model: Any) -> bytes:

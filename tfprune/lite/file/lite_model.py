@@ -1,10 +1,12 @@
 """A converted model: its bytes, saved, loaded, and run on ordinary float arrays."""
 
+import contextlib
 import functools
 import os
 import re
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ from tfprune.errors import ConversionError, PruningError, listing, nearest, prin
 from tfprune.lite.file import flatbuffer
 from tfprune.lite.file.contents import End, Operator, ends, gzip_size, operators_of, quantization_of
 from tfprune.lite.file.inspect import Inspection, inspect
+from tfprune.lite.file.isolation import IsolatedInterpreter, machine_memory
 from tfprune.lite.file.metadata import read_origin
+from tfprune.lite.file.soundness import result_bytes
 from tfprune.model.files import replacing
 from tfprune.model.native import reason_of, silence
 
@@ -42,6 +46,9 @@ class LiteModel:
     Args:
         content: The bytes of the file.
         notes: Sentences on how it was made: samples used for calibration, inputs whose type changed.
+        isolate: Whether LiteRT is to run it in a process of its own, with 60 seconds for each run and half of the
+            machine's memory: for files of unknown origin, so that one that ends LiteRT raises an error here. A run
+            takes about a millisecond longer then. Defaults to False.
 
     `inputs` and `outputs` tell names, shapes, types and scales of its ends; `quantization` is `"float32"`, `"float16"`,
     `"dynamic"`, `"int8"` or `"int16x8"`, read from the file.
@@ -53,9 +60,9 @@ class LiteModel:
         PruningError: The bytes are truncated, damaged, or no `.tflite` model.
     """
 
-    def __init__(self, content: bytes, notes: Sequence[str] = ()):
+    def __init__(self, content: bytes, notes: Sequence[str] = (), *, isolate: bool = False):
         self.content = flatbuffer.read_content(content)
-        self.notes = tuple(notes)
+        self.notes, self.isolate = tuple(notes), isolate
         self._describe()
 
     def _describe(self) -> None:
@@ -77,26 +84,31 @@ class LiteModel:
         return flatbuffer.read_model(self.content)
 
     @classmethod
-    def of(cls, source: Any) -> "LiteModel":
-        """A `LiteModel` as it is, or the one in the file of this path or in these bytes."""
-        return source if isinstance(source, cls) else cls(flatbuffer.read_content(source))
+    def of(cls, source: Any, isolate: bool = False) -> "LiteModel":
+        """A `LiteModel` as it is, or the one in the file of this path or in these bytes, isolated where asked for."""
+        return source if isinstance(source, cls) else cls(flatbuffer.read_content(source), isolate=isolate)
 
     @classmethod
-    def written(cls, file: Any, notes: Sequence[str] = ()) -> "LiteModel":
+    def written(cls, file: Any, notes: Sequence[str] = (), *, isolate: bool = False) -> "LiteModel":
         """The model of a file given as objects of the schema, which stay in use and are not to be changed any more."""
         model = cls.__new__(cls)
         model.content, model.notes, model.file = flatbuffer.write_model(file), tuple(notes), file
+        model.isolate = isolate
         model._describe()
         return model
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "LiteModel":
+    def load(cls, path: str | os.PathLike[str], *, isolate: bool = False) -> "LiteModel":
         """The model in a `.tflite` file.
+
+        Args:
+            path: Of the file.
+            isolate: Whether LiteRT is to run it in a process of its own: for files of unknown origin.
 
         Raises:
             PruningError: There is no such file, it is truncated, or it is another kind of file.
         """
-        model = cls(flatbuffer.read_content(Path(path)))
+        model = cls(flatbuffer.read_content(Path(path)), isolate=isolate)
         try:
             model.interpreter()
         except ConversionError as error:
@@ -158,17 +170,25 @@ class LiteModel:
         """
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-        resolver = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        try:
+        self.require_memory()
+        options = {"num_threads": threads, "experimental_preserve_all_tensors": keep_all}
+        resolver = "AUTO" if xnnpack else "BUILTIN_WITHOUT_DEFAULT_DELEGATES"
+        with refusals("LiteRT cannot read the model"):
+            if self.isolate:
+                return IsolatedInterpreter(self.content, {**options, "resolver": resolver})
             with silence():
                 return Interpreter(
-                    model_content=self.content,
-                    num_threads=threads,
-                    experimental_op_resolver_type=resolver,
-                    experimental_preserve_all_tensors=keep_all,
+                    model_content=self.content, experimental_op_resolver_type=OpResolverType[resolver], **options
                 )
-        except (ValueError, RuntimeError) as error:
-            raise ConversionError(f"LiteRT cannot read the model: {reason_of(error)}") from error
+
+    def require_memory(self) -> None:
+        """Raises ConversionError for a file with a tensor larger than the memory of this machine."""
+        wanted = result_bytes(self.file)
+        if wanted > machine_memory():
+            raise ConversionError(
+                f"A result of this model takes {wanted:,} bytes, more than the memory of this machine. Is the file "
+                "damaged, or an open size too large?"
+            )
 
     def prepared(self, shapes: Sequence[Sequence[int | None]] = (), **options: Any) -> Any:
         """A new interpreter with the memory for inputs of these shapes, or for those of the file.
@@ -186,8 +206,9 @@ class LiteModel:
 
     def fill(self, runner: Any, arrays: Sequence[np.ndarray]) -> None:
         """Gives an interpreter real values for all inputs."""
-        for array, end in zip(arrays, self.inputs):
-            runner.set_tensor(end.tensor, end.quantized(array))
+        with refusals("LiteRT does not take the inputs"):
+            for array, end in zip(arrays, self.inputs):
+                runner.set_tensor(end.tensor, end.quantized(array))
 
     def __call__(self, inputs: Any) -> Any:
         """Runs the model.
@@ -256,13 +277,14 @@ class LiteModel:
         if any(end.shape[0] is not None for end in self.inputs) and count < step:
             arrays = [np.concatenate([array, np.repeat(array[-1:], step - count, axis=0)]) for array in arrays]
         with self._lock:
-            runner = self._ready(tuple(array.shape for array in arrays))
-            self.fill(runner, arrays)
             try:
-                runner.invoke()
-            except (ValueError, RuntimeError) as error:
-                raise ConversionError(f"LiteRT cannot run the model: {reason_of(error)}") from error
-            results = [end.dequantized(runner.get_tensor(end.tensor)) for end in self.outputs]
+                runner = self._ready(tuple(array.shape for array in arrays))
+                self.fill(runner, arrays)
+                invoke(runner)
+                results = [end.dequantized(runner.get_tensor(end.tensor)) for end in self.outputs]
+            except ConversionError:
+                self._runner = None  # whose process may have ended, or whose inputs are half filled
+                raise
         return [array[:count] if len(array) == step else array for array in results]
 
     def _ready(self, shapes: tuple[tuple[int, ...], ...]) -> Any:
@@ -273,22 +295,11 @@ class LiteModel:
         return self._runner
 
     def _allocate(self, runner: Any, shapes: Sequence[Sequence[int | None]]) -> None:
-        try:
-            with silence():
-                for end, shape in zip(self.inputs, shapes):
-                    if None in end.shape:
-                        runner.resize_tensor_input(end.tensor, shape)
-                runner.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
-            custom = CUSTOM.search(str(error))
-            if custom:
-                raise ConversionError(
-                    f"The file holds the custom operator '{custom[1]}', which this interpreter does not have. "
-                    "inspect() reads such a file; it runs only in programs that bring the operator along."
-                ) from error
-            raise ConversionError(
-                f"LiteRT cannot prepare the model for inputs of shape {listing(shapes)}: {reason_of(error)}"
-            ) from error
+        with refusals(f"LiteRT cannot prepare the model for inputs of shape {listing(shapes)}"), silence():
+            for end, shape in zip(self.inputs, shapes):
+                if None in end.shape:
+                    runner.resize_tensor_input(end.tensor, shape)
+            runner.allocate_tensors()
 
     def __getstate__(self) -> dict[str, Any]:
         # An interpreter cannot be copied or pickled; a new one is made when the copy is first called.
@@ -297,6 +308,33 @@ class LiteModel:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._forget_runner()
+
+
+def invoke(runner: Any) -> int:
+    """Runs an interpreter; the nanoseconds that it took.
+
+    Raises:
+        ConversionError: LiteRT cannot run the model.
+    """
+    with refusals("LiteRT cannot run the model"):
+        begin = time.perf_counter_ns()
+        spent = runner.invoke()  # an isolated one tells what it took in its own process
+        return time.perf_counter_ns() - begin if spent is None else spent
+
+
+@contextlib.contextmanager
+def refusals(what: str) -> Iterator[None]:
+    """Makes a ConversionError of whatever LiteRT raises inside the block."""
+    try:
+        yield
+    except Exception as error:  # of a file that nobody has run before LiteRT raises errors of any kind
+        custom = CUSTOM.search(str(error))
+        if custom:
+            raise ConversionError(
+                f"The file holds the custom operator '{custom[1]}', which this interpreter does not have. "
+                "inspect() reads such a file; it runs only in programs that bring the operator along."
+            ) from error
+        raise ConversionError(f"{what}: {reason_of(error)}") from error
 
 
 def _checked(array: Any, end: End) -> np.ndarray:

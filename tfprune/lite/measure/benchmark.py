@@ -2,7 +2,6 @@
 
 import os
 import platform
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -13,7 +12,7 @@ import numpy as np
 
 from tfprune.errors import ConversionError, PruningError, listing, nearest
 from tfprune.lite.file.contents import End
-from tfprune.lite.file.lite_model import LiteModel
+from tfprune.lite.file.lite_model import LiteModel, invoke
 from tfprune.lite.measure.cost import SOURCE, Cost, cost_of
 from tfprune.lite.measure.memory import process_memory
 from tfprune.lite.measure.phone import PhoneRun, is_phone_output, read_phone_output
@@ -220,6 +219,7 @@ def benchmark(
     memory: bool = False,
     runtime: str = "litert",
     litertjs: str | os.PathLike[str] | None = None,
+    isolate: bool = False,
 ) -> Benchmark:
     """Times converted models in turns, so that whatever else the machine does falls on all of them alike.
 
@@ -243,6 +243,8 @@ def benchmark(
             Defaults to `"litert"`.
         litertjs: The folder of the npm package @litertjs/core. Defaults to None: looked for in `node_modules` of this
             folder and those above it, then where npm installs packages for all.
+        isolate: Whether LiteRT is to run files given by path or as bytes in a process of its own, which one of unknown
+            origin may end; times are taken there. Defaults to False.
 
     Returns:
         A `Benchmark`, which prints as a table.
@@ -266,7 +268,7 @@ def benchmark(
     if runtime not in RUNTIMES:
         raise PruningError(f"runtime={runtime!r} is unknown. {nearest(str(runtime), RUNTIMES)}")
     phones = {name: read_phone_output(source) for name, source in models.items() if is_phone_output(source)}
-    loaded = {name: LiteModel.of(source) for name, source in models.items() if name not in phones}
+    loaded = {name: LiteModel.of(source, isolate) for name, source in models.items() if name not in phones}
     on_phones = tuple(PhoneTiming(name, run) for name, run in phones.items())
     if runtime != "litert":
         if threads != 1 or not xnnpack or memory:
@@ -276,7 +278,7 @@ def benchmark(
     ready = {name: filled(lite, threads, xnnpack, data) for name, lite in loaded.items()}
     for interpreter in ready.values():
         for _ in range(warmup):
-            interpreter.invoke()
+            invoke(interpreter)
     times = interleaved(ready, runs)
     timings = []
     for name, lite in loaded.items():
@@ -319,6 +321,7 @@ def filled(lite: LiteModel, threads: int, xnnpack: bool, data: Any = None) -> An
             f"The length of {listing(open_lengths)} is open, and the time depends on it: give samples of a typical "
             "length as data=."
         )
+    lite.require_memory()
     arrays = _arrays(lite, data)
     interpreter = lite.prepared([array.shape for array in arrays], threads=threads, xnnpack=xnnpack)
     lite.fill(interpreter, arrays)
@@ -353,10 +356,7 @@ def interleaved(ready: Mapping[str, Any], runs: int) -> dict[str, list[float]]:
     for round_number in range(runs if names else 0):
         first = round_number % len(names)
         for name in names[first:] + names[:first]:
-            interpreter = ready[name]
-            begin = time.perf_counter_ns()
-            interpreter.invoke()
-            times[name].append((time.perf_counter_ns() - begin) / 1e6)
+            times[name].append(invoke(ready[name]) / 1e6)
     return times
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tfprune.errors import PruningError
 from tfprune.lite.file import flatbuffer
 from tfprune.lite.file.flatbuffer import operator_name, shape_of, type_name
 
@@ -87,7 +88,13 @@ def operator_macs(model: Any, graph: Any, operator: Any) -> int:
     """Multiply-accumulates of one operator; 0 for those that have no weights or matrices."""
     rule = MACS.get(operator_name(model, operator))
     shapes = [shape_of(graph.tensors[index]) if index >= 0 else () for index in operator.inputs]
-    return rule(shapes, shape_of(graph.tensors[operator.outputs[0]]), operator) if rule is not None else 0
+    try:
+        return rule(shapes, shape_of(graph.tensors[operator.outputs[0]]), operator) if rule is not None else 0
+    except IndexError as error:
+        raise PruningError(
+            f"The .tflite model is damaged: {operator_name(model, operator)} takes other inputs than {shapes}. Save or "
+            "copy it again."
+        ) from error
 
 
 def operand_type(graph: Any, operator: Any) -> str:

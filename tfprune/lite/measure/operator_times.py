@@ -10,7 +10,7 @@ import numpy as np
 from tfprune.errors import ConversionError, PruningError
 from tfprune.lite.file import flatbuffer
 from tfprune.lite.file.flatbuffer import operator_name, tensor_name
-from tfprune.lite.file.lite_model import LiteModel
+from tfprune.lite.file.lite_model import LiteModel, invoke
 from tfprune.lite.measure.benchmark import filled, interleaved
 from tfprune.lite.measure.cost import operator_macs, tensor_bytes
 from tfprune.report import Column, Report
@@ -117,11 +117,11 @@ def time_operators(model: Any, runs: int = 50, threads: int = 1, *, xnnpack: boo
     graph = flat.subgraphs[0]
     ready: dict[str, Any] = {"whole": filled(lite, threads, xnnpack)}
     for number, operator in enumerate(graph.operators):
-        runner = _alone(flat, operator, threads, xnnpack)
+        runner = _alone(flat, operator, threads, xnnpack, lite.isolate)
         if runner is not None:
             ready[str(number)] = runner
     for runner in ready.values():
-        runner.invoke()
+        invoke(runner)
     times = {name: float(np.median(found)) for name, found in interleaved(ready, runs).items()}
     rows = [
         OperatorTime(
@@ -143,10 +143,10 @@ def _constants(flat: Any, operator: Any) -> list[int]:
     return [index for index in used if flatbuffer.stored_bytes(flat, tensors[index]) is not None]
 
 
-def _alone(flat: Any, operator: Any, threads: int, xnnpack: bool) -> Any:
+def _alone(flat: Any, operator: Any, threads: int, xnnpack: bool, isolate: bool) -> Any:
     """An interpreter of one operator with its inputs filled in; None where it needs more of the file."""
     try:
-        return filled(LiteModel.written(single_operator(flat, operator)), threads, xnnpack)
+        return filled(LiteModel.written(single_operator(flat, operator), isolate=isolate), threads, xnnpack)
     except (ConversionError, PruningError, ValueError, RuntimeError):  # loops and states refer to the rest of the file
         return None
 

@@ -202,7 +202,9 @@ class Verification(Report):
         }
 
 
-def verify(model: keras.Model, lite: Any, data: Any, labels: Any = None, *, layers: bool = False) -> Verification:
+def verify(
+    model: keras.Model, lite: Any, data: Any, labels: Any = None, *, layers: bool = False, isolate: bool = False
+) -> Verification:
     """Runs a Keras model and its converted form on the same data and compares what they answer.
 
     Args:
@@ -213,6 +215,8 @@ def verify(model: keras.Model, lite: Any, data: Any, labels: Any = None, *, laye
         labels: For arrays: class numbers, one-hot rows, 0 or 1 for a binary output, or real values of a regression
             (which has no accuracy). For several outputs a dict by output name, or a list. A dataset brings its own.
         layers: Whether to compare the result of every layer too, on the first samples: `layer_errors`, in `.layers`.
+        isolate: Whether LiteRT is to run a file given by path or as bytes in a process of its own, which one of unknown
+            origin may end. Defaults to False.
 
     Returns:
         A `Verification`, which prints as a table: top-1 agreement, accuracy and F1 of both, differences, zeros kept.
@@ -229,7 +233,7 @@ def verify(model: keras.Model, lite: Any, data: Any, labels: Any = None, *, laye
     """
     check_model(model, "verify")
     signature = signature_of(model)
-    lite = LiteModel.of(lite)
+    lite = LiteModel.of(lite, isolate)
     order = matched_inputs([end.name for end in lite.inputs], signature, model)
     comparisons: list[Comparison] = []
     samples = 0

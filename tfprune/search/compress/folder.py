@@ -7,8 +7,9 @@ from typing import Any
 
 import keras
 
-from tfprune.errors import PruningError
+from tfprune.errors import PruningError, listing
 from tfprune.lite.file.lite_model import LiteModel
+from tfprune.model.checksum import opened, sealed
 from tfprune.model.files import load_model, replacing, save_model
 from tfprune.search.journal import difference
 
@@ -62,7 +63,8 @@ class StepFolder:
         if model is not None:
             save_model(model, self.path / f"{name}.keras")
         with replacing(self.path / STATE) as part:
-            part.write_text(json.dumps({**self._header, "steps": self._records}, indent=2) + "\n", encoding="utf-8")
+            state = sealed({**self._header, "steps": self._records})
+            part.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
 
     def model(self, name: str) -> keras.Model:
         """The model that a step made."""
@@ -78,10 +80,12 @@ class StepFolder:
     def _read(self) -> None:
         path = self.path / STATE  # type: ignore[operator]
         try:
-            state = json.loads(path.read_text(encoding="utf-8"))
-            records = state.pop("steps")
-        except (ValueError, KeyError) as error:
-            raise PruningError(f"'{path}' is no record of a compression ({error}); remove it.") from error
+            state = opened(json.loads(path.read_text(encoding="utf-8")))
+            records = dict(state.pop("steps"))
+            if state.get("format") == FORMAT and (unknown := set(state) - set(self._header)):
+                raise ValueError(f"it holds {listing(unknown)}")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise PruningError(f"'{path}' is no record of a compression, or damaged ({error}); remove it.") from error
         if state.get("format") in EARLIER:
             raise PruningError(
                 f"folder='{self.path}' was written by an earlier version of tfprune, which did not note the training "
