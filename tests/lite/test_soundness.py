@@ -8,7 +8,7 @@ import tfprune
 from tfprune.errors import ConversionError, PruningError
 from tfprune.lite import LiteModel
 from tfprune.lite.file import flatbuffer
-from tfprune.lite.file.soundness import unsound
+from tfprune.lite.file.soundness import read_sound_model
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_each_fault_is_told_before_litert_sees_the_file(contents, fault):
 
 @pytest.mark.parametrize("kind", ["int8", "sparse"])
 def test_whole_files_are_sound(contents, kind):
-    assert unsound(flatbuffer.read_model(contents[kind])) is None
+    assert len(read_sound_model(contents[kind]).subgraphs[0].operators) >= 3
 
 
 @pytest.mark.parametrize("isolate", [False, True])

@@ -21,8 +21,8 @@ _renaming = threading.RLock()
 def aliases_of(model: keras.Model) -> dict[str, str]:
     """What to call each layer whose name TensorFlow refuses, by that name; no layer has the name yet.
 
-    >>> aliases_of(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="[/red]"), keras.layers.ReLU()]))
-    {'[/red]': 'layer__red_'}
+    >>> aliases_of(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="[red]"), keras.layers.ReLU()]))
+    {'[red]': 'layer_red_'}
     """
     layers = [layer for layer in every_layer(model) if not isinstance(layer, keras.layers.InputLayer)]
     taken = {layer.name for layer in layers}

@@ -28,6 +28,7 @@ from tfprune.lite.file.contents import (
     zero_patterns,
 )
 from tfprune.lite.file.metadata import read_origin
+from tfprune.lite.file.soundness import read_sound_model
 from tfprune.report import Column, Report
 
 
@@ -215,7 +216,7 @@ def inspect(source: Any) -> Inspection:
         PruningError: The file is missing, truncated, or another kind of file.
     """
     content = flatbuffer.read_content(source)
-    model = getattr(source, "file", None) or flatbuffer.read_model(content)  # a LiteModel has read it already
+    model = getattr(source, "file", None) or read_sound_model(content)  # a LiteModel has read it already
     operators = operators_of(model)
     return Inspection(
         operators=operators,

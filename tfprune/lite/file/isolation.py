@@ -85,15 +85,19 @@ class IsolatedInterpreter:
         return self._process.ask(self._number, name, args)[0]
 
     def allocate_tensors(self) -> None:
+        """Takes the memory for its tensors."""
         self._ask("allocate_tensors")
 
     def resize_tensor_input(self, tensor: int, shape: Any) -> None:
+        """Gives an input another shape."""
         self._ask("resize_tensor_input", tensor, tuple(shape))
 
     def set_tensor(self, tensor: int, value: np.ndarray) -> None:
+        """Fills in an input."""
         self._ask("set_tensor", tensor, np.ascontiguousarray(value))
 
     def get_tensor(self, tensor: int) -> np.ndarray:
+        """A copy of a tensor."""
         return self._ask("get_tensor", tensor)
 
     def invoke(self) -> int:

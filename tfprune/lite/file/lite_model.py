@@ -18,7 +18,7 @@ from tfprune.lite.file.contents import End, Operator, ends, gzip_size, operators
 from tfprune.lite.file.inspect import Inspection, inspect
 from tfprune.lite.file.isolation import IsolatedInterpreter, machine_memory
 from tfprune.lite.file.metadata import read_origin
-from tfprune.lite.file.soundness import result_bytes
+from tfprune.lite.file.soundness import read_sound_model, result_bytes
 from tfprune.model.files import replacing
 from tfprune.model.native import reason_of, silence
 
@@ -81,7 +81,7 @@ class LiteModel:
     @functools.cached_property
     def file(self) -> Any:
         """The file as objects of the schema, read once for all who look into it; nobody changes them."""
-        return flatbuffer.read_model(self.content)
+        return read_sound_model(self.content)
 
     @classmethod
     def of(cls, source: Any, isolate: bool = False) -> "LiteModel":

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tfprune.errors import PruningError
 from tfprune.lite.file import flatbuffer
 
 BITS = {"INT4": 4, "UINT4": 4, "INT2": 2, "BFLOAT16": 16, "COMPLEX64": 64, "COMPLEX128": 128}
@@ -21,13 +22,22 @@ class _UnsoundError(ValueError):
     """What is wrong with a file."""
 
 
-def unsound(model: Any) -> str | None:
-    """What is wrong with a file that was read as objects of the schema; None where nothing is."""
+def read_sound_model(content: bytes) -> Any:
+    """The model as objects of the schema, once it is known to hold together.
+
+    Raises:
+        PruningError: The file is cut off or damaged.
+    """
+    model = flatbuffer.read_model(content)
     try:
         _check(model)
     except _UnsoundError as error:
-        return str(error)
-    return None
+        found = str(error)
+    except Exception as error:  # a table where another one was written
+        found = f"{type(error).__name__}: {error}"
+    else:
+        return model
+    raise PruningError(f"The .tflite model of {len(content):,} bytes is damaged: {found}. Save or copy it again.")
 
 
 def result_bytes(model: Any) -> int:
