@@ -18,7 +18,8 @@ from tfprune.channels.sizes import Sizes
 from tfprune.channels.slots import carry_slots
 from tfprune.channels.trace import Role
 from tfprune.errors import PruningError
-from tfprune.model.copying import compile_like, from_config, scope_of
+from tfprune.model.copying import compile_like, scope_of
+from tfprune.model.fresh import config_of, from_config
 from tfprune.model.graph import is_graph, nodes_in_order
 from tfprune.model.hooks import maker_of
 from tfprune.model.inline import opened
@@ -233,7 +234,7 @@ class Rebuild:
         entry = find(layer)
         resized = self.resized[id(layer)] = self.sizes.resized_for(node)
         try:
-            config = _cleaned(layer.get_config(), self._loses(layer))
+            config = _cleaned(config_of(layer), self._loses(layer))
             if entry is not None and entry.resize is not None:
                 entry.resize(layer, config, resized)
             copy = from_config(layer, config)

@@ -1,7 +1,6 @@
 """Copies of a model: nothing shared with the first, compiled alike, plain again where it was wrapped."""
 
 import contextlib
-import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import keras
 
 from tfprune.errors import PruningError
+from tfprune.model.fresh import config_of, fresh_layer
 from tfprune.model.graph import is_graph
 from tfprune.model.hooks import compile_arguments, learning_rate_of
 from tfprune.model.state import carry_state, check_copy
@@ -65,7 +65,7 @@ def _equal_copy(model: keras.Model, rewrite: Callable[[Any], Any], keep_compiled
 
     def fresh(layer: Any) -> Any:
         plain = layer if rewrite is _as_it_is else getattr(layer, "holds_masks_of", layer)
-        return fresh_layer(plain, rewrite(plain.get_config()))
+        return fresh_layer(plain, rewrite(config_of(plain)))
 
     # The whole config keeps the class of a model, and builds networks whose layers alone cannot be rebuilt; layer by
     # layer, what two nested models share stays shared, and nothing has to be registered with Keras.
@@ -204,39 +204,6 @@ def _fresh_optimizer(optimizer: Any) -> Any:
 
 def _fresh_metric(metric: Any) -> Any:
     return type(metric).from_config(metric.get_config()) if isinstance(metric, keras.metrics.Metric) else metric
-
-
-def fresh_layer(layer: Any, config: dict[str, Any] | None = None) -> Any:
-    """A new layer (or operation) of the same configuration, without weights yet.
-
-    Args:
-        layer: The layer.
-        config: Its configuration where it has been altered. Defaults to None: as it is.
-
-    Raises:
-        PruningError: The layer is of a class of the user's whose config does not build it again.
-    """
-    try:
-        return from_config(layer, layer.get_config() if config is None else config)
-    except Exception as error:
-        raise PruningError(
-            f"The layer '{layer.name}' ({type(layer).__name__}) cannot be rebuilt from its config: "
-            f"{' '.join(str(error).split())}. Give its class a get_config() that returns every argument of __init__."
-        ) from error
-
-
-def from_config(layer: Any, config: dict[str, Any]) -> Any:
-    """A new layer by a config; functions of the user's are those of the layer, which Keras cannot read back."""
-    if isinstance(layer, keras.layers.Lambda):
-        # The user's own model is at hand, so its lambda is no more dangerous than it was.
-        fresh = type(layer).from_config(config, safe_mode=False)
-        fresh.function = layer.function
-        return fresh
-    for key in config:
-        function = getattr(layer, key, None)
-        if inspect.isfunction(function) and not function.__module__.startswith("keras."):
-            config[key] = function
-    return type(layer).from_config(config)
 
 
 def _as_it_is(config: Any) -> Any:

@@ -149,6 +149,8 @@ def _carry_saved(old: keras.Layer, new: keras.Layer) -> None:
         saved = _saved_variables(old)
         if saved:
             new.load_own_variables(dict(saved))
+            for from_variable, to_variable in zip(own_variables(old), own_variables(new)):
+                to_variable.assign(from_variable)  # once more: some classes fit what they read to a size
         if not _same(saved, _saved_variables(new)):
             raise PruningError(f"The copy of {_named(old)} did not take what save_own_variables() wrote. {WAY_OUT}")
     if hasattr(old, "save_assets"):
@@ -236,8 +238,11 @@ def _own(value: Any, present: Any) -> Any:
     """A copy of a plain value that shares nothing with it; of the type of what it replaces, where that is a tensor."""
     if isinstance(value, Mapping):
         return {key: _own(entry, None) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_own(entry, None) for entry in value]
+    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+        # What a model holds is wrapped by Keras and TensorFlow, and a wrapper hangs on the model.
+        return (list if isinstance(value, list) else tuple)(_own(entry, None) for entry in value)
+    if isinstance(value, (set, frozenset)):
+        return set(value) if isinstance(value, set) else frozenset(value)
     if keras.ops.is_tensor(value) and keras.ops.is_tensor(present):
         return keras.ops.cast(value, present.dtype)
     return copy.deepcopy(value)

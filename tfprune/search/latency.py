@@ -18,7 +18,7 @@ import numpy as np
 from tfprune.errors import ConversionError, PruningError
 from tfprune.lite.convert.convert import convert
 from tfprune.lite.measure.benchmark import benchmark
-from tfprune.model.copying import fresh_layer
+from tfprune.model.fresh import fresh_layer
 from tfprune.model.graph import Call, flow
 from tfprune.model.layers import facts_of, is_activation, keeps_channels_apart
 from tfprune.model.tree import as_array

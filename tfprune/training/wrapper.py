@@ -9,7 +9,8 @@ from tfprune.deciding import methods
 from tfprune.deciding.method import Method
 from tfprune.errors import PruningError, nearest
 from tfprune.model.altered import telling_of_altered
-from tfprune.model.copying import copy_model, fresh_layer
+from tfprune.model.copying import copy_model
+from tfprune.model.fresh import fresh_layer
 from tfprune.model.graph import is_graph
 from tfprune.model.layers import facts_of
 from tfprune.model.state import carry_state, check_copy

@@ -7,7 +7,8 @@ import numpy as np
 
 from tfprune.errors import PruningError
 from tfprune.lite.sparse.cluster import Cluster
-from tfprune.model.copying import fresh_layer, scope_of
+from tfprune.model.copying import scope_of
+from tfprune.model.fresh import fresh_layer
 from tfprune.model.graph import Call, flow
 from tfprune.model.tree import as_array
 

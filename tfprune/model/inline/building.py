@@ -5,6 +5,7 @@ that a layer used by itself is the table of an Embedding, called on a constant i
 file, and train it.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -250,9 +251,9 @@ def _even(a: np.ndarray, b: np.ndarray, sizes: Mapping[int, Size]) -> Any:
     if any((each != each.take([0], axis)).any() for each in (a, b) for axis in sizes):
         return None
     small = a[tuple(slice(0, 1) if axis in sizes else slice(None) for axis in range(a.ndim))]
-    zeros: Any = sum(zeros_along(size, a.ndim, axis) for axis, size in sizes.items())
-    zeros = keras.ops.cast(zeros, str(small.dtype))
-    return keras.ops.logical_or(zeros, small) if small.dtype == bool else zeros + small
+    one, *others = (zeros_along(size, a.ndim, axis) for axis, size in sizes.items())
+    zeros = keras.ops.cast(functools.reduce(keras.ops.subtract, others, one), str(small.dtype))
+    return keras.ops.logical_or(zeros, small) if small.dtype == bool else keras.ops.subtract(small, zeros)
 
 
 def _counting(a: np.ndarray, b: np.ndarray, sizes: Mapping[int, Size]) -> Any:

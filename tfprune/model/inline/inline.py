@@ -6,7 +6,8 @@ from typing import Any
 import keras
 
 from tfprune.errors import PruningError
-from tfprune.model.copying import clone_with_weights, compile_like, copy_model, fresh_layer, from_config, scope_of
+from tfprune.model.copying import clone_with_weights, compile_like, copy_model, scope_of
+from tfprune.model.fresh import fresh_layer, from_config
 from tfprune.model.hooks import shallow_copy
 from tfprune.model.inline.opening import Known, has_something_to_open, known_to_nobody, notes_of, open_model, opened
 from tfprune.model.state import carry_state, check_copy

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from tfprune.errors import PruningError, listing
-from tfprune.model.copying import fresh_layer
+from tfprune.model.fresh import fresh_layer
 from tfprune.model.graph import is_graph, nodes_in_order, parts_of, require_graph
 from tfprune.model.hooks import maker_of
 from tfprune.model.inline.building import Building, computes_like_keras

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from tfprune.model.inline.reasons import CannotOpenError
-from tfprune.model.inline.sizes import Size, index_like, spread
+from tfprune.model.inline.sizes import Size, index_like, length, placed, spread
 from tfprune.model.inline.tracing import TracedCall
 
 Remake = Callable[[Any, TracedCall, TracedCall], Any]
@@ -52,7 +52,20 @@ def reshape(building: Any, a: TracedCall, b: TracedCall) -> Any:
     came, came_too = _shapes(a, b)
     if len(differing) == 2 and differing[0] == 0 and (one[0], two[0]) == (came[0], came_too[0]):
         return keras.layers.Reshape(shape[1:], name=building.name(a.path))(x)
+    at = differing[0]
+    if len(differing) == 2 and differing[1] == at + 1:
+        sizes = [building.open_size(one[axis], two[axis]) for axis in differing]
+        if None not in sizes:
+            merged = keras.ops.reshape(x, (*shape[:at], -1, *shape[at + 2 :]))
+            # Rows by their numbers, since one size of a shape may be open, and no more.
+            return keras.ops.take(merged, _numbered(*sizes), axis=at)
     raise CannotOpenError(f"it reshapes to {one} and {two} in two traces, which leaves more than one size open")
+
+
+def _numbered(rows: Size, columns: Size) -> Any:
+    """0, 1, 2, ... row by row, in a matrix whose two sizes are open."""
+    starts = (index_like(rows)) * length(columns)
+    return placed(starts, 2, 0) + placed(index_like(columns), 2, 1)
 
 
 def broadcast_to(building: Any, a: TracedCall, b: TracedCall) -> Any:
@@ -146,6 +159,54 @@ def slice_(building: Any, a: TracedCall, b: TracedCall) -> Any:
     return x
 
 
+def pad(building: Any, a: TracedCall, b: TracedCall) -> Any:
+    """Zeros before or behind an axis, as many as an open size."""
+    one, two = (np.asarray(step.operation.pad_width) for step in (a, b))
+    if np.array_equal(one, two):
+        return None
+    if a.operation.mode != "constant":
+        raise CannotOpenError(f"it pads by {one.tolist()} and {two.tolist()} in two traces")
+    x, rank = _first(building, a, b), len(a.outputs[0].shape)
+    value = _given(a, 2, "constant_values") or 0
+    one, two = (np.broadcast_to(each, (rank, 2)) for each in (one, two))
+    for axis in range(rank):
+        parts = [x]
+        for side in (0, 1):
+            mine, theirs = int(one[axis][side]), int(two[axis][side])
+            if not mine and not theirs:
+                continue
+            block = keras.ops.zeros_like(keras.ops.take(x, np.zeros(1, "int32"), axis=axis)) + value
+            if mine == theirs:
+                block = keras.ops.repeat(block, mine, axis=axis)
+            else:
+                block = spread(block, {axis: _size(building, mine, theirs, "the padding")})
+            parts.insert(0 if side == 0 else len(parts), block)
+        x = keras.ops.concatenate(parts, axis=axis) if len(parts) > 1 else x
+    return x
+
+
+def fft2(building: Any, a: TracedCall, b: TracedCall) -> Any:
+    """The Fourier transform over the last two axes as products with cosines and sines, whose sizes may be open."""
+    one, two = ([tuple(x.shape) for x in step.outputs] for step in (a, b))
+    if one == two:
+        return None
+    real, imaginary = (building.merged(x, y, a) for x, y in zip(a.args[0], b.args[0]))
+    for axis in (-2, -1):
+        size = building.open_size(one[0][axis], two[0][axis])
+        line = np.arange(one[0][axis], dtype="int32") if size is None else index_like(size)
+        count = one[0][axis] if size is None else length(size)
+        turns = keras.ops.mod(placed(line, 2, 0) * placed(line, 2, 1), count)
+        angles = keras.ops.cast(turns, real.dtype) * (2 * np.pi / keras.ops.cast(count, real.dtype))
+        cosine, sine = keras.ops.cos(angles), keras.ops.sin(angles)
+        left = axis == -2  # both matrices are their own transposes
+        by_cosine, by_sine = (
+            [keras.ops.matmul(matrix, x) if left else keras.ops.matmul(x, matrix) for x in (real, imaginary)]
+            for matrix in (cosine, sine)
+        )
+        real, imaginary = by_cosine[0] + by_sine[1], by_cosine[1] - by_sine[0]
+    return real, imaginary
+
+
 REMAKES: dict[str, Remake] = {
     "Reshape": reshape,
     "BroadcastTo": broadcast_to,
@@ -153,4 +214,6 @@ REMAKES: dict[str, Remake] = {
     "Repeat": repeat,
     "GetItem": get_item,
     "Slice": slice_,
+    "Pad": pad,
+    "FFT2": fft2,
 }

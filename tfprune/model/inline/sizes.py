@@ -42,6 +42,11 @@ def index_like(size: Size) -> Any:
     return keras.ops.cumsum(size.line() + 1) - 1
 
 
+def length(size: Size) -> Any:
+    """An open size as a number."""
+    return keras.ops.sum(size.line() + 1)
+
+
 def zeros_along(size: Size, rank: int, axis: int) -> Any:
     """As many zeros as an open size, shaped to broadcast along one axis of a tensor of some rank."""
     return placed(size.line(), rank, axis)
@@ -56,10 +61,14 @@ def placed(line: Any, rank: int, axis: int) -> Any:
 
 
 def spread(x: Any, sizes: dict[int, Size]) -> Any:
-    """A tensor with axes of length 1 made as long as open sizes."""
+    """A tensor with axes of length 1 made as long as open sizes.
+
+    Zeros are subtracted: `keras.ops.add` on TensorFlow takes a second tensor with one axis for a bias, and adds it
+    along axis 1 where that happens to be as long as the batch.
+    """
     for axis, size in sizes.items():
         zeros = keras.ops.cast(zeros_along(size, len(x.shape), axis), x.dtype)
-        x = keras.ops.logical_or(x, zeros) if x.dtype == "bool" else x + zeros
+        x = keras.ops.logical_or(x, zeros) if x.dtype == "bool" else x - zeros
     return x
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from tfprune.model import hooks
 from tfprune.model.inline.reasons import CannotOpenError, reason_of
-from tfprune.model.inline.sizes import Size, index_like
+from tfprune.model.inline.sizes import Size, index_like, length
 from tfprune.model.tree import children, every_layer, places
 
 SCALARS = (bool, int, float, str)
@@ -153,8 +153,13 @@ class _Tracer:
         numbers = isinstance(first, int) and isinstance(last, int) and step in (None, 1)
         if self.owner is None or not numbers or last - first not in self.ranges:
             return plain()
-        symbolic = index_like(self.ranges[last - first])
-        return keras.ops.cast(symbolic + first if first else symbolic, dtype or "int32")
+        size = self.ranges[last - first]
+        symbolic = index_like(size)
+        if first and abs(last) < abs(first):  # it counts up to a number, not from one
+            symbolic = symbolic + (last - length(size))
+        elif first:
+            symbolic = symbolic + first
+        return keras.ops.cast(symbolic, dtype or "int32")
 
     # Calls of layers
 

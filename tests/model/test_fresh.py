@@ -1,0 +1,120 @@
+"""Layers whose config does not build them, in models that Keras saves all the same."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import tfprune
+from tfprune.errors import PruningError
+from tfprune.model.fresh import fresh_layer
+
+
+@keras.saving.register_keras_serializable("tfprune_tests")
+class TellsTooMuch(layers.Layer):
+    """Its config holds what follows from the arguments too, as KerasHub's patch embeddings."""
+
+    def __init__(self, width, **kwargs):
+        super().__init__(**kwargs)
+        self.width, self.dense = width, layers.Dense(width)
+
+    def build(self, shape):
+        self.dense.build(shape)
+
+    def call(self, x):
+        return self.dense(x)
+
+    def get_config(self):
+        return {**super().get_config(), "width": self.width, "twice": 2 * self.width}
+
+
+@keras.saving.register_keras_serializable("tfprune_tests")
+class TakesAFunction(layers.Layer):
+    """Has no config, since Keras makes none for an argument that is a function."""
+
+    def __init__(self, function, width=4, **kwargs):
+        super().__init__(**kwargs)
+        self._function, self.width = function, width
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], self.width), name="kernel")
+
+    def call(self, x):
+        return self._function(ops.matmul(x, self.kernel))
+
+
+@keras.saving.register_keras_serializable("tfprune_tests")
+class Network(keras.Model):
+    """A functional model by arguments, with a tuple among its attributes, as KerasHub's backbones."""
+
+    def __init__(self, sizes=(5, 6), **kwargs):
+        inputs = keras.Input((sizes[0],))
+        x = layers.Dense(8, activation="relu")(TellsTooMuch(sizes[1], name="patches")(inputs))
+        super().__init__(inputs, layers.Dense(2)(x), **kwargs)
+        self.sizes, self.names = tuple(sizes), {"patches", "dense"}
+
+    def get_config(self):
+        return {"sizes": self.sizes, "name": self.name}
+
+
+class FitsWhatItReads(layers.Layer):
+    """Rounds what it loads, as position tables that are fitted to a size of image."""
+
+    def build(self, shape):
+        self.table = self.add_weight(shape=(shape[-1],), initializer="normal", name="table")
+
+    def call(self, x):
+        return x + self.table
+
+    def load_own_variables(self, store):
+        self.table.assign(np.round(np.asarray(store["0"]), 2))
+
+
+def twice(x):
+    return 2.0 * x
+
+
+X = np.random.default_rng(0).normal(size=(3, 5)).astype("float32")
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [TellsTooMuch(6), TakesAFunction(twice, 3), layers.Identity(dtype=keras.DTypePolicy("float32"))],
+    ids=["config tells too much", "no config", "no config by a dtype policy"],
+)
+def test_a_layer_is_made_again_by_the_arguments_of_its_class(layer):
+    expected = np.asarray(layer(X))
+    made = fresh_layer(layer)
+    assert made is not layer and made.name == layer.name and not {*map(id, made.weights)} & {*map(id, layer.weights)}
+    made(X)
+    made.set_weights(layer.get_weights())
+    np.testing.assert_array_equal(np.asarray(made(X)), expected)
+
+
+def test_a_layer_whose_arguments_are_nowhere_is_named():
+    class Forgets(TakesAFunction):
+        def __init__(self, function, **kwargs):
+            super().__init__(twice, **kwargs)
+            del self._function
+            self.other = function
+
+    with pytest.raises(PruningError, match=r"'it' \(Forgets\) cannot be rebuilt from its config: .*Give its class a"):
+        made = Forgets(twice, name="it")
+        made.build((None, 5))
+        fresh_layer(made)
+
+
+def test_a_network_by_arguments_is_pruned_whatever_its_layers_say():
+    model = Network()
+    masked = tfprune.prune(model, tfprune.Structured(0.3))
+    assert type(masked) is Network and masked.sizes == (5, 6) and masked.names == {"patches", "dense"}
+    small = tfprune.shrink(masked)
+    assert small.count_params() < model.count_params()
+    np.testing.assert_allclose(np.asarray(small(X)), np.asarray(masked(X)), atol=1e-6)
+
+
+def test_a_class_that_alters_what_it_loads_gets_the_weights_as_they_are():
+    inputs = keras.Input((5,))
+    model = keras.Model(inputs, layers.Dense(3)(FitsWhatItReads()(inputs)))
+    masked = tfprune.prune(model, tfprune.Percentile(0.5))
+    np.testing.assert_array_equal(np.asarray(masked.layers[1].table), np.asarray(model.layers[1].table))

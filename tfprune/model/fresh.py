@@ -1,0 +1,96 @@
+"""A layer made anew: by its config, else by the arguments of its class as its attributes hold them."""
+
+import inspect
+from typing import Any
+
+import keras
+
+from tfprune.errors import PruningError
+from tfprune.model.hooks import shallow_copy
+from tfprune.model.tree import children
+
+OF_EVERY_LAYER = ("name", "trainable", "dtype")
+
+
+def fresh_layer(layer: Any, config: dict[str, Any] | None = None) -> Any:
+    """A new layer (or operation) of the same configuration, without weights yet.
+
+    Args:
+        layer: The layer.
+        config: Its configuration where it has been altered. Defaults to None: as it is.
+
+    Raises:
+        PruningError: The layer is of a class of the user's that can be built again neither by its config nor by the
+            arguments of its class.
+    """
+    try:
+        return from_config(layer, config_of(layer) if config is None else config)
+    except Exception as error:
+        raise PruningError(
+            f"The layer '{layer.name}' ({type(layer).__name__}) cannot be rebuilt from its config: "
+            f"{' '.join(str(error).split())}. Give its class a get_config() that returns every argument of __init__."
+        ) from error
+
+
+def config_of(layer: Any) -> dict[str, Any]:
+    """The config of a layer; where its class gives none, what every layer has.
+
+    Keras itself gives none for a layer without `get_config` that was given a dtype policy.
+    """
+    try:
+        config: dict[str, Any] = layer.get_config()
+    except (NotImplementedError, AttributeError):
+        if not isinstance(layer, keras.Layer):
+            raise
+        policy = keras.saving.serialize_keras_object(layer.dtype_policy)
+        return {"name": layer.name, "trainable": layer.trainable, "dtype": policy}
+    return config
+
+
+def from_config(layer: Any, config: dict[str, Any]) -> Any:
+    """A new layer by a config; functions of the user's are those of the layer, which Keras cannot read back."""
+    if isinstance(layer, keras.layers.Lambda):
+        # The user's own model is at hand, so its lambda is no more dangerous than it was.
+        fresh = type(layer).from_config(config, safe_mode=False)
+        fresh.function = layer.function
+        return fresh
+    for key in config:
+        function = getattr(layer, key, None)
+        if inspect.isfunction(function) and not function.__module__.startswith("keras."):
+            config[key] = function
+    try:
+        return type(layer).from_config(dict(config))
+    except Exception as error:
+        if not isinstance(layer, keras.Layer):
+            raise
+        arguments = _arguments(layer, config)
+        if arguments is not None:
+            try:
+                return type(layer)(**arguments)
+            except Exception:  # what Keras said of the config tells more
+                raise error from None
+        if not layer.variables and not children(layer):
+            return shallow_copy(layer)  # with nothing to share but plain values
+        raise
+
+
+def _arguments(layer: keras.Layer, config: dict[str, Any]) -> dict[str, Any] | None:
+    """What the class of a layer takes, from the config or from attributes of that name; None where one is missing."""
+    found: dict[str, Any] = {}
+    parameters = inspect.signature(type(layer).__init__).parameters.values()
+    for parameter in list(parameters)[1:]:
+        name = parameter.name
+        if parameter.kind is parameter.VAR_KEYWORD:
+            found.update({key: config[key] for key in OF_EVERY_LAYER if key in config and key not in found})
+        elif parameter.kind is parameter.VAR_POSITIONAL:
+            return None
+        elif name in config:
+            found[name] = config[name]
+        elif hasattr(layer, name) or hasattr(layer, f"_{name}"):
+            value = getattr(layer, name, None) if hasattr(layer, name) else getattr(layer, f"_{name}")
+            found[name] = keras.tree.map_structure(lambda x: fresh_layer(x) if isinstance(x, keras.Layer) else x, value)
+        elif parameter.default is parameter.empty:
+            return None
+    if "dtype" in found:
+        found["dtype"] = keras.dtype_policies.get(found["dtype"])
+    return found
