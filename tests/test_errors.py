@@ -3,10 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from tfprune import genetic_search, report
+import tfprune
+from tfprune import genetic_search
 from tfprune.command import datasets
 from tfprune.errors import ConversionError, PruningError, listing, nearest
 from tfprune.lite.measure.micro import run_micro
+from tfprune.report import new_figure
 from tfprune.search.workers import Workers
 
 
@@ -46,7 +48,7 @@ def test_the_nearest_names_are_told(name, names, expected):
 
 # Every place that needs an optional package, as far as the file goes in which it asks for it.
 OPTIONAL = {
-    "matplotlib.figure": ("plot", lambda: report.new_figure(1, 1)),
+    "matplotlib.figure": ("plot", lambda: new_figure(1, 1)),
     "sklearn.datasets": ("demo", lambda: datasets.load("digits")),
     "deap": ("search", lambda: genetic_search(None, None)),
     "joblib": ("search", lambda: Workers(2, print, {})),
@@ -73,7 +75,7 @@ def test_the_extras_that_messages_name_are_those_of_the_package():
 
 
 def test_optional_packages_are_asked_for_in_one_way():
-    root = Path(report.__file__).parent
+    root = Path(tfprune.__file__).parent
     asking = [path.name for path in root.rglob("*.py") if "except ImportError" in path.read_text(encoding="utf-8")]
     # --import of the command, and tf_keras among the hooks, are no packages to install.
     assert sorted(asking) == ["command.py", "errors.py", "hooks.py"]

@@ -18,8 +18,8 @@ PACKAGE = Path(tfprune.__file__).parent
 FILES = ["errors", "version", "quiet", "progress", "report"]
 ROOMS = ["model", "channels", "deciding", "training", "oneshot", "lite", "search", "command"]
 # The rooms inside of a room that has an order of its own: a model learns to round, its zeros are laid out for the
-# kernels that read them, it becomes a file, and is measured.
-LITE = ["file", "quantize", "sparse", "convert", "measure"]
+# kernels that read them, it becomes a file, is measured, and all of it is told on a page.
+LITE = ["file", "quantize", "sparse", "convert", "measure", "report"]
 ORDER = [*FILES, *ROOMS, "__main__"]
 
 

@@ -44,7 +44,7 @@ NAMES = {
         "layer_errors",
         "benchmark",
     ],
-    "judge": ["summary", "sensitivity"],
+    "judge": ["summary", "sensitivity", "report"],
     "search": ["genetic_search", "SearchResult", "compress", "Compression"],
     "interop": ["from_tfmot"],
     "errors": ["PruningError", "ConversionError"],
@@ -92,6 +92,7 @@ ARGUMENTS = {
     "layer_errors": "(model, lite, data)",
     "benchmark": "(models, runs, threads=1)",
     "summary": "(model)",
+    "report": "(model, baseline=None, lite=None, data=None, out='report.html')",
     "compress": "(model, train, val, max_drop=0.01, target='smallest')",
     "genetic_search": "(model, data, objectives, genome='channels', population, generations,"
     " selection, crossover, mutation, seed, journal=None, workers=1)",

@@ -13,7 +13,7 @@ The public names, in the order of their use:
     channels    channel_groups, plan_shrink, ShrinkPlan, shrink, certify
     sparse      plan_sparse, SparsePlan
     deploy      quantize_aware, convert, LiteModel, verify, layer_errors, benchmark
-    judge       summary, sensitivity
+    judge       summary, sensitivity, report
     search      genetic_search, SearchResult, compress, Compression
     interop     from_tfmot
     errors      PruningError, ConversionError
@@ -37,6 +37,7 @@ if TYPE_CHECKING or not quiet.waits_for_work:
     from tfprune.errors import ConversionError, PruningError
     from tfprune.lite import LiteModel, benchmark, convert, layer_errors, verify
     from tfprune.lite.quantize import quantize_aware
+    from tfprune.lite.report import report
     from tfprune.lite.sparse import SparsePlan, plan_sparse
     from tfprune.model.hooks import check_backend
     from tfprune.model.inline import inline
@@ -141,6 +142,7 @@ __all__ = [
     "prune",
     "prune_hybrid",
     "quantize_aware",
+    "report",
     "sensitivity",
     "shrink",
     "strip_masks",

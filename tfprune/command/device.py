@@ -1,4 +1,4 @@
-"""Subcommands that lead to a device: convert, inspect, verify, benchmark."""
+"""Subcommands that lead to a device: convert, inspect, verify, benchmark, report."""
 
 import json
 from pathlib import Path
@@ -182,3 +182,30 @@ def _benchmark(words: list[str], values: flags.FlagValues) -> None:
     else:
         where = {name: values[name].value for name in ("memory", "runtime", "litertjs")}
         show(tfprune.benchmark(models, **where, **how), values, output)
+
+
+@command(
+    "tfprune report MODEL.keras --data TEST.npz --output REPORT.html",
+    "tfprune report demo/pruned.keras --baseline demo/dense.keras --lite demo/pruned.tflite --data digits "
+    "--output report.html",
+    options=(
+        text("baseline", None, "The .keras file of the model before, to compare with."),
+        text("lite", None, "The .tflite file made of the model, for time, bytes and the error of integers."),
+        number("max_drop", 0.01, "The loss of accuracy that is bearable, 0.01 is one point.", 0.0, 1.0),
+        *reads("Inputs with labels that no decision saw, for the accuracies."),
+        *writes("Where to write the page, a .html file."),
+    ),
+    required=("output",),
+)
+def _report(words: list[str], values: flags.FlagValues) -> None:
+    """Writes a page for the browser: what was saved, what it cost, whether it is safe to ship."""
+    output = checked_output(values, (".html",))
+    model = read_model(words[0], values)
+    baseline = None if values.baseline is None else read_model(values.baseline, values)
+    lite = None if values.lite is None else read_lite(values.lite)
+    data = None
+    if values.data is not None:
+        samples = read_samples(values, "test", model)
+        data = samples.inputs if samples.targets is None else (samples.inputs, samples.targets)
+    result = tfprune.report(model, baseline, lite, data, output, max_drop=values.max_drop)
+    show(result, values, written=output)

@@ -2,8 +2,9 @@
 
 In comes a trained Keras model, dense, pruned or shrunk, and data of the kind it will meet. Out come a model that has
 learned with the rounding of int8 (`quantize`), which kernels take its zeros (`sparse`), its file (`convert`), what
-stands in that file (`file`), and what it answers and costs here, on a microcontroller or on a phone (`measure`). Each
-of these five imports only the ones that stand before it in the order file, quantize, sparse, convert, measure.
+stands in that file (`file`), what it answers and costs here, in a browser, on a microcontroller or on a phone
+(`measure`), and a page that shows it all (`report`). Each of these six imports only the ones that stand before it in
+the order file, quantize, sparse, convert, measure, report.
 """
 
 from tfprune.lite.convert.convert import convert

@@ -242,7 +242,7 @@ def verify(
         expected = [as_array(output) for output in flat_outputs(outputs)]
         names = output_names(model, outputs)
         given = lite([batch.inputs[index] for index in order])
-        answers = _by_output(given if isinstance(given, list) else [given], lite.outputs, names)
+        answers = by_output(given if isinstance(given, list) else [given], lite.outputs, names)
         count = batch.size
         truth = labels_of(labels, batch.targets, names, slice(samples, samples + count), count)
         comparisons = comparisons or [Comparison(model, name) for name in names]
@@ -261,7 +261,7 @@ def verify(
     )
 
 
-def _by_output(answers: list[np.ndarray], ends: Sequence[End], names: Sequence[str]) -> list[np.ndarray]:
+def by_output(answers: list[np.ndarray], ends: Sequence[End], names: Sequence[str]) -> list[np.ndarray]:
     """The file's outputs in the order of the model's: by name, else by place."""
     if len(answers) != len(names):
         raise PruningError(

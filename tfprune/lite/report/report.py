@@ -1,0 +1,165 @@
+"""`report`: everything that is known of a smaller model, measured and written on one page."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune.errors import ConversionError, PruningError
+from tfprune.lite.convert.convert import convert
+from tfprune.lite.file.lite_model import LiteModel
+from tfprune.lite.measure.benchmark import Benchmark, benchmark
+from tfprune.lite.measure.layer_errors import LayerErrors, layer_errors
+from tfprune.lite.measure.verify import by_output, verify
+from tfprune.lite.quantize.representative import checked_batches
+from tfprune.lite.report.judged import Judged, Judges
+from tfprune.lite.report.model_report import AFTER, BEFORE, FILE, ModelReport
+from tfprune.lite.report.page import page_of
+from tfprune.lite.report.verdict import verdict_of
+from tfprune.model.data import Batch
+from tfprune.model.files import output_path, replacing
+from tfprune.model.graph import is_graph
+from tfprune.model.prunable import every_weight_and_kernel
+from tfprune.model.signature import flat_outputs, matched_inputs, output_names, signature_of
+from tfprune.model.summary import summary
+from tfprune.model.tree import as_array, check_model
+from tfprune.progress import stage
+
+RUNS = 50
+
+
+def report(
+    model: keras.Model,
+    baseline: keras.Model | None = None,
+    lite: Any = None,
+    data: Any = None,
+    out: str | os.PathLike[str] | None = "report.html",
+    *,
+    max_drop: float = 0.01,
+) -> ModelReport:
+    """Measures a smaller model beside the one that it was made of, and writes it all on one page for the browser.
+
+    The page needs no network: the verdict first, then accuracy by class, layers, weights, time and versions.
+
+    Args:
+        model: The pruned, shrunk or quantization-aware model; it stays as it is.
+        baseline: The model before. Defaults to None: nothing to compare with.
+        lite: What was converted from `model`: a `LiteModel`, the path of a `.tflite` file, or its bytes. Defaults to
+            None: no time, bytes or error of integers.
+        data: Samples that no decision saw, as `(inputs, labels)`, arrays, `tf.data` or a generator. Defaults to None:
+            no accuracy.
+        out: Path of the page, ending in .html. Defaults to "report.html"; None writes nothing.
+        max_drop: The loss of accuracy that is bearable, in [0, 1), 0.01 is one point. It decides the verdict.
+
+    Returns:
+        A table of the main figures with the verdict; `.to_json()` has all that is on the page.
+
+    Raises:
+        PruningError: A model is not built, takes other inputs than the other, or `out` is no page.
+        ConversionError: LiteRT cannot run the file.
+
+    Example:
+        ```python
+        print(tfprune.report(model, lite=lite, data=(x_test, y_test), out=None).verdict)
+        ```
+    """
+    path = _checked(model, baseline, out, max_drop)
+    models = {BEFORE: baseline, AFTER: model} if baseline is not None else {AFTER: model}
+    file = None if lite is None else LiteModel.of(lite)
+    remarks: list[str] = []
+    judged = verification = errors = times = None
+    with stage("Reading the layers"):
+        summaries = {name: summary(each) for name, each in models.items()}
+        kernels = {name: _kernels(each) for name, each in models.items()}
+    if data is not None:
+        with stage("Asking the models"):
+            pieces = list(checked_batches(data, signature_of(model), "report()"))
+            judged = _judged(models, file, pieces)
+        if file is not None:
+            with stage("Comparing the file"):
+                verification = verify(model, file, _again(pieces))
+                errors = _layer_errors(model, file, pieces, remarks)
+    if file is not None:
+        with stage("Timing the files"):
+            times = _times(baseline, file, remarks)
+    verdict = verdict_of(judged, AFTER if file is None else FILE, verification, max_drop)
+    result = ModelReport(verdict, summaries, kernels, judged, verification, times, errors, tuple(remarks))
+    if path is not None:
+        with replacing(path) as part:
+            part.write_text(page_of(result, model.name), encoding="utf-8")
+    return result
+
+
+def _checked(model: keras.Model, baseline: keras.Model | None, out: Any, max_drop: float) -> Path | None:
+    """The path of the page; raises before any work where an argument does not fit."""
+    for each in (model, baseline):
+        if each is not None:
+            check_model(each, "report on")
+    if isinstance(max_drop, bool) or not isinstance(max_drop, (int, float)) or not 0 <= max_drop < 1:
+        raise PruningError(f"max_drop={max_drop!r}: give a share in [0, 1), such as 0.01 for one point.")
+    if baseline is not None:
+        shapes = [[given.shape for given in signature_of(each).inputs] for each in (model, baseline)]
+        if shapes[0] != shapes[1]:
+            raise PruningError(
+                f"'{model.name}' takes inputs of shapes {shapes[0]} and the baseline '{baseline.name}' {shapes[1]}. "
+                "Give the model that this one was made of."
+            )
+    if out is None:
+        return None
+    return output_path(out, (".html",))
+
+
+def _kernels(model: keras.Model) -> dict[str, np.ndarray]:
+    return {weight.key: as_array(weight.variable) for weight in every_weight_and_kernel(model) if weight.is_kernel}
+
+
+def _again(pieces: Sequence[Batch]) -> Iterator[Any]:
+    """Pieces of data as `verify` takes them."""
+    for piece in pieces:
+        inputs = piece.inputs[0] if len(piece.inputs) == 1 else list(piece.inputs)
+        yield inputs if piece.targets is None else (inputs, piece.targets)
+
+
+def _judged(models: dict[str, keras.Model], file: LiteModel | None, pieces: Sequence[Batch]) -> Judged | None:
+    """The decisions of both models and of the file about the first output."""
+    model = models[AFTER]
+    signature = signature_of(model)
+    judges = Judges(model, [*models, *([FILE] if file is not None else [])])
+    for piece in pieces:
+        scores = []
+        for each in models.values():
+            answers = signature.answers(each, piece.inputs)
+            scores.append(as_array(flat_outputs(answers)[0]))
+        names = output_names(model, answers)
+        if file is not None:
+            order = matched_inputs([end.name for end in file.inputs], signature, model)
+            given = file([piece.inputs[index] for index in order])
+            scores.append(by_output(given if isinstance(given, list) else [given], file.outputs, names)[0])
+        labels = piece.targets
+        if isinstance(labels, dict):
+            labels = labels.get(names[0])
+        judges.add(scores, None if labels is None else np.asarray(keras.tree.flatten(labels)[0]))
+    return judges.result()
+
+
+def _layer_errors(
+    model: keras.Model, file: LiteModel, pieces: Sequence[Batch], remarks: list[str]
+) -> LayerErrors | None:
+    if not is_graph(model):
+        remarks.append("The error of each layer needs a functional or Sequential model; tfprune.inline makes one.")
+        return None
+    return layer_errors(model, file, _again(pieces))
+
+
+def _times(baseline: keras.Model | None, file: LiteModel, remarks: list[str]) -> Benchmark:
+    """Time and bytes of the file, and of the baseline converted to float32."""
+    files = {AFTER: file}
+    if baseline is not None:
+        try:
+            files = {BEFORE: convert(baseline), AFTER: file}
+        except (PruningError, ConversionError) as error:
+            remarks.append(f"The baseline has no time: {error}")
+    return benchmark(files, runs=RUNS)
