@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from tfprune.lite import LiteModel
+from tfprune.lite import LiteModel, convert
 from tfprune.lite.file import flatbuffer
 from tfprune.lite.file.edit import Graph
 from tfprune.lite.file.sparsity import encode, store
@@ -129,3 +129,103 @@ def columns_first(graph):
     graph.insert_densify(index)
     graph.rewrite(tensor, entries)
     tensor.sparsity = parameters
+
+
+def in_place(graph):
+    """Stores the first weight sparsely under an operator that takes the entries for dense values."""
+    index, values = next(weights_of(graph))
+    parameters, entries = encode(values)
+    graph.rewrite(graph.tensors[index], entries)
+    graph.tensors[index].sparsity = parameters
+
+
+def unknown_encoding(graph):
+    """Says of a level of a sparse encoding that it is of a kind which the schema does not know."""
+    for tensor in graph.tensors:
+        if tensor.sparsity is not None:
+            tensor.sparsity.dimMetadata[-1].format = 7
+
+
+def unpacked(lite):
+    """The same file with all sparse weights stored densely, in numbers that no runtime had a hand in."""
+
+    def change(graph):
+        for tensor in graph.tensors:
+            if tensor.sparsity is not None:
+                entries, shape = flatbuffer.stored_values(graph.model, tensor), flatbuffer.shape_of(tensor)
+                values = np.zeros(shape, entries.dtype)
+                values[flatbuffer._stored_positions(tensor)] = entries
+                graph.rewrite(tensor, values)
+                tensor.sparsity = None
+        for operator in list(graph.subgraph.operators):
+            if graph.name(operator) == "DENSIFY":
+                graph.replace_readers(int(operator.outputs[0]), int(operator.inputs[0]))
+        graph.drop_unused(("DENSIFY",))
+
+    return edited(lite, change)
+
+
+def interrupted():
+    """A network of a stem, a 1x1 convolution, a pooling and another: XNNPACK's cluster begins and does not end."""
+    image = keras.Input((32, 32, 3), name="image")
+    x = layers.Conv2D(16, 3, strides=2, activation="relu")(layers.ZeroPadding2D(1)(image))
+    x = layers.MaxPooling2D()(layers.Conv2D(32, 1)(x))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(32, 1)(x))
+    return _sparse_convolutions(keras.Model(image, layers.Dense(5)(x)))
+
+
+def squeezed():
+    """A network with a squeeze-and-excitation block inside of the cluster."""
+    image = keras.Input((32, 32, 3), name="image")
+    x = layers.Conv2D(16, 3, strides=2, activation="relu")(layers.ZeroPadding2D(1)(image))
+    x = layers.Conv2D(32, 1)(x)
+    scale = layers.Conv2D(16, 1, activation="relu")(layers.GlobalAveragePooling2D(keepdims=True)(x))
+    x = layers.Multiply()([x, layers.Conv2D(32, 1, activation="sigmoid")(scale)])
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(32, 1)(x))
+    return _sparse_convolutions(keras.Model(image, layers.Dense(5)(x)))
+
+
+def _sparse_convolutions(model, share=0.9):
+    generator = np.random.default_rng(0)
+    for weight in model.weights:
+        values = generator.normal(0, 0.3, weight.shape)
+        if len(weight.shape) == 4 and weight.shape[0] == 1:
+            values.reshape(-1)[generator.permutation(values.size)[: round(share * values.size)]] = 0
+        weight.assign(values)
+    return model
+
+
+RIGHT, WRONG = "runs", "broken"
+
+
+def table():
+    """Twenty files by name, each with what LiteRT and LiteRT.js make of it."""
+    rows = np.random.default_rng(1).normal(size=(30, SIZE)).astype(np.float32)
+    images = np.random.default_rng(1).normal(size=(10, 32, 32, 3)).astype(np.float32)
+    plain, single, fours = dense_model(), zeroed(dense_model(), 1), zeroed(dense_model(), 4)
+    sixteens, mobile_net = zeroed(dense_model(), 16, 0.97), mobile("sides", zeros=0.8)
+    dense, densified, blocks = convert(plain), convert(single, sparse=True), convert(fours, sparse=True)
+    ends = {"io": "float32"}
+    return {
+        "dense": (dense, RIGHT, RIGHT),
+        "single zeros": (densified, RIGHT, RIGHT),
+        "blocks": (blocks, RIGHT, RIGHT),
+        "blocks of an old version": (edited(blocks, old_version), WRONG, WRONG),
+        "blocks of 8": (stored(convert(zeroed(dense_model(), 8)), 8, densify=False), WRONG, WRONG),
+        "single zeros read by the kernel": (stored(convert(single), 1, densify=False), RIGHT, RIGHT),
+        "column by column": (edited(convert(single), columns_first), RIGHT, RIGHT),
+        "unknown encoding": (edited(densified, unknown_encoding), WRONG, WRONG),
+        "int8, integer ends": (convert(plain, "int8", rows), RIGHT, WRONG),
+        "int8, blocks of 16": (convert(sixteens, "int8", rows, sparse=True, **ends), RIGHT, RIGHT),
+        "int8, blocks of 4": (stored(convert(fours, "int8", rows, **ends), 4, densify=False), WRONG, WRONG),
+        "int8, single zeros": (stored(convert(single, "int8", rows, **ends)), WRONG, WRONG),
+        "dynamic, single zeros": (stored(convert(single, "dynamic")), WRONG, WRONG),
+        "custom operator": (edited(dense, custom), WRONG, WRONG),
+        "open batch": (convert(plain, batch_size=None), RIGHT, WRONG),
+        "MobileNet": (convert(mobile_net, sparse=True), RIGHT, RIGHT),
+        "MobileNet, 1x1 head": (stored(convert(mobile("sides", "convolution", zeros=0.8))), RIGHT, WRONG),
+        "MobileNet, int8": (stored(convert(mobile_net, "int8", images, **ends)), RIGHT, RIGHT),
+        "pooling inside": (stored(convert(interrupted())), RIGHT, WRONG),
+        "squeeze and excitation": (stored(convert(squeezed())), RIGHT, RIGHT),
+        "convolution of stored entries": (edited(convert(mobile_net), in_place), WRONG, WRONG),
+    }

@@ -11,7 +11,7 @@ from keras import layers
 from tfprune.errors import ConversionError, PruningError
 from tfprune.lite import LiteModel, benchmark, convert, time_operators
 from tfprune.lite.file import flatbuffer
-from tfprune.lite.measure.cost import cost_of
+from tfprune.lite.file.cost import cost_of
 from tfprune.lite.measure.memory import process_memory
 from tfprune.lite.measure.operator_times import single_operator
 

@@ -8,7 +8,7 @@ from keras import layers
 
 import tfprune
 from tfprune.lite import convert
-from tfprune.lite.measure.cost import ADD, CACHE_BYTE, DRAM_BYTE, MULTIPLY_ADD, cost_of
+from tfprune.lite.file.cost import ADD, CACHE_BYTE, DRAM_BYTE, MULTIPLY_ADD, cost_of
 
 
 def image_model(*body):

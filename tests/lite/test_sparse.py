@@ -11,8 +11,9 @@ from sparse_files import SIZE, dense_model, mobile, zeroed
 import tfprune
 from tfprune import PruningError, convert, plan_sparse
 from tfprune.lite.file import flatbuffer
+from tfprune.lite.file.kernels import BLOCKS, KERNELS, RUNTIMES
 from tfprune.lite.file.sparsity import encode, encoded_bytes
-from tfprune.lite.sparse.kernels import KERNELS, RUNTIMES
+from tfprune.lite.sparse.storing import store_sparse
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +61,37 @@ class TestConvert:
 
     @pytest.mark.parametrize("options", [{}, {"io": "float32"}, {"batch_size": None}, {"bias_correction": True}])
     def test_int8_blocks_are_read_by_the_kernel(self, rows, options):
-        model = zeroed(dense_model(), 16)
+        model = zeroed(dense_model(), 16, share=0.97)
         dense, sparse = convert(model, "int8", rows, **options), convert(model, "int8", rows, sparse=True, **options)
         assert encodings(sparse) == {"first": "sparse", "second": "sparse", "scores": "dense"}
         assert sparse.size < 0.75 * dense.size and sparse.inspect().float_ops == {}
         assert np.abs(sparse(rows) - dense(rows)).max() <= 0.05 * np.abs(dense(rows)).max()
+
+    def test_what_would_be_slower_is_stored_for_its_size_alone(self, rows):
+        model = zeroed(dense_model(), 16, share=0.9)
+        dense = convert(model, "int8", rows)
+        with pytest.warns(UserWarning, match=r"faster with them from 96% on; sparse='size' stores fewer too"):
+            assert convert(model, "int8", rows, sparse=True).size == dense.size
+        small = convert(model, "int8", rows, sparse="size")
+        assert encodings(small) == {"first": "sparse", "second": "sparse", "scores": "dense"}
+        assert small.size < 0.75 * dense.size
+        blocks = zeroed(dense_model(), 4, share=0.7)
+        assert "DENSIFY" in operators(convert(blocks, sparse=True))
+        assert "DENSIFY" not in operators(convert(blocks, sparse="size"))
+
+    @pytest.mark.parametrize("share", [0.3, 0.75, 0.97])
+    @pytest.mark.parametrize("block", [1, 4, 16])
+    @pytest.mark.parametrize("quantization", ["float32", "int8"])
+    def test_no_file_grows(self, rows, share, block, quantization):
+        data = rows if quantization == "int8" else None
+        model = zeroed(dense_model(), block, share)
+        dense = convert(model, quantization, data)
+        file = flatbuffer.read_model(dense.content)
+        stored = store_sparse(file)
+        assert len(flatbuffer.write_model(file)) <= dense.size
+        gains = [BLOCKS[{"float32": "FLOAT32", "int8": "INT8"}[quantization]].gain(found.blocks) for found in stored
+                 if found.form == "blocks"]  # fmt: skip
+        assert all(gain >= 1 for gain in gains)
 
     def test_int8_without_such_blocks_stays_dense_and_says_so(self, rows):
         model = zeroed(dense_model(), 4)
@@ -93,9 +120,9 @@ class TestConvert:
 class TestPlan:
     def test_a_plan_prunes_what_its_file_stores_in_blocks(self, rows):
         model = dense_model()
-        for quantization, data in (("float32", None), ("int8", rows)):
+        for quantization, data, amount in (("float32", None, 0.9), ("int8", rows, 0.97)):
             plan = plan_sparse(model, quantization=quantization)
-            pruned = tfprune.prune(plan.model, plan.method(0.9))
+            pruned = tfprune.prune(plan.model, plan.method(amount))
             sparse = convert(tfprune.strip_masks(pruned), quantization, data, sparse=True)
             planned = {found.layer for found in plan.prunable}
             assert planned == {name for name, form in encodings(sparse).items() if form == "sparse"}
@@ -105,8 +132,8 @@ class TestPlan:
         plan = plan_sparse(dense_model(512))
         told = json.loads(plan.to_json())
         first, _, last = told["rows"]
-        assert first["kernel"] == "Dense float 1x4" and first["pattern"] == "4x1" and first["share_needed"] == 0.7
-        assert 2 < first["gain"] < 4 and 2 < told["totals"]["gain"] < 4
+        assert first["kernel"] == "Dense float 1x4" and first["pattern"] == "4x1" and first["share_needed"] == 0.82
+        assert 1.5 < first["gain"] < 3 and 1.5 < told["totals"]["gain"] < 3
         assert last["kernel"] is None and "too little" in last["reason"]
         assert "Dense float 1x4" in str(plan) and plan.to_markdown().startswith("| layer")
 
@@ -182,8 +209,12 @@ class TestRefused:
         with pytest.raises(PruningError, match="'dynamic' has no sparse kernel: write 'float32' or 'int8'"):
             plan_sparse(dense_model(), quantization="dynamic")
 
+    def test_a_form_that_is_not_known(self):
+        with pytest.raises(PruningError, match="sparse='small' is unknown. Write sparse=True .* or sparse='size'"):
+            convert(dense_model(), sparse="small")
+
     def test_zeros_too_few_for_the_kernel(self):
-        with pytest.raises(PruningError, match=r"50% zeros are too few for the kernel 'Dense float 1x4'.*from 70% on"):
+        with pytest.raises(PruningError, match=r"50% zeros are too few for the kernel 'Dense float 1x4'.*from 82% on"):
             plan_sparse(dense_model()).method(0.5)
 
     def test_no_layer_can_be_faster(self):

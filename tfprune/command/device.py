@@ -1,4 +1,4 @@
-"""Subcommands that lead to a device: convert, inspect, verify, benchmark, report."""
+"""Subcommands that lead to a device: convert, inspect, why, verify, benchmark, report."""
 
 import json
 from pathlib import Path
@@ -97,6 +97,28 @@ def _inspect(words: list[str], values: flags.FlagValues) -> None:
     show(result, values, output)
     if broken:
         raise PruningError(f"not {pattern}: {listing(broken)}.")
+
+
+@command(
+    "tfprune why MODEL.tflite",
+    "tfprune why demo/pruned.tflite",
+    options=(
+        one_of(
+            "runtime", "litert", ["litert", "arm", "web", "micro"], "Where it shall run: PC, phone, page, controller."
+        ),
+        count("runs", 30, "Timed runs.", lower_bound=1),
+        *REPORT,
+    ),
+)
+def _why(words: list[str], values: flags.FlagValues) -> None:
+    """Tells why a .tflite file is not faster: what its time goes into, what zeros, channels or int8 would change."""
+    output = checked_output(values, REPORT_KINDS)
+    from tfprune import lite
+
+    result = lite.explain(Path(words[0]), values.runtime, values.runs)
+    show(result, values, output)
+    if not result.paths.runs:
+        raise PruningError(f"runtime={values.runtime!r} does not run {words[0]} right: {result.paths.broken[0]}")
 
 
 @command(

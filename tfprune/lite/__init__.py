@@ -16,9 +16,11 @@ from tfprune.lite.measure.micro import MicroRun, run_micro
 from tfprune.lite.measure.operator_times import OperatorTimes, time_operators
 from tfprune.lite.measure.phone import phone_lines
 from tfprune.lite.measure.verify import Verification, verify
+from tfprune.lite.measure.why import Explanation, explain
 
 __all__ = [
     "Benchmark",
+    "Explanation",
     "Inspection",
     "LayerErrors",
     "LiteModel",
@@ -27,6 +29,7 @@ __all__ = [
     "Verification",
     "benchmark",
     "convert",
+    "explain",
     "inspect",
     "layer_errors",
     "phone_lines",

@@ -26,12 +26,12 @@ from tfprune.lite.convert.request import Request
 from tfprune.lite.convert.trace import INPUT, OUTPUT, loops, prepared, save, trace, unrolled_notes
 from tfprune.lite.file import flatbuffer
 from tfprune.lite.file.contents import results_of
+from tfprune.lite.file.kernels import DENSE_INT8
 from tfprune.lite.file.lite_model import LiteModel
 from tfprune.lite.file.metadata import origin_of, write_origin
 from tfprune.lite.quantize.frozen import frozen
 from tfprune.lite.quantize.representative import Calibration, Samples, calibration, single_samples
 from tfprune.lite.quantize.weight_bits import Bits, WeightBits
-from tfprune.lite.sparse.kernels import DENSE_INT8
 from tfprune.lite.sparse.storing import stored_sparsely
 from tfprune.model.aliases import with_aliases
 from tfprune.model.graph import is_graph
@@ -48,7 +48,7 @@ def convert(
     quantization: str = "float32",
     representative_data: Any = None,
     io: str = "int8",
-    sparse: bool = False,
+    sparse: bool | str = False,
     batch_size: int | None = 1,
     *,
     float_layers: Sequence[str] = (),
@@ -78,7 +78,8 @@ def convert(
         sparse: Whether to store zeros the way the kernels read them, where that makes a tensor smaller and no slower.
             Dense kernels in blocks of four inputs (`Block(4, 1)`; of sixteen in `"int8"`) are computed faster; other
             zeros of `"float32"` and `"float16"` make the file smaller without compression. The file is run and compared
-            with the dense one; `notes` say what was stored how. `plan_sparse` tells what each layer needs.
+            with the dense one; `notes` say what was stored how. `plan_sparse` tells what each layer needs. `"size"`
+            stores blocks where a layer becomes up to two times slower too. Defaults to False.
         batch_size: Samples that the file takes at once; None leaves it open, at some cost in speed. A `LiteModel` takes
             any number of samples in any case. Defaults to 1.
         float_layers: Names of layers that stay in float inside an `"int8"` file, since they do not stand the rounding;
@@ -142,18 +143,22 @@ def convert(
         _refuse_untouched(untouched, lite)
     _require_runnable(lite)
     _compare_answers(lite, model, data, request.bits)
-    return _stored_sparsely(lite, model, data.samples) if sparse else lite
+    return _stored_sparsely(lite, model, data.samples, sparse == "size") if sparse else lite
 
 
-def _stored_sparsely(lite: LiteModel, model: keras.Model, samples: Samples) -> LiteModel:
+def _stored_sparsely(lite: LiteModel, model: keras.Model, samples: Samples, smallest: bool) -> LiteModel:
     """The file with its zeros stored sparsely; warns where an int8 file has none that a kernel reads."""
     stored = stored_sparsely(
-        lite, next(iter(single_samples(samples))) if samples else (), lambda constant: layer_at(model, constant)
+        lite,
+        next(iter(single_samples(samples))) if samples else (),
+        lambda constant: layer_at(model, constant),
+        smallest,
     )
     if stored is lite and lite.quantization == "int8":
         warnings.warn(
             f"sparse=True stores nothing of '{model.name}' sparsely. In int8 LiteRT reads the zeros of Dense kernels "
-            f"in {DENSE_INT8.zeros} along the input axis, Block({DENSE_INT8.block}, 1), from about 90 % on. "
+            f"in {DENSE_INT8.zeros} along the input axis, Block({DENSE_INT8.block}, 1), and is faster with them from "
+            f"{DENSE_INT8.share():.0%} on; sparse='size' stores fewer too, in a smaller and slower file. "
             f"{' '.join(note for note in lite.notes if note.startswith('Stored densely'))}".rstrip(),
             UserWarning,
             stacklevel=3,

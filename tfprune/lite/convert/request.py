@@ -24,7 +24,7 @@ class Request:
     Attributes:
         quantization: One of `QUANTIZATIONS`.
         io: What an integer model takes and gives, one of `IO`.
-        sparse: Whether weights are stored in sparse form.
+        sparse: Whether weights are stored in sparse form; `"size"` where that makes them slower, too.
         batch_size: Samples at once; None leaves it open.
         float_layers: Names or paths of the layers that stay in float.
         bits: Of the kernels; once checked, a `WeightBits`.
@@ -35,7 +35,7 @@ class Request:
 
     quantization: str
     io: str
-    sparse: bool
+    sparse: bool | str
     batch_size: int | None
     float_layers: Collection[str]
     bits: Any
@@ -106,12 +106,17 @@ def has_learned_ranges(model: keras.Model) -> bool:
     return any(getattr(place.layer, "has_learned_ranges", False) for place in places(model))
 
 
-def _check_form(quantization: str, io: str, sparse: bool, batch_size: int | None) -> None:
+def _check_form(quantization: str, io: str, sparse: bool | str, batch_size: int | None) -> None:
     if quantization not in QUANTIZATIONS:
         raise PruningError(f"quantization={quantization!r} is unknown. {nearest(str(quantization), QUANTIZATIONS)}")
     if io not in IO:
         raise PruningError(
             f"io={io!r} is unknown. Write io='int8' for integer inputs and outputs, or io='float32' for float ones."
+        )
+    if sparse not in (True, False, "size"):
+        raise PruningError(
+            f"sparse={sparse!r} is unknown. Write sparse=True for zeros that make a file smaller and no slower, or "
+            "sparse='size' where the size alone counts."
         )
     if sparse and quantization in ("dynamic", "int16x8"):
         raise PruningError(

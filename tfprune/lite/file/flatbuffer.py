@@ -185,6 +185,9 @@ def zero_pattern(model: Any, tensor: Any) -> np.ndarray | None:
     if values is None:
         return None
     if tensor.sparsity is not None:
+        kinds = schema().DimensionType
+        if any(level.format not in (kinds.DENSE, kinds.SPARSE_CSR) for level in tensor.sparsity.dimMetadata):
+            return None
         pattern = np.ones(shape, np.bool_)
         pattern[_stored_positions(tensor)] = values == 0
         return pattern

@@ -18,6 +18,7 @@ from tfprune.lite.file.contents import End, Operator, ends, gzip_size, operators
 from tfprune.lite.file.inspect import Inspection, inspect
 from tfprune.lite.file.isolation import IsolatedInterpreter, machine_memory
 from tfprune.lite.file.metadata import read_origin
+from tfprune.lite.file.paths import FilePaths, paths_of
 from tfprune.lite.file.soundness import read_sound_model, result_bytes
 from tfprune.model.files import replacing
 from tfprune.model.native import reason_of, silence
@@ -156,6 +157,22 @@ class LiteModel:
     def inspect(self) -> Inspection:
         """What is in the file: operators, types, bytes, zeros of every constant."""
         return inspect(self)
+
+    def paths(self, runtime: str = "litert") -> FilePaths:
+        """The way of each operator through a runtime, read without running the file, whoever made it.
+
+        Args:
+            runtime: `"litert"`, LiteRT on a PC; `"arm"`, LiteRT on a phone; `"web"`, LiteRT.js; `"micro"`,
+                tflite-micro. Defaults to `"litert"`.
+
+        Returns:
+            A table: path (dense, sparse kernel, densified at load, falls back, will fail, wrong answers), why, and what
+            the zeros bring; `.runs` tells whether the runtime answers right.
+
+        Raises:
+            PruningError: The runtime is not known.
+        """
+        return paths_of(self, runtime)
 
     def interpreter(self, threads: int = 1, xnnpack: bool = True, keep_all: bool = False) -> Any:
         """A new LiteRT interpreter of the model, its tensors not allocated yet.

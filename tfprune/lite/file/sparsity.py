@@ -23,6 +23,23 @@ def blocks_kept(values: np.ndarray, block: int) -> np.ndarray:
     return np.any(values.reshape(-1, values.shape[-1] // block, block) != 0, axis=-1)
 
 
+def block_of(tensor: Any) -> int | None:
+    """Entries along the last axis that a sparse encoding stores together; -1 for another order, None for none known."""
+    levels = tensor.sparsity.dimMetadata
+    if any(level.format not in (DENSE, SPARSE) for level in levels):
+        return None
+    rank = len(flatbuffer.shape_of(tensor))
+    blocked = [] if tensor.sparsity.blockMap is None else list(tensor.sparsity.blockMap)
+    forms = [level.format for level in levels]
+    if list(tensor.sparsity.traversalOrder) != list(range(len(levels))):
+        return -1
+    if forms == [DENSE] * (rank - 1) + [SPARSE] and not blocked:
+        return 1
+    if forms == [DENSE] * (rank - 1) + [SPARSE, DENSE] and blocked == [rank - 1]:
+        return int(levels[-1].denseSize)
+    return -1
+
+
 def encode(values: np.ndarray, block: int = 1) -> tuple[Any, np.ndarray]:
     """The sparse encoding of an array.
 

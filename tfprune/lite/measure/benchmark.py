@@ -12,8 +12,8 @@ import numpy as np
 
 from tfprune.errors import ConversionError, PruningError, listing, nearest
 from tfprune.lite.file.contents import End
+from tfprune.lite.file.cost import SOURCE, Cost, cost_of
 from tfprune.lite.file.lite_model import LiteModel, invoke
-from tfprune.lite.measure.cost import SOURCE, Cost, cost_of
 from tfprune.lite.measure.memory import process_memory
 from tfprune.lite.measure.phone import PhoneRun, is_phone_output, read_phone_output
 from tfprune.lite.measure.web import run_web

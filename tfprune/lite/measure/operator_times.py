@@ -9,10 +9,10 @@ import numpy as np
 
 from tfprune.errors import ConversionError, PruningError
 from tfprune.lite.file import flatbuffer
+from tfprune.lite.file.cost import operator_macs, tensor_bytes
 from tfprune.lite.file.flatbuffer import operator_name, tensor_name
 from tfprune.lite.file.lite_model import LiteModel, invoke
 from tfprune.lite.measure.benchmark import filled, interleaved
-from tfprune.lite.measure.cost import operator_macs, tensor_bytes
 from tfprune.report import Column, Report
 
 
@@ -145,14 +145,37 @@ def _constants(flat: Any, operator: Any) -> list[int]:
 
 def _alone(flat: Any, operator: Any, threads: int, xnnpack: bool, isolate: bool) -> Any:
     """An interpreter of one operator with its inputs filled in; None where it needs more of the file."""
+    if _makes_constant(flat, operator):  # done once, when the file is loaded
+        return None
     try:
         return filled(LiteModel.written(single_operator(flat, operator), isolate=isolate), threads, xnnpack)
     except (ConversionError, PruningError, ValueError, RuntimeError):  # loops and states refer to the rest of the file
         return None
 
 
+def _makes_constant(flat: Any, operator: Any) -> bool:
+    """Whether an operator only unpacks a constant."""
+    unpacks = operator_name(flat, operator) in ("DENSIFY", "DEQUANTIZE")
+    if not unpacks or _constants(flat, operator):
+        return unpacks
+    makers = {int(other.outputs[0]): other for other in flat.subgraphs[0].operators}
+    source = int(operator.inputs[0])
+    return source in makers and _makes_constant(flat, makers[source])
+
+
+def _unpackers(flat: Any, operator: Any) -> list[Any]:
+    """The operators that unpack the constants of one, in their order."""
+    makers = {int(other.outputs[0]): other for other in flat.subgraphs[0].operators}
+    found = []
+    for index in operator.inputs:
+        maker = makers.get(int(index))
+        if maker is not None and _makes_constant(flat, maker):
+            found += [*_unpackers(flat, maker), maker]
+    return found
+
+
 def single_operator(flat: Any, operator: Any) -> Any:
-    """A file with one operator of another: its constants, and its other inputs as inputs.
+    """A file with one operator of another: its constants, with what unpacks them, and its other inputs as inputs.
 
     Args:
         flat: The whole file as objects of the schema.
@@ -160,28 +183,35 @@ def single_operator(flat: Any, operator: Any) -> Any:
     """
     schema = flatbuffer.schema()
     graph = flat.subgraphs[0]
-    model, alone, only = schema.ModelT(), schema.SubGraphT(), copy.copy(operator)
+    model, alone = schema.ModelT(), schema.SubGraphT()
     model.version, model.buffers, model.operatorCodes = flat.version, [schema.BufferT()], []
-    model.operatorCodes = [flat.operatorCodes[operator.opcodeIndex]]
-    only.opcodeIndex = 0
     numbers: dict[int, int] = {}
-    alone.tensors = []
-    constants = set(_constants(flat, operator))
-    for index in (*operator.inputs, *operator.outputs):
-        if index < 0 or int(index) in numbers:
-            continue
-        tensor, buffer = copy.copy(graph.tensors[index]), schema.BufferT()
-        if int(index) in constants:
-            buffer.data = flatbuffer.stored_bytes(flat, graph.tensors[index])
-        model.buffers.append(buffer)
-        tensor.buffer = len(model.buffers) - 1
-        numbers[int(index)] = len(alone.tensors)
-        alone.tensors.append(tensor)
-    only.inputs = [numbers[int(index)] if index >= 0 else -1 for index in operator.inputs]
-    only.outputs = [numbers[int(index)] for index in operator.outputs]
-    given = list(dict.fromkeys(int(index) for index in operator.inputs if index >= 0))
-    alone.inputs = [numbers[index] for index in given if index not in constants]
-    alone.outputs = list(only.outputs)
-    alone.operators = [only]
+    alone.tensors, alone.operators = [], []
+    made: set[int] = set()
+    for each in (*_unpackers(flat, operator), operator):
+        for index in (*each.inputs, *each.outputs):
+            if index >= 0 and int(index) not in numbers:
+                numbers[int(index)] = len(alone.tensors)
+                alone.tensors.append(_copied(flat, graph.tensors[index], model))
+        only = copy.copy(each)
+        model.operatorCodes.append(flat.operatorCodes[each.opcodeIndex])
+        only.opcodeIndex = len(model.operatorCodes) - 1
+        only.inputs = [numbers[int(index)] if index >= 0 else -1 for index in each.inputs]
+        only.outputs = [numbers[int(index)] for index in each.outputs]
+        alone.operators.append(only)
+        made |= {int(index) for index in each.outputs} if each is not operator else set()
+    given = dict.fromkeys(int(index) for index in operator.inputs if index >= 0)
+    known = {*_constants(flat, operator), *made}
+    alone.inputs = [numbers[index] for index in given if index not in known]
+    alone.outputs = list(alone.operators[-1].outputs)
     model.subgraphs = [alone]
     return model
+
+
+def _copied(flat: Any, tensor: Any, model: Any) -> Any:
+    """A tensor of one file in another, with its values where it is a constant."""
+    copied, buffer = copy.copy(tensor), flatbuffer.schema().BufferT()
+    buffer.data = flatbuffer.stored_bytes(flat, tensor)
+    model.buffers.append(buffer)
+    copied.buffer = len(model.buffers) - 1
+    return copied

@@ -12,8 +12,8 @@ from tfprune.deciding.amounts import is_number
 from tfprune.deciding.methods import Percentile
 from tfprune.deciding.schedules import Schedule
 from tfprune.errors import PruningError
+from tfprune.lite.file.kernels import POINTWISE, Kernel, kernels_for
 from tfprune.lite.sparse.cluster import Cluster, find_cluster
-from tfprune.lite.sparse.kernels import POINTWISE, Kernel, kernels_for
 from tfprune.lite.sparse.rewriting import rewritten
 from tfprune.model.graph import Call, flow, require_graph
 from tfprune.model.layers import layer_macs

@@ -10,11 +10,9 @@ from tfprune.errors import ConversionError, listing
 from tfprune.lite.file import flatbuffer
 from tfprune.lite.file.contents import short_name
 from tfprune.lite.file.edit import Graph
+from tfprune.lite.file.kernels import BLOCKS, Kernel
 from tfprune.lite.file.lite_model import LiteModel
 from tfprune.lite.file.sparsity import blocks_kept, encoded_bytes, store
-from tfprune.lite.sparse.kernels import DENSE_FLOAT, DENSE_INT8, Kernel
-
-BLOCKS = {"FLOAT32": DENSE_FLOAT, "INT8": DENSE_INT8}
 
 # Operators that read the result of a DENSIFY, once when the file is loaded. In int8 XNNPACK refuses such a file.
 DENSIFIED = {
@@ -33,19 +31,22 @@ class Stored:
         zeros: Its share of zeros.
         form: `"blocks"`, which a kernel reads; `"densified"`, which makes the file smaller alone; `"dense"`.
         reason: What stands in the way of blocks; empty where they are stored.
+        blocks: The share of blocks that are zero, where they are stored.
     """
 
     name: str
     zeros: float
     form: str
     reason: str
+    blocks: float = 0.0
 
 
-def store_sparse(file: Any) -> list[Stored]:
+def store_sparse(file: Any, smallest: bool = False) -> list[Stored]:
     """Stores the constants of a file sparsely, in place, where that makes it smaller and no layer slower.
 
     Args:
         file: The model as objects of the schema.
+        smallest: Whether a layer may become slower for the sake of the size.
 
     Returns:
         How each weight with zeros is stored.
@@ -55,13 +56,13 @@ def store_sparse(file: Any) -> list[Stored]:
         graph = Graph(file, subgraph)
         read = {int(index) for operator in subgraph.operators for index in operator.inputs if index >= 0}
         for index in sorted(read):
-            found = _store(graph, index)
+            found = _store(graph, index, smallest)
             if found is not None:
                 result.append(found)
     return result
 
 
-def _store(graph: Graph, index: int) -> Stored | None:
+def _store(graph: Graph, index: int, smallest: bool) -> Stored | None:
     """Stores one constant; None for what is no weight, or has no zeros to speak of."""
     tensor = graph.tensors[index]
     shape, kind = flatbuffer.shape_of(tensor), flatbuffer.type_name(tensor)
@@ -75,10 +76,11 @@ def _store(graph: Graph, index: int) -> Stored | None:
     kernel = BLOCKS.get(kind)
     reason = f"{kind.lower()} has no kernel that reads blocks"
     if kernel is not None:
-        reason = why_not_blocks(graph, index, values, kernel)
+        reason = why_not_blocks(graph, index, values, kernel, smallest)
         if not reason:
             store(graph, index, values, kernel.block)
-            return Stored(short_name(flatbuffer.tensor_name(tensor)), zeros, "blocks", "")
+            share = 1.0 - float(np.mean(blocks_kept(values, kernel.block)))
+            return Stored(short_name(flatbuffer.tensor_name(tensor)), zeros, "blocks", "", share)
     form = "dense"
     smaller = kind in DENSIFIED_TYPES and encoded_bytes(values) < 0.9 * values.nbytes
     if smaller and {graph.name(user) for user in graph.users(index)} <= DENSIFIED:
@@ -87,8 +89,16 @@ def _store(graph: Graph, index: int) -> Stored | None:
     return Stored(short_name(flatbuffer.tensor_name(tensor)), zeros, form, reason) if zeros > 0 else None
 
 
-def why_not_blocks(graph: Graph, index: int, values: np.ndarray, kernel: Kernel) -> str:
-    """What stands in the way of a kernel that reads blocks of this constant; empty where it takes it and is faster."""
+def why_not_blocks(graph: Graph, index: int, values: np.ndarray, kernel: Kernel, smallest: bool = False) -> str:
+    """What stands in the way of a kernel that reads blocks of this constant; empty where it takes it and is faster.
+
+    Args:
+        graph: The subgraph.
+        index: The constant's place among the tensors.
+        values: Its values, of its shape.
+        kernel: The kernel.
+        smallest: Whether it may be slower by the kernel's tolerance.
+    """
     users = graph.users(index)
     names = {graph.name(user) for user in users}
     if names != {"FULLY_CONNECTED"} or any(int(user.inputs[1]) != index for user in users):
@@ -99,7 +109,8 @@ def why_not_blocks(graph: Graph, index: int, values: np.ndarray, kernel: Kernel)
         return f"its {values.shape[-1]:,} inputs are no multiple of {kernel.block}"
     share = 1.0 - float(np.mean(blocks_kept(values, kernel.block)))
     rows = max(_rows(graph, user) for user in users)
-    if kernel.gain(share, rows) * kernel.tolerance < 1.0:
+    larger = encoded_bytes(values, kernel.block) >= values.nbytes
+    if larger or kernel.gain(share, rows) * (kernel.tolerance if smallest else 1.0) < 1.0:
         behind = f" with {rows:,} rows of inputs" if rows > 1 else ""
         return f"{share:.0%} of its {kernel.zeros} are zero, and from {kernel.share(rows):.0%} they are faster{behind}"
     return ""
@@ -127,7 +138,10 @@ def notes_on(stored: Sequence[Stored]) -> list[str]:
 
 
 def stored_sparsely(
-    lite: LiteModel, inputs: Sequence[np.ndarray] = (), named: Callable[[str], str | None] = lambda _: None
+    lite: LiteModel,
+    inputs: Sequence[np.ndarray] = (),
+    named: Callable[[str], str | None] = lambda _: None,
+    smallest: bool = False,
 ) -> LiteModel:
     """The same model with its zeros stored sparsely, run once and compared, with notes on what was stored how.
 
@@ -135,12 +149,13 @@ def stored_sparsely(
         lite: The model, all dense.
         inputs: One sample to compare the two on. Defaults to random ones.
         named: The name of the layer that a constant comes from, where it is known.
+        smallest: Whether a layer may become slower for the sake of the size.
 
     Raises:
         ConversionError: LiteRT cannot run what was stored, or answers something else.
     """
     file = flatbuffer.read_model(lite.content)
-    stored = [replace(found, name=named(found.name) or found.name) for found in store_sparse(file)]
+    stored = [replace(found, name=named(found.name) or found.name) for found in store_sparse(file, smallest)]
     notes = (*lite.notes, *notes_on(stored))
     if all(found.form == "dense" for found in stored):
         lite.notes = (*notes, "No tensor is stored sparsely: none would be smaller, and no slower.")
