@@ -254,3 +254,35 @@ def make(name, seed=0, **compile_arguments):
     model.compile(**settings)
     samples = len(inputs[0]) if isinstance(inputs, list) else len(inputs)
     return model, inputs, numbers(samples, 3, seed=2)
+
+
+@keras.saving.register_keras_serializable("tfprune_tests")
+class TellsTooMuch(layers.Layer):
+    """Its config holds what follows from the arguments too, as KerasHub's patch embeddings."""
+
+    def __init__(self, width, **kwargs):
+        super().__init__(**kwargs)
+        self.width, self.dense = width, layers.Dense(width)
+
+    def build(self, shape):
+        self.dense.build(shape)
+
+    def call(self, x):
+        return self.dense(x)
+
+    def get_config(self):
+        return {**super().get_config(), "width": self.width, "twice": 2 * self.width}
+
+
+@keras.saving.register_keras_serializable("tfprune_tests")
+class Network(keras.Model):
+    """A functional model by arguments, with a tuple among its attributes, as KerasHub's backbones."""
+
+    def __init__(self, sizes=(5, 6), **kwargs):
+        inputs = keras.Input((sizes[0],))
+        x = layers.Dense(8, activation="relu")(TellsTooMuch(sizes[1], name="patches")(inputs))
+        super().__init__(inputs, layers.Dense(2)(x), **kwargs)
+        self.sizes, self.names = tuple(sizes), {"patches", "dense"}
+
+    def get_config(self):
+        return {"sizes": self.sizes, "name": self.name}

@@ -150,10 +150,13 @@ def test_a_layer_without_a_configuration_is_told():
     class NoConfig(layers.Layer):
         def __init__(self, table, **kwargs):
             super().__init__(**kwargs)
-            self.table = table
+            self.rows = table
+
+        def build(self, shape):
+            self.shift = self.add_weight(shape=(1,), name="shift")
 
         def call(self, x):
-            return tf.identity(x)
+            return tf.identity(x) + self.shift
 
     model = around(NoConfig(np.zeros(3), name="mute"))
     with pytest.raises(PruningError, match=r"Layer 'mute' \(NoConfig\) cannot be made anew .* get_config"):

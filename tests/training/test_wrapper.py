@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from tiny_models import GRAPHS, Mixing, make, numbers, tokens
+from tiny_models import GRAPHS, Mixing, Network, make, numbers, tokens
 
 import tfprune
 from tfprune.errors import PruningError
@@ -119,6 +119,49 @@ def test_a_layer_of_the_users_own_class_is_pruned_when_it_is_named():
     )
     masks = tfprune.get_masks(wrapped)
     assert {key: np.count_nonzero(~mask) for key, mask in masks.items()} == {"mixing/mix": 15, "mixing/back": 15}
+
+
+class InASequence(layers.Layer):
+    """Inner layers whose names Keras counts on from copy to copy."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = keras.Sequential([layers.Dense(4, activation="relu"), layers.Dense(3)])
+
+    def build(self, shape):
+        self.inner.build(shape)
+
+    def call(self, x):
+        return self.inner(x)
+
+
+def test_weights_are_masked_by_their_places_whatever_names_a_copy_gives_them(tmp_path):
+    keras.saving.register_keras_serializable("tfprune_tests")(InASequence)
+    inputs = keras.Input((5,))
+    model = keras.Model(inputs, layers.Dense(2)(InASequence(name="it")(inputs)))
+    model.compile("sgd", "mse")
+    x, y = numbers(4, 5), numbers(4, 2)
+    expected = answers(model, x)
+    wrapped = trained(tfprune.wrap(model, HALF), x, y)
+    wrapped.save(tmp_path / "wrapped.keras")
+    loaded = keras.models.load_model(tmp_path / "wrapped.keras")  # in which the names count on once more
+    assert [mask.sum() for mask in tfprune.get_masks(loaded).values()] == [10, 6, 3]
+    for one, other in zip(tfprune.get_masks(loaded).values(), tfprune.get_masks(wrapped).values(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    plain = tfprune.strip_masks(loaded)
+    np.testing.assert_array_equal(answers(plain, x), answers(wrapped, x))
+    np.testing.assert_array_equal(answers(model, x), expected)
+
+
+def test_a_network_by_arguments_is_stripped_to_one_that_keras_loads(tmp_path):
+    model = Network()
+    model.compile("sgd", "mse")
+    wrapped = trained(tfprune.wrap(model, HALF), numbers(4, 5), numbers(4, 2))
+    plain = tfprune.strip_masks(wrapped)
+    assert type(plain) is Network  # its layers could not be read from a file
+    plain.save(tmp_path / "plain.keras")
+    x = numbers(4, 5)
+    np.testing.assert_array_equal(answers(keras.models.load_model(tmp_path / "plain.keras"), x), answers(wrapped, x))
 
 
 def test_paths_are_the_same_in_every_copy_of_a_model_whose_classes_make_their_layers():
@@ -349,10 +392,13 @@ def test_what_cannot_be_wrapped_is_said_with_what_to_write(make_wrong, message):
 class Forgetful(layers.Layer):
     def __init__(self, units):
         super().__init__(name="forgetful")
-        self.units = units
+        self.taken = units
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(self.taken,), name="scale")
 
     def call(self, inputs):
-        return inputs[:, : self.units]
+        return inputs[:, : self.taken] * self.scale
 
     def get_config(self):
         return {"name": "forgetful"}

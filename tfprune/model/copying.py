@@ -2,6 +2,7 @@
 
 import contextlib
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -60,6 +61,18 @@ def copy_model(model: keras.Model, layer_copy: Callable[[Any], Any]) -> keras.Mo
     return _finished(model, _layer_by_layer(model, layer_copy))
 
 
+def remember_class(model: keras.Model, wrapped: keras.Model) -> None:
+    """Lets `unwrapped(wrapped)` be of the model's class again, where Keras cannot build its layers one by one."""
+    if type(wrapped) is not type(model):
+        try:
+            _CLASSES[wrapped] = type(model), model.get_config()
+        except Exception:  # a class without a config is known by its layers
+            return
+
+
+_CLASSES: "weakref.WeakKeyDictionary[keras.Model, tuple[Any, dict[str, Any]]]" = weakref.WeakKeyDictionary()
+
+
 def _equal_copy(model: keras.Model, rewrite: Callable[[Any], Any], keep_compiled: bool = True) -> keras.Model:
     """A copy that has been compared with its original; `rewrite` alters the configs that it is built from."""
 
@@ -70,6 +83,8 @@ def _equal_copy(model: keras.Model, rewrite: Callable[[Any], Any], keep_compiled
     # The whole config keeps the class of a model, and builds networks whose layers alone cannot be rebuilt; layer by
     # layer, what two nested models share stays shared, and nothing has to be registered with Keras.
     attempts = [lambda: _by_config(model, rewrite)]
+    if rewrite is not _as_it_is and model in _CLASSES:
+        attempts.append(lambda: _CLASSES[model][0].from_config(_CLASSES[model][1]))
     if is_graph(model):
         attempts.append(lambda: _layer_by_layer(model, fresh))
     for attempt in attempts:
@@ -79,9 +94,12 @@ def _equal_copy(model: keras.Model, rewrite: Callable[[Any], Any], keep_compiled
                 carry_state(model, copy)
                 check_copy(model, copy)
             break
-        except PruningError:
-            if attempt is attempts[-1]:
+        except Exception as error:
+            if attempt is not attempts[-1]:
+                continue
+            if isinstance(error, PruningError):
                 raise
+            raise PruningError(f"'{model.name}' cannot be copied: {' '.join(str(error).split())}") from error
     return _finished(model, copy, keep_compiled)
 
 

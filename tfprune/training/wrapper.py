@@ -9,7 +9,7 @@ from tfprune.deciding import methods
 from tfprune.deciding.method import Method
 from tfprune.errors import PruningError, nearest
 from tfprune.model.altered import telling_of_altered
-from tfprune.model.copying import copy_model
+from tfprune.model.copying import copy_model, remember_class
 from tfprune.model.fresh import fresh_layer
 from tfprune.model.graph import is_graph
 from tfprune.model.layers import facts_of
@@ -54,6 +54,8 @@ class PrunedLayer(keras.layers.Wrapper):
         super().__init__(layer, **kwargs)
         self.method: Method = methods.get(method)
         self.masked = None if masked is None else list(masked)
+        # The same as numbers, for a copy of the layer, in which Keras counts the names of inner layers on (`dense_7`).
+        self.masked_places: list[int] | None = None
         self.masks: dict[str, keras.Variable] = {}
         self.decided: keras.Variable | None = None  # saved with the masks: whether any were ever set
         self.updating = False  # set by UpdateMasks while it trains the model
@@ -83,6 +85,8 @@ class PrunedLayer(keras.layers.Wrapper):
                     f"'{self.layer.name}' ({type(self.layer).__name__}) has no kernel to prune; leave it unwrapped, "
                     f"or name its weights: masked={list(weights)}."
                 )
+        if self.masked_places is not None:
+            self.masked = [list(weights)[number] for number in self.masked_places]
         for key in self.masked:
             if key not in weights:
                 raise PruningError(f"'{self.layer.name}' has no weight {key!r} to mask. {nearest(key, weights)}")
@@ -151,13 +155,30 @@ class PrunedLayer(keras.layers.Wrapper):
 
     def get_config(self) -> dict[str, Any]:
         method = keras.saving.serialize_keras_object(self.method)
-        return {**super().get_config(), "method": method, "masked": self.masked}
+        config = {**super().get_config(), "method": method, "masked": self.masked}
+        if self.masks:
+            keys = list(_weights_below(self.layer))
+            config["masked_places"] = [keys.index(key) for key in self.masks]
+        return config
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "PrunedLayer":
         config = dict(config)
         layer = keras.saving.deserialize_keras_object(config.pop("layer"), custom_objects=custom_objects)
-        return cls(layer, **config)
+        places = config.pop("masked_places", None)
+        return cls.at_places(places, layer, **config)
+
+    @classmethod
+    def at_places(
+        cls, places: list[int] | None, layer: keras.Layer, method: Any, masked: list[str] | None, **kwargs: Any
+    ) -> "PrunedLayer":
+        """A wrapped layer with masks on its weights of these numbers, counted below the layer in their order."""
+        if places is not None and layer.built and layer.weights:
+            keys = list(_weights_below(layer))
+            masked = [keys[place] for place in places]
+        made = cls(layer, method, masked, **kwargs)
+        made.masked_places = places
+        return made
 
     def get_build_config(self) -> dict[str, Any]:
         """What the wrapped layer needs to be built again, since it may take more than one shape."""
@@ -193,7 +214,7 @@ def wrap(model: keras.Model, method: Any) -> keras.Model:
     check_model(model, "wrap")
     if wrapped_layers(model):
         raise PruningError(f"'{model.name}' is wrapped already; strip_masks(model) gives the plain model to wrap anew.")
-    masked: dict[int, list[str]] = {}
+    masked: dict[int, list[int]] = {}
     with telling_of_altered(model):
         bound = method.bind(model)
     left_alone = leave_frozen(model, bound, method.layers)
@@ -201,18 +222,22 @@ def wrap(model: keras.Model, method: Any) -> keras.Model:
         raise nothing_trains(model, left_alone)
     for weight in bound.weights:
         # A subclassed model inside is wrapped as a whole, for the layers inside it cannot be exchanged.
-        depth, layer = next((depth, owner) for depth, owner in enumerate(weight.place.owners) if not is_graph(owner))
-        below = weight.key.split("/")[depth + 1 :]
-        masked.setdefault(id(layer), []).append("/".join(below))
+        layer = next(owner for owner in weight.place.owners if not is_graph(owner))
+        below = [id(variable) for variable in _weights_below(layer).values()]
+        masked.setdefault(id(layer), []).append(below.index(id(weight.variable)))
     pairs: list[tuple[keras.Layer, keras.Layer]] = []
 
     def wrapped_copy(layer: Any) -> Any:
         fresh = fresh_layer(layer)
         if isinstance(layer, keras.Layer):
             pairs.append((layer, fresh))
-        return PrunedLayer(fresh, method, masked[id(layer)]) if id(layer) in masked else fresh
+        if id(layer) not in masked:
+            return fresh
+        keys = list(_weights_below(layer))
+        return PrunedLayer.at_places(masked[id(layer)], fresh, method, [keys[place] for place in masked[id(layer)]])
 
     copy = copy_model(model, wrapped_copy)
+    remember_class(model, copy)
     for old, new in pairs:
         carry_state(old, new)
     found = sum(len(layer.masks) for layer in wrapped_layers(copy))
