@@ -36,6 +36,7 @@ class Task(NamedTuple):
     whole: tuple[int, int]
     half: tuple[int, int]
     epochs: int
+    rate: float
     data: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -71,7 +72,7 @@ class Transformers(BySeed):
 
 
 def sentences(samples: int, seed: int, length: int = 32, topics: int = 8) -> tuple[np.ndarray, np.ndarray]:
-    """Sentences of 200 words: the words behind the cues 1 to 8 come from a topic, all others from other topics."""
+    """Sentences out of 200 words: the words behind six cues come from their topic, all others from other topics."""
     generator = np.random.default_rng(seed)
     vocabulary = np.random.default_rng(0).dirichlet(np.full(191, 0.1), topics)
     labels = generator.integers(0, topics, samples)
@@ -82,7 +83,8 @@ def sentences(samples: int, seed: int, length: int = 32, topics: int = 8) -> tup
         words[own] = generator.choice(191, (own.sum(), length), p=others) + 9
         behind = generator.choice(191, (own.sum(), length), p=vocabulary[topic]) + 9
         cues = np.zeros((own.sum(), length), bool)
-        cues[np.arange(own.sum())[:, None], 2 * generator.integers(0, length // 2, (own.sum(), 3))] = True
+        pairs = np.argsort(generator.random((own.sum(), length // 2)), axis=1)[:, :6]
+        cues[np.arange(own.sum())[:, None], 2 * pairs] = True
         words[own] = np.where(np.roll(cues, 1, axis=1), behind, words[own])
         words[own] = np.where(cues, generator.integers(1, 9, cues.shape), words[own])
     return words, labels
@@ -109,7 +111,7 @@ def network(task: Task, size: tuple[int, int], epochs: int, seed: int, kept: Pat
     if path is not None and path.exists():
         model.load_weights(path)
         return model
-    trained(model, task, epochs, 1e-3)
+    trained(model, task, epochs, task.rate)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         model.save_weights(path)
@@ -133,7 +135,7 @@ def measured(task: Task, seed: int, kept: Path | None) -> Figures:
         return tfprune.shrink(tfprune.strip_masks(pruned))
 
     def tuned(model: keras.Model) -> keras.Model:
-        return trained(model, task, TUNING, 5e-4)
+        return trained(model, task, TUNING, task.rate / 2)
 
     dense = judge("dense", network(task, task.whole, task.epochs, seed, kept))
     groups = [name for name in tfprune.channel_groups(dense) if name.endswith(("/heads", "_hidden"))]
@@ -154,10 +156,10 @@ def tasks(names: Sequence[str]) -> list[Task]:
     if "vision" in names:
         data = fashion_mnist()
         images = (data.x_train, data.y_train, data.x_test, data.y_test)
-        found.append(Task("vision", vision_transformer, (4, 512), (2, 256), 3, images))
+        found.append(Task("vision", vision_transformer, (4, 512), (2, 256), 3, 1e-3, images))
     if "text" in names:
         data = (*sentences(20000, seed=1), *sentences(5000, seed=2))
-        found.append(Task("text", text_transformer, (4, 256), (2, 128), 4, data))
+        found.append(Task("text", text_transformer, (4, 256), (2, 128), 3, 2e-3, data))
     return found
 
 
@@ -180,7 +182,7 @@ def main() -> None:
             "allows itself.",
             *(
                 f"{task.name}: {len(task.data[0]):,} training and {len(task.data[2]):,} test samples, {task.epochs} "
-                f"epochs in batches of {BATCH}, AdamW from 0.001 along a cosine, fine-tuning from 0.0005."
+                f"epochs in batches of {BATCH}, AdamW from {task.rate} along a cosine, fine-tuning from half of it."
                 for task in chosen
             ),
             "The vision transformer has a stem of three convolutions, 9 tokens and 5 blocks of width 128, the text one "

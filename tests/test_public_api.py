@@ -15,7 +15,7 @@ from tfprune.deciding.schedules import Schedule
 NAMES = {
     "schedules": ["Constant", "Linear", "Polynomial", "Cosine", "Exponential", "OneShot", "Piecewise"],
     "patterns": ["Element", "Block", "NofM", "Template"],
-    "methods": ["Threshold", "Percentile", "Structured"],
+    "methods": ["Threshold", "Percentile", "Structured", "StructuredDepth"],
     "training": [
         "PruningCallback",
         "ThresholdPruning",
@@ -65,6 +65,7 @@ ARGUMENTS = {
     "Percentile": "(amount, criterion='magnitude', pattern='element', allocation='lamp', layers=None)",
     "Structured": "(amount, criterion='l2', allocation='global', budget='channels', round_to=1, min_channels=1,"
     " layers=None, unit=None)",
+    "StructuredDepth": "(amount, layers=None)",
     "Block": "(height, width)",
     "NofM": "(keep, group)",
     "prune": "(model, method, data=None, reconstruct=None, return_report=False)",

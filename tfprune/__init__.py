@@ -4,7 +4,7 @@ The public names, in the order of their use:
 
     schedules   how much at each step: Constant, Linear, Polynomial, Cosine, Exponential, OneShot, Piecewise
     patterns    where zeros may fall: Element, Block, NofM, Template
-    methods     amount + criterion + pattern + allocation: Threshold, Percentile, Structured
+    methods     amount + criterion + pattern + allocation: Threshold, Percentile, Structured, StructuredDepth
     training    PruningCallback, ThresholdPruning, PercentilePruning, StructuredPruning; wrap, PrunedLayer, UpdateMasks;
                 SparsityLogger; IterativePruning, DynamicSurgery, RigL, ProximalSparsity
     one-shot    prune, prune_hybrid, method_for
@@ -29,6 +29,7 @@ if TYPE_CHECKING or not quiet.waits_for_work:
     from tfprune.channels import ShrinkPlan, certify, channel_groups, plan_shrink, shrink
     from tfprune.deciding import criteria as criteria
     from tfprune.deciding import salience as salience
+    from tfprune.deciding.depth import StructuredDepth
     from tfprune.deciding.methods import Percentile, Threshold
     from tfprune.deciding.patterns import Block, Element, NofM, Template
     from tfprune.deciding.schedules import Constant, Cosine, Exponential, Linear, OneShot, Piecewise, Polynomial
@@ -119,6 +120,7 @@ __all__ = [
     "SparsePlan",
     "SparsityLogger",
     "Structured",
+    "StructuredDepth",
     "StructuredPruning",
     "Template",
     "Threshold",

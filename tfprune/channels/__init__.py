@@ -6,6 +6,7 @@ those that are dead already. Out come its groups, a plan that says what goes and
 certificate that both compute the same.
 """
 
+from tfprune.channels.branches import Branch, residual_branches
 from tfprune.channels.certify import Certificate, Exactness, certify
 from tfprune.channels.costs import kernel_macs
 from tfprune.channels.grouping import channel_groups
@@ -21,6 +22,7 @@ from tfprune.channels.visit import Visit
 
 __all__ = [
     "UNITS",
+    "Branch",
     "Certificate",
     "ChannelGroup",
     "ChannelGroups",
@@ -42,6 +44,7 @@ __all__ = [
     "kernel_macs",
     "plan_shrink",
     "register_rule",
+    "residual_branches",
     "shrink",
     "units",
 ]

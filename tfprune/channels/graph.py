@@ -58,6 +58,7 @@ def trace_model(
         seen.outputs = [replace(x) if any(x is given for given in inputs) else x for x in seen.outputs]
         trace.visits.append(seen)
         trace.counts[id(call.operation)] += 1
+        trace.nodes[id(call.node)] = call.node
         first = trace.calls.setdefault(id(call.node), seen)
         if first is not seen:
             # The graph of a nested model is one, however often it is called: its calls lose the same channels.

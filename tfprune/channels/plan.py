@@ -4,11 +4,12 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
 
+from tfprune.channels.branches import Bypass, zero_branches
 from tfprune.channels.dead import dead_groups
 from tfprune.channels.grouping import traced_groups
 from tfprune.channels.groups import ChannelGroup, ChannelGroups
@@ -36,6 +37,7 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
         fingerprint: Of the model's structure.
         folds: Names of the groups for which a constant moves into the bias of the next layer.
         approximate: Whether the plan was made with `approximate=True`.
+        branches: Names of the residual branches that go whole.
         prefers: "head" or "width" where the groups were found for one of them, see `channel_groups`.
         edited: Whether "kept" was changed in the file that the plan was read from.
     """
@@ -62,6 +64,7 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
         folds: list[str] | None = None,
         approximate: bool = False,
         prefers: str | None = None,
+        branches: Iterable[str] = (),
     ):
         self.groups = groups
         self._keep = dict(keep)
@@ -70,6 +73,7 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
         self.folds = list(folds or [])
         self.approximate = approximate
         self.prefers = prefers
+        self.branches = list(branches)
         self.edited = False
 
     @property
@@ -113,7 +117,7 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
     @property
     def removes(self) -> bool:
         """Whether anything goes."""
-        return any(not keep.all() for keep in self.values())
+        return bool(self.branches) or any(not keep.all() for keep in self.values())
 
     def rows(self) -> list[dict[str, Any]]:
         rows = []
@@ -143,7 +147,9 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
 
     def _choices(self) -> list[str]:
         notes = [] if self.removes else ["No channel goes: the model stays as it is."]
-        if self.removes:
+        if self.branches:
+            notes.append(f"Residual branches that go whole: {', '.join(self.branches)}.")
+        if not all(keep.all() for keep in self.values()):
             notes.append("Savings are those of each channel alone; where two groups meet in a kernel they overlap.")
         if self.folds:
             notes.append(f"A constant moves into the next layer's bias for: {', '.join(self.folds)}.")
@@ -159,9 +165,11 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
         if not self.removes or not self.groups.is_traced:
             return []
         sizes = Sizes(self.groups, self.groups.removed(self))
-        variables = {id(use.variable): use.variable for use in self.groups.trace.uses}.values()
-        before = sum(math.prod(variable.shape) for variable in variables)
-        after = sum(math.prod(sizes.size(variable)) for variable in variables)
+        gone_whole = Bypass(self.groups, self.branches).weights
+        variables = {id(use.variable): use.variable for use in self.groups.trace.uses}
+        before = sum(math.prod(variable.shape) for variable in variables.values())
+        left = [variable for key, variable in variables.items() if key not in gone_whole]
+        after = sum(math.prod(sizes.size(variable)) for variable in left)
         channels, gone = sum(map(len, self.values())), sum(int((~keep).sum()) for keep in self.values())
         return [f"In all {gone:,} of {channels:,} channels go, and {before - after:,} parameters with them."]
 
@@ -176,6 +184,7 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
             folds=self.folds,
             approximate=self.approximate,
             prefers=self.prefers,
+            branches=self.branches,
             kept_checksum=checksum(kept),
             details={
                 name: {
@@ -225,6 +234,7 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
         why = {row["group"]: row["why"] for row in data["rows"]}
         whole = {name: np.ones(group.size, bool) for name, group in groups.items()}
         settings = {"folds": data["folds"], "approximate": data["approximate"], "prefers": data.get("prefers")}
+        settings["branches"] = data.get("branches", [])
         plan = cls(groups, whole, why, data["fingerprint"], **settings)
         missing = set(groups) - set(kept)
         if missing:
@@ -285,15 +295,22 @@ def plan_shrink(
     folds: list[str] = []
     if method is None:
         groups, keep, folds = dead_groups(model, strict=strict, approximate=approximate)
+        branches = zero_branches(groups)
     else:
         prefers = preferred(units(getattr(method, "unit", None)))
         groups = traced_groups(model, strict=strict, approximate=approximate, prefers=prefers)
-        chosen = chosen_channels(method, model, groups, data)
+        choose = getattr(method, "branches_to_remove", None)
+        branches = [] if choose is None else choose(model, groups, data)
+        chosen = chosen_channels(method, model, groups, data) if choose is None else {}
         keep = {name: chosen.get(name, np.ones(group.size, bool)) for name, group in groups.items()}
     groups.require_some_left(keep)
     why = {name: _why(group, keep[name], "dead" if method is None else "chosen") for name, group in groups.items()}
-    prefers = groups.trace.prefers
-    return ShrinkPlan(groups, keep, why, fingerprint(groups), folds=folds, approximate=approximate, prefers=prefers)
+    whole = Bypass(groups, branches).weights
+    for name, group in groups.items():
+        if all(id(member.variable) in whole for member in group.members):
+            keep[name], why[name] = np.ones(group.size, bool), "goes with the whole branch"
+    settings: dict[str, Any] = {"approximate": approximate, "prefers": groups.trace.prefers, "branches": branches}
+    return ShrinkPlan(groups, keep, why, fingerprint(groups), folds=folds, **settings)
 
 
 def chosen_channels(method: Any, model: Any, groups: ChannelGroups, data: Any) -> dict[str, np.ndarray]:

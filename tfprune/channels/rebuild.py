@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune.channels.branches import Bypass
 from tfprune.channels.grouping import require_plain
 from tfprune.channels.groups import ChannelGroups
 from tfprune.channels.plan import ShrinkPlan, plan_shrink
@@ -60,7 +61,8 @@ def shrink(model: Any, plan: ShrinkPlan | None = None, *, optimizer: bool = Fals
     if not isinstance(plan, ShrinkPlan):
         raise PruningError(f"shrink takes a ShrinkPlan, not {type(plan).__name__}; make one with plan_shrink(model).")
     groups = plan.traced(model)
-    rebuild = Rebuild(groups, Sizes(groups, groups.require_some_left(plan)))
+    bypass = Bypass(groups, plan.branches)
+    rebuild = Rebuild(groups, Sizes(groups, groups.require_some_left(plan)), bypass)
     with scope_of(model):
         small = rebuild.model(graph)
         rebuild.set_weights()
@@ -71,15 +73,15 @@ def shrink(model: Any, plan: ShrinkPlan | None = None, *, optimizer: bool = Fals
         if model.compiled:
             compile_like(model, small)
         if optimizer:
-            carry_slots(model, small, rebuild.sizes)
+            carry_slots(model, small, rebuild.sizes, bypass.weights)
     return small
 
 
 class Rebuild:
     """Copies of layers with new sizes, called as the old ones were."""
 
-    def __init__(self, groups: ChannelGroups, sizes: Sizes):
-        self.groups, self.trace, self.sizes = groups, groups.trace, sizes
+    def __init__(self, groups: ChannelGroups, sizes: Sizes, bypass: Bypass):
+        self.groups, self.trace, self.sizes, self.bypass = groups, groups.trace, sizes, bypass
         self.copies: dict[int, Any] = {}  # by id of the old layer
         self.originals: dict[int, Any] = {}
         self.resized: dict[int, Resized] = {}
@@ -107,7 +109,12 @@ class Rebuild:
 
     def _functional(self, model: Any, inputs: Sequence[Any], arriving: Sequence[Any] | None) -> Any:
         values = {id(old): new for old, new in zip(model.inputs, inputs)}
-        for node in nodes_in_order(model.inputs, model.outputs):
+        for node in self.bypass.nodes(model.inputs, model.outputs):
+            stream = self.bypass.stream(node)
+            if stream is not None:
+                passed = self.bypass.passed(node, values[id(stream)], model.outputs)
+                values[id(node.output_tensors[0])] = passed
+                continue
 
             def fill(x: Any) -> Any:
                 return values[id(x)] if isinstance(x, keras.KerasTensor) else x
@@ -328,8 +335,9 @@ class Rebuild:
             constant = np.where(np.isfinite(use.line.now[lost]), use.line.now[lost], 0.0)
             given = np.tensordot(constant, kernel, 1)
             given = given.reshape(-1, given.shape[-1]).sum(0)  # over the places of a convolution's kernel
-            bias = new_variables[id(use.operation.bias)]
-            bias.assign_add(self.sizes.cut(use.operation.bias, given).astype(bias.dtype))
+            bias = new_variables.get(id(use.operation.bias))  # none where its branch is gone
+            if bias is not None:
+                bias.assign_add(self.sizes.cut(use.operation.bias, given).astype(bias.dtype))
 
 
 def _rename(results: Any, given: Any, name: str) -> None:

@@ -1,6 +1,6 @@
 """The optimizer's state after shrinking: every slot loses the entries that its weight lost."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import keras
@@ -9,13 +9,14 @@ from tfprune.channels.sizes import Sizes
 from tfprune.errors import PruningError
 
 
-def carry_slots(old: Any, new: Any, sizes: Sizes) -> None:
+def carry_slots(old: Any, new: Any, sizes: Sizes, gone: Collection[int] = ()) -> None:
     """Copies the state of the old model's optimizer to the new one's, cut as the weights were.
 
     Args:
         old: Compiled model whose optimizer has state.
         new: Its shrunk copy, compiled alike.
         sizes: What is left of every weight.
+        gone: Ids of the weights that the new model does not have.
 
     Raises:
         PruningError: the model is not compiled, or a slot cannot be told to belong to one weight (Adafactor keeps sums
@@ -30,14 +31,15 @@ def carry_slots(old: Any, new: Any, sizes: Sizes) -> None:
         return  # no step was taken, so there is no state
     if not target.built:
         target.build(new.trainable_variables)
-    slots, fresh = list(source.variables), list(target.variables)
+    owned = zip(source.variables, _owners(list(source.variables), old.trainable_variables))
+    slots = [(slot, owner) for slot, owner in owned if id(owner) not in gone]
+    fresh = list(target.variables)
     if len(slots) != len(fresh):
         raise PruningError(
             f"The optimizer of '{old.name}' holds {len(slots)} variables, that of its smaller copy {len(fresh)}; "
             "was it built for other weights? Leave out optimizer=True."
         )
-    owners = _owners(slots, old.trainable_variables)
-    for slot, copy, owner in zip(slots, fresh, owners):
+    for (slot, owner), copy in zip(slots, fresh):
         value = sizes.cut(owner, keras.ops.convert_to_numpy(slot))
         if tuple(value.shape) != tuple(copy.shape):
             raise PruningError(

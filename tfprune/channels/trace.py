@@ -74,6 +74,7 @@ class Trace:
     uses: list[AxisUse] = field(default_factory=list)
     visits: list[Any] = field(default_factory=list)  # each a `Visit`, in the order of the calls
     calls: dict[int, Any] = field(default_factory=dict)  # the first of them by id of Keras' node
+    nodes: dict[int, Any] = field(default_factory=dict)  # Keras' nodes themselves
     counts: Counter[int] = field(default_factory=Counter)  # calls by id of the layer
     partition: Partition = field(default_factory=lambda: Partition(1))
 

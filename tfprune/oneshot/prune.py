@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from tfprune.deciding import methods
+from tfprune.deciding.depth import StructuredDepth
 from tfprune.deciding.method import Method
 from tfprune.deciding.statistics import Statistics
 from tfprune.deciding.structured import BoundStructured, Structured
@@ -155,6 +156,11 @@ def _way(reconstruct: Any, method: Method, data: Any) -> str | None:
         raise PruningError(
             f"reconstruct='obs' chooses which {units} stay, which a threshold has decided; "
             "write reconstruct='least_squares' or True."
+        )
+    if isinstance(method, StructuredDepth) and way != "batch_norm":
+        raise PruningError(
+            f"reconstruct={reconstruct!r}: a branch that is gone has no weights left to repair; write "
+            "reconstruct='batch_norm' or None, and fine-tune."
         )
     if data is None:
         raise PruningError(f"reconstruct={way!r} needs data: write data=images[:1000]; labels are not needed.")
