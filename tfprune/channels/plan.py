@@ -228,7 +228,7 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
             raise PruningError(f"This is no shrink plan (format {FORMAT!r}). Write one with plan.to_json(path).")
         kept = data.pop("kept")
         data = opened(data)
-        if unknown := set(data) - {*KEYS, "prefers", "details", "kept_checksum"}:
+        if unknown := set(data) - {*KEYS, "prefers", "branches", "details", "kept_checksum"}:
             raise ValueError(f"it holds {listing(unknown)}")
         groups = ChannelGroups((_read_group(row, data["details"][row["group"]]) for row in data["rows"]), data["model"])
         why = {row["group"]: row["why"] for row in data["rows"]}
