@@ -315,12 +315,6 @@ def test_shapes_of_symbolic_tensors_are_corrected():
     assert tensor.shape == (3, 2)
 
 
-def test_losses_that_a_call_adds_are_those_of_the_layer():
-    layer = layers.ActivityRegularization(l2=1.0)
-    layer(np.ones((1, 2), np.float32))
-    assert len(hooks.added_losses(layer)) == 1
-
-
 def test_tracebacks_are_whole_for_a_while():
     filtered = keras.config.is_traceback_filtering_enabled()
     with hooks.whole_tracebacks():

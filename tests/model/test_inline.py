@@ -507,3 +507,87 @@ def test_a_plan_holds_until_the_model_changes():
     plan = tfprune.plan_shrink(model, tfprune.Structured(0.3))
     assert plan.groups.holds_for(model)
     assert plan.traced(model) is plan.groups
+
+
+@keras.saving.register_keras_serializable("tfprune_tests")
+class AddsLosses(keras.Model):
+    """A loss of the model's own call and one of a layer in it."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.code, self.out = Penalised(), layers.Dense(5)
+
+    def call(self, x):
+        y = self.out(self.code(x))
+        self.add_loss(ops.mean(ops.square(y)))
+        return y
+
+
+@keras.saving.register_keras_serializable("tfprune_tests")
+class Penalised(layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = layers.Dense(8, activation="relu")
+
+    def call(self, x):
+        x = self.dense(x)
+        self.add_loss(ops.mean(x))
+        return x
+
+
+def test_losses_that_a_call_adds_are_named():
+    model = AddsLosses()
+    x = np.ones((2, 5), "float32")
+    model(x)
+    with pytest.warns(UserWarning, match=r"'code', 'adds_losses' adds a loss in its call \(add_loss\)"):
+        plain = tfprune.inline(model)
+    np.testing.assert_array_equal(np.asarray(plain(x)), np.asarray(model(x)))
+    with pytest.warns(UserWarning, match="adds a loss in its call"):
+        small = tfprune.shrink(model, tfprune.plan_shrink(model, tfprune.Structured(0.5)))
+    assert small.get_layer("code.dense").units == 4
+    model.compile("sgd", "mse")
+    model.fit(x, x, verbose=0)  # the model itself adds them as before
+    assert len(model.losses) == 2
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: layers.Lambda(lambda x: x[:, ::2]),
+        lambda: layers.Activation(lambda x: x * ops.sigmoid(1.7 * x)),
+        lambda: layers.SpectralNormalization(layers.Dense(6)),
+    ],
+    ids=["lambda", "activation", "spectral norm"],
+)
+def test_functions_of_the_users_become_what_they_do(layer, tmp_path):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(8, name="first"), layer(), layers.Dense(2)])
+    small = tfprune.shrink(model, tfprune.plan_shrink(model, tfprune.Structured(0.5)))
+    assert small.get_layer("first").units < 8
+    small.save(tmp_path / "small.keras")  # needs nothing of the user's
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    np.testing.assert_array_equal(
+        np.asarray(keras.models.load_model(tmp_path / "small.keras")(x)), np.asarray(small(x))
+    )
+
+
+class DropsByDefault(layers.Layer):
+    """Its call takes training=False where nothing is said, as people write it."""
+
+    def __init__(self):
+        super().__init__()
+        self.drop = layers.Dropout(0.5)
+
+    def call(self, x, training=False):
+        return 2.0 * self.drop(x, training=training)
+
+
+@pytest.mark.parametrize(
+    "noisy",
+    [lambda: layers.GaussianNoise(0.5), lambda: layers.Dropout(0.5), lambda: layers.AlphaDropout(0.5), DropsByDefault],
+)
+def test_layers_of_a_functional_model_make_noise_in_training_only(noisy):
+    inputs = keras.Input((6,))
+    plain = tfprune.inline(keras.Model(inputs, noisy()(RMSNorm()(inputs))))
+    x = np.ones((4, 6), "float32")
+    np.testing.assert_array_equal(np.asarray(plain(x)), np.asarray(plain(x)))
+    assert not np.array_equal(np.asarray(plain(x, training=True)), np.asarray(plain(x, training=True)))

@@ -23,7 +23,7 @@ from tfprune.model.copying import compile_like, scope_of
 from tfprune.model.fresh import config_of, from_config
 from tfprune.model.graph import is_graph, nodes_in_order
 from tfprune.model.hooks import maker_of
-from tfprune.model.inline import opened
+from tfprune.model.inline import losses_of, opened
 from tfprune.model.state import carry_state, holds_more, side_by_side
 
 
@@ -49,7 +49,10 @@ def shrink(model: Any, plan: ShrinkPlan | None = None, *, optimizer: bool = Fals
         small.save("small.keras")
     """
     require_plain(model)
-    graph = opened(model, "Shrinking", has_rule).graph
+    found = opened(model, "Shrinking", has_rule)
+    graph = found.graph
+    for note in losses_of(found):
+        warnings.warn(f"tfprune: {note}", stacklevel=2)
     if plan is None:
         plan = plan_shrink(model)
         if not plan.removes:

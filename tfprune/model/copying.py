@@ -125,6 +125,7 @@ def _by_config(model: keras.Model, rewrite: Callable[[Any], Any]) -> keras.Model
                 copy.build_from_config(model.get_build_config())
         if len(copy.weights) != len(model.weights):
             raise ValueError("its copy has other weights; does get_config() return every argument of __init__?")
+        copy.built = True  # Keras does not say so of one that takes several inputs, though it has made all weights
     except Exception as error:
         raise PruningError(
             f"'{model.name}' is a subclassed model ({type(model).__name__}) that cannot be rebuilt from its config: "

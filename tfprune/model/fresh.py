@@ -66,7 +66,7 @@ def from_config(layer: Any, config: dict[str, Any]) -> Any:
         arguments = _arguments(layer, config)
         if arguments is not None:
             try:
-                return type(layer)(**arguments)
+                return _named(type(layer)(*arguments[0], **arguments[1]), layer)
             except Exception:  # what Keras said of the config tells more
                 raise error from None
         if not layer.variables and not children(layer):
@@ -74,23 +74,35 @@ def from_config(layer: Any, config: dict[str, Any]) -> Any:
         raise
 
 
-def _arguments(layer: keras.Layer, config: dict[str, Any]) -> dict[str, Any] | None:
+def _named(made: Any, layer: keras.Layer) -> Any:
+    """A layer under the name of another, where its class takes none."""
+    if made.name != layer.name:
+        made.name = layer.name
+    return made
+
+
+def _arguments(layer: keras.Layer, config: dict[str, Any]) -> tuple[list[Any], dict[str, Any]] | None:
     """What the class of a layer takes, from the config or from attributes of that name; None where one is missing."""
     found: dict[str, Any] = {}
+    listed: list[Any] = []
     parameters = inspect.signature(type(layer).__init__).parameters.values()
     for parameter in list(parameters)[1:]:
         name = parameter.name
         if parameter.kind is parameter.VAR_KEYWORD:
             found.update({key: config[key] for key in OF_EVERY_LAYER if key in config and key not in found})
-        elif parameter.kind is parameter.VAR_POSITIONAL:
-            return None
         elif name in config:
             found[name] = config[name]
         elif hasattr(layer, name) or hasattr(layer, f"_{name}"):
             value = getattr(layer, name, None) if hasattr(layer, name) else getattr(layer, f"_{name}")
-            found[name] = keras.tree.map_structure(lambda x: fresh_layer(x) if isinstance(x, keras.Layer) else x, value)
-        elif parameter.default is parameter.empty:
+            value = keras.tree.map_structure(lambda x: fresh_layer(x) if isinstance(x, keras.Layer) else x, value)
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                if found:  # what comes before them would have to be listed too
+                    return None
+                listed = list(value)
+            else:
+                found[name] = value
+        elif parameter.kind is parameter.VAR_POSITIONAL or parameter.default is parameter.empty:
             return None
     if "dtype" in found:
         found["dtype"] = keras.dtype_policies.get(found["dtype"])
-    return found
+    return listed, found

@@ -372,11 +372,6 @@ def set_shape(tensor: Any, shape: tuple[int | None, ...]) -> None:
     tensor._shape = shape
 
 
-def added_losses(layer: Any) -> list[Any]:
-    """The losses that a layer added in its own call, without those of layers inside it."""
-    return layer._losses
-
-
 # LiteRT
 
 

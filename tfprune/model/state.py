@@ -238,7 +238,7 @@ def _own(value: Any, present: Any) -> Any:
     """A copy of a plain value that shares nothing with it; of the type of what it replaces, where that is a tensor."""
     if isinstance(value, Mapping):
         return {key: _own(entry, None) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+    if isinstance(value, (list, tuple)):
         # What a model holds is wrapped by Keras and TensorFlow, and a wrapper hangs on the model.
         return (list if isinstance(value, list) else tuple)(_own(entry, None) for entry in value)
     if isinstance(value, (set, frozenset)):

@@ -25,6 +25,8 @@ _GATES = {layers.LSTMCell: (4, 2), layers.GRUCell: (3, 2), layers.SimpleRNNCell:
 
 
 def _resize_units(layer: Any, config: dict[str, Any], new: Resized) -> None:
+    if type(layer.cell) not in _GATES:
+        return  # its units stay
     target = config["cell"]["config"] if "cell" in config else config
     target["units"] = new.size(layer.cell.recurrent_kernel)[0]
 

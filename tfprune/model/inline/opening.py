@@ -1,5 +1,6 @@
 """Opening: two traces and a graph for the sizes that suit a model; what does not open stays closed, and is named."""
 
+import inspect
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ class Opened:
         closed: Why layers stay closed, by their path in the model.
         training: Paths of the layers that do something else in training, of which the graph keeps the way of inference.
         opened: Paths of the layers that were opened.
+        losses: Paths of the layers whose call adds a loss, which the graph does not.
         paths: For each layer or operation of the graph, by id, the path of the layer in the model that it comes from.
     """
 
@@ -44,6 +46,7 @@ class Opened:
     closed: dict[str, str] = field(default_factory=dict)
     training: list[str] = field(default_factory=list)
     opened: list[str] = field(default_factory=list)
+    losses: list[str] = field(default_factory=list)
     paths: dict[int, str] = field(default_factory=dict)
 
     def refresh(self) -> None:
@@ -62,11 +65,23 @@ def opens(layer: Any, known: Known = known_to_nobody) -> bool:
     if isinstance(layer, keras.Model):
         return True
     kind = type(layer)
+    if kind is keras.layers.SpectralNormalization or _is_a_function(layer):
+        return True
     if kind.__module__.startswith("tfprune.") or known(layer):
         return False
     if not computes_like_keras(kind):
         return True
     return bool(children(layer)) and not _can_be_made_anew(layer)
+
+
+def _is_a_function(layer: Any) -> bool:
+    """Whether a layer is a function of the user's that Keras could not read from a file."""
+    if type(layer) is keras.layers.Lambda:
+        return True
+    function = getattr(layer, "activation", None) if type(layer) is keras.layers.Activation else None
+    if function is None or not inspect.isfunction(function) or function.__module__.startswith("keras."):
+        return False
+    return bool(keras.saving.get_registered_name(function) == function.__name__)
 
 
 def has_something_to_open(model: Any, known: Known = known_to_nobody) -> bool:
@@ -215,6 +230,7 @@ def _attempt(
     found = Opened(graph, inputs, list(building.tables.values()), paths=building.paths)
     found.closed = {paths.get(key, layer.name): reason for key, (layer, reason) in closed.items()}
     found.opened = [paths[id(layer)] for layer in traces[0].opened if id(layer) in paths]
+    found.losses = [paths.get(id(layer), layer.name) for layer in traces[0].losses]
     found.training = [paths.get(id(layer), layer.name) for layer in traces[0].asked]
     _compare(model, found, sizes)
     return found
@@ -334,8 +350,18 @@ def notes_of(found: Opened) -> Iterator[str]:
     """What a user has to know of an opened model, in sentences."""
     for path, reason in found.closed.items():
         yield f"'{path}' stays closed: {reason}."
+    yield from losses_of(found)
     if found.training:
         yield (
             f"{listing(found.training)} asked whether the model is in training; the opened model goes their way of "
             "inference in training too."
+        )
+
+
+def losses_of(found: Opened) -> Iterator[str]:
+    """What a user has to know of losses that the graph does not add, in a sentence; nothing where there are none."""
+    if found.losses:
+        yield (
+            f"{listing(found.losses)} adds a loss in its call (add_loss), which the opened model does not. Train your "
+            "own model, with a pruning callback, and open or shrink it afterwards; or give compile() that loss."
         )

@@ -63,6 +63,7 @@ class CallTrace:
         constants: Likewise the arrays that closed layers were called on, or that a call gave back.
         asked: The layers whose call asked whether it is in training.
         opened: The layers that were opened, in order.
+        losses: The layers whose call adds a loss.
     """
 
     inputs: list[Any] = field(default_factory=list)
@@ -72,6 +73,7 @@ class CallTrace:
     constants: dict[int, tuple[Any, np.ndarray]] = field(default_factory=dict)
     asked: list[Any] = field(default_factory=list)
     opened: list[Any] = field(default_factory=list)
+    losses: list[Any] = field(default_factory=list)
 
 
 def traced(
@@ -129,6 +131,7 @@ class _Tracer:
             stack.enter_context(hooks.weights_by(lambda layer, variable: self._symbolic(variable, layer)))
             stack.enter_context(hooks.arange_by(self._arange))
             stack.enter_context(hooks.plain_slices())
+            stack.enter_context(_losses_told(self._note_loss))
             try:
                 yield
             finally:
@@ -138,6 +141,10 @@ class _Tracer:
     def _note_owner(self, operation: Any) -> None:
         if self.owner is not None:
             self.owners.setdefault(id(operation), self.owner)
+
+    def _note_loss(self, layer: Any) -> None:
+        if layer not in self.trace.losses:
+            self.trace.losses.append(layer)
 
     def _note_read(self, variable: Any) -> None:
         if self.owner is None:
@@ -187,8 +194,12 @@ class _Tracer:
 
     def _is_told_inference(self, layer: Any, kwargs: Any) -> bool:
         """Whether a layer is told training=False in the code; in a graph of Keras it would be told what fit says."""
-        told = kwargs.get("training", self.told[-1])
+        told = self._told(kwargs)
         return told is False and bool(self.stack) and _takes(layer, "training") and not children(layer)
+
+    def _told(self, kwargs: Any) -> Any:
+        """The `training` that a call is told in the code; a graph writes down defaults, and tells what fit says."""
+        return self.told[-1] if isinstance(self.owner, keras.Function) else kwargs.get("training", self.told[-1])
 
     def _closed(self, plain: Callable[..., Any], layer: Any, args: Any, kwargs: Any) -> Any:
         args, kwargs = keras.tree.map_structure(lambda x: None if isinstance(x, Flag) else x, (args, kwargs))
@@ -211,7 +222,7 @@ class _Tracer:
 
     def _open(self, plain: Callable[..., Any], layer: Any, args: Any, kwargs: Any) -> Any:
         given = kwargs.get("training")
-        self.told.append(given if isinstance(given, bool) and self.stack else self.told[-1])
+        self.told.append(self._told(kwargs) if isinstance(given, bool) and self.stack else self.told[-1])
         found: dict[str, Any] = {}
 
         def symbolic_call(*call_args: Any, **call_kwargs: Any) -> Any:
@@ -263,7 +274,7 @@ class _Tracer:
     def _as_it_was(self, layer: Any) -> Iterator[None]:
         """Puts back the attributes that a call sets; one that goes on from call to call cannot be opened."""
         own = vars(layer)
-        before, losses = dict(own), len(hooks.added_losses(layer))
+        before = dict(own)
         entries = {name: list(value) for name, value in own.items() if isinstance(value, list)}
         try:
             yield
@@ -282,10 +293,7 @@ class _Tracer:
                     "callback or a metric updates",
                     layer,
                 )
-            if len(hooks.added_losses(layer)) > losses and layer is not self.model:
-                raise CannotOpenError("its call adds a loss", layer)
         finally:
-            del hooks.added_losses(layer)[losses:]
             for name in set(own) - set(before):
                 del own[name]
             own.update(before)
@@ -368,6 +376,21 @@ class _Tracer:
             path = operation.name if isinstance(operation, keras.Layer) else type(operation).__name__.lower()
             path = f"{place}/{path}" if place else path
         return TracedCall(operation, node.arguments.args, node.arguments.kwargs, node.outputs, path, place, owner)
+
+
+@contextlib.contextmanager
+def _losses_told(note: Callable[[Any], None]) -> Iterator[None]:
+    """Tells `note` of every layer that adds a loss, which no symbolic tensor can be."""
+    plain = keras.Layer.add_loss
+
+    def add_loss(layer: Any, loss: Any) -> None:
+        note(layer)
+
+    keras.Layer.add_loss = add_loss
+    try:
+        yield
+    finally:
+        keras.Layer.add_loss = plain
 
 
 def _takes(layer: Any, argument: str) -> bool:
