@@ -51,7 +51,10 @@ def from_config(layer: Any, config: dict[str, Any]) -> Any:
     """A new layer by a config; functions of the user's are those of the layer, which Keras cannot read back."""
     if isinstance(layer, keras.layers.Lambda):
         # The user's own model is at hand, so its lambda is no more dangerous than it was.
-        fresh = type(layer).from_config(config, safe_mode=False)
+        try:
+            fresh = type(layer).from_config(config, safe_mode=False)
+        except TypeError:  # a function that Keras cannot find by its name
+            return shallow_copy(layer)
         fresh.function = layer.function
         return fresh
     for key in config:

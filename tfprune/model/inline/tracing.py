@@ -343,8 +343,6 @@ class _Tracer:
         self.trace.constants[id(tensor)] = (tensor, array)
         return tensor
 
-    # Records of calls
-
     def steps(self, inputs: Sequence[Any]) -> list[TracedCall]:
         """The calls that the outputs come from, each after those it needs; must be read before they are put back."""
         known = {id(x) for x in inputs}
