@@ -64,9 +64,9 @@ def names():
 @pytest.mark.parametrize("code", list(found()))
 def test_an_example_runs_as_written(code, names, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    if "old.h5" in code:
+    if "pruned_by_tfmot.h5" in code:
         old = pytest.importorskip("tf_keras")
-        old.Sequential([old.layers.Input((4,)), old.layers.Dense(2)]).save("old.h5")
+        old.Sequential([old.layers.Input((4,)), old.layers.Dense(2)]).save("pruned_by_tfmot.h5")
     # As written, but for how long it searches.
     short = functools.partial(tfprune.genetic_search, population=4, generations=1)
     monkeypatch.setattr(tfprune, "genetic_search", short)

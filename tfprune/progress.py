@@ -184,6 +184,6 @@ class TrainingProgress(keras.callbacks.Callback):
             stage.advance()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        words = {"accuracy": "accuracy", "sparsity": "zeros"}
+        words = {"accuracy": "training accuracy", "sparsity": "zeros"}
         figures = [f"{words[name]} {value:.1%}" for name, value in (logs or {}).items() if name in words]
         self.stage.advance(0, " ".join(figures))

@@ -212,6 +212,13 @@ def test_the_bars_tell_the_time_left(whole, shown):
     assert any("search channels to 50%" in line and "80/80" in line for line in lines)
 
 
+def test_what_stands_behind_the_bars_is_what_the_table_says(whole, shown):
+    lines = shown.getvalue().replace("\r", "\n").splitlines()
+    for row in whole[0].rows():
+        figure = f"accuracy {row['accuracy']:.2%} zeros {row['zeros']:.1%}"
+        assert any(row["step"] in line and figure in line for line in lines), row["step"]
+
+
 @pytest.fixture(scope="module")
 def digits():
     """A small CNN trained on 8x8 digits, its training and its validation data."""

@@ -5,49 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from ways import WAYS, X, Y, every_way, network, prepared, trained, values, zeros
 
 import tfprune
 from tfprune.errors import PruningError
-
-WAYS = {
-    "percentile": lambda: tfprune.PercentilePruning(0.5),
-    "threshold": lambda: tfprune.ThresholdPruning(0.3),
-    "structured": lambda: tfprune.StructuredPruning(0.5),
-    "iterative": lambda: tfprune.IterativePruning(0.5, rounds=2, rewind=0.0),
-    "surgery": lambda: tfprune.DynamicSurgery(0.5),
-    "rigl": lambda: tfprune.RigL(0.5),
-    "proximal": lambda: tfprune.ProximalSparsity(0.5),
-    "movement": lambda: tfprune.PercentilePruning(0.5, criterion="movement"),
-    "wrapper": tfprune.UpdateMasks,
-}
-NUMBERS = np.random.default_rng(0)
-X, Y = NUMBERS.normal(size=(16, 6)).astype("float32"), NUMBERS.normal(size=(16, 3)).astype("float32")
-every_way = pytest.mark.parametrize("way", WAYS)
-
-
-def network():
-    keras.utils.set_random_seed(0)
-    hidden = layers.Dense(8, activation="relu", name="hidden")
-    model = keras.Sequential([keras.Input((6,)), hidden, layers.Dense(3, name="head")])
-    model.compile(keras.optimizers.SGD(0.05), "mse")
-    return model
-
-
-def prepared(way, model=None):
-    model = network() if model is None else model
-    return tfprune.wrap(model, tfprune.Percentile(0.5)) if way == "wrapper" else model, WAYS[way]()
-
-
-def trained(model, callbacks, epochs=3, x=X, **arguments):
-    return model.fit(x, Y, batch_size=4, epochs=epochs, verbose=0, callbacks=callbacks, **arguments)
-
-
-def zeros(model):
-    return {key: int(np.count_nonzero(~mask)) for key, mask in tfprune.get_masks(model).items() if "kernel" in key}
-
-
-def values(model):
-    return [keras.ops.convert_to_numpy(weight) for weight in model.weights]
 
 
 class Worse(keras.callbacks.Callback):
@@ -315,11 +276,11 @@ class GAN(keras.Model):
             judged = self.judge(real, training=True)
             loss = tf.reduce_mean((made - 1.0) ** 2)
             judge_loss = tf.reduce_mean(made**2) + tf.reduce_mean((judged - 1.0) ** 2)
-        for network, of, optimizer in (
+        for part, of, optimizer in (
             (self.generator, loss, self.optimizer),
             (self.judge, judge_loss, self.judge_optimizer),
         ):
-            optimizer.apply_gradients(zip(tape.gradient(of, network.trainable_variables), network.trainable_variables))
+            optimizer.apply_gradients(zip(tape.gradient(of, part.trainable_variables), part.trainable_variables))
         return {"loss": loss}
 
 
@@ -340,15 +301,6 @@ def test_of_a_gan_the_generator_is_pruned(way):
         return
     assert zeros(judge) == {}
     assert tfprune.summary(tfprune.strip_masks(generator)).sparsity == pytest.approx(sparsity)
-
-
-@every_way
-def test_data_of_unknown_length_are_refused_with_the_line(way):
-    model, pruning = prepared(way)
-    signature = (tf.TensorSpec((None, 6)), tf.TensorSpec((None, 3)))
-    data = tf.data.Dataset.from_generator(lambda: iter([(X, Y)]), output_signature=signature)
-    with pytest.raises(PruningError, match=r"steps_per_epoch=n"):
-        model.fit(data, verbose=0, callbacks=[pruning])
 
 
 @every_way

@@ -471,3 +471,23 @@ def _without_masking(layer):
     config = layer.get_config()
     config.pop("mask_zero", None)
     return type(layer).from_config(config)
+
+
+def test_a_clone_with_wrapped_layers_takes_the_weights_of_the_original_until_it_is_trained():
+    model, inputs, targets = make("convolutional")
+
+    def wrapped(layer):
+        fresh = type(layer).from_config(layer.get_config())
+        return tfprune.PrunedLayer(fresh, HALF) if isinstance(layer, layers.Conv2D) else fresh
+
+    clone = keras.models.clone_model(model, clone_function=wrapped)
+    clone.set_weights(model.get_weights())
+    np.testing.assert_array_equal(answers(clone, inputs), answers(model, inputs))
+    assert len(clone.weights) == len(model.weights) and wrapped_layers(clone)
+    clone.compile("sgd", "mse")
+    trained(clone, inputs, targets)
+    assert len(clone.weights) > len(model.weights)  # weights and masks go together from now on
+    again = keras.models.clone_model(clone)
+    again.set_weights(clone.get_weights())
+    assert_same_masks(tfprune.get_masks(again), tfprune.get_masks(clone))
+    assert len(tfprune.wrap(model, HALF).weights) > len(model.weights)

@@ -1,8 +1,8 @@
 """Keras' callbacks that look for the best epoch: shown only epochs that count, and weights restored with their masks.
 
-An epoch counts once the schedule has reached its last amount. `EarlyStopping`, `ModelCheckpoint(save_best_only=True)`
-and `ReduceLROnPlateau` are found in the list that is running, wherever they stand in it; theirs are public attributes
-alone that are set, and set back.
+An epoch counts once the schedule has reached its last amount. `EarlyStopping`, `ModelCheckpoint(save_best_only=True)`,
+`ReduceLROnPlateau` and what KerasTuner saves trials with are found in the list that is running, wherever they stand in
+it; theirs are public attributes alone that are set, and set back.
 """
 
 import hashlib
@@ -58,6 +58,10 @@ class BestEpochs:
             self._until_reached(callback, "start_from_epoch", sys.maxsize)
         for callback in self._savers:
             self._until_reached(callback, "best", math.nan)  # nothing is better than it
+        of_tuners = [callback for callback in found if type(callback).__module__.startswith("keras_tuner.")]
+        for callback in (each for each in of_tuners if hasattr(each, "best_value")):
+            self._until_reached(callback, "best_value", math.nan)
+        self._tuners = [each.tuner for each in of_tuners if hasattr(each, "tuner")]
 
     def _until_reached(self, callback: Any, name: str, value: Any) -> None:
         self._set_back.append((callback, name, getattr(callback, name)))
@@ -68,6 +72,24 @@ class BestEpochs:
         for callback, name, value in self._set_back:
             setattr(callback, name, value)
         self._set_back = []
+
+    def refuse_scores(self) -> None:
+        """Raises at the end of an epoch before the target, which a tuner would choose as the trial's best.
+
+        Raises:
+            keras_tuner.errors.FatalError: A trial is scored by the best epoch of its `History`. KerasTuner goes on
+                after any other error, and says nothing of it.
+        """
+        for tuner in self._tuners if self.waiting else []:
+            if type(tuner.hypermodel).fit.__module__.startswith("keras_tuner."):
+                import keras_tuner
+
+                raise keras_tuner.errors.FatalError(
+                    "KerasTuner takes for the score of a trial the best of all its epochs, those before the target "
+                    "sparsity too. Let a HyperModel say it: def fit(self, hp, model, *args, **kwargs): return "
+                    "model.fit(*args, **kwargs).history['val_loss'][-1]; or begin at the target: "
+                    "tfprune.PercentilePruning(tfprune.Constant(0.8))."
+                )
 
     @property
     def waiting(self) -> bool:

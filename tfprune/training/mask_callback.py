@@ -10,6 +10,7 @@ import numpy as np
 from tfprune.deciding.criterion import Context, TrainingStatistic, needed
 from tfprune.deciding.method import BoundMethod
 from tfprune.deciding.salience import DataCriterion
+from tfprune.deciding.schedules import BoundSchedule, Schedule
 from tfprune.errors import PruningError, listing, printable
 from tfprune.model.altered import telling_of_altered
 from tfprune.model.hooks import is_resumed
@@ -41,6 +42,7 @@ class MaskCallback(keras.callbacks.Callback):
         self._loose = 0.0  # share of zeros that no mask held when the run began
         self._records: list[GradientRecord] = []
         self._epoch = 0
+        self._seen = self._before = 0  # batches of this run, and those before this epoch; for data of unknown length
 
     def bound_methods(self) -> list[BoundMethod]:
         """The methods to follow, tied to the model's weights."""
@@ -49,12 +51,13 @@ class MaskCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         check_model(self.pruned, "prune")
         self._runs, self.left_alone = [], []
+        self._seen = self._before = 0
         step.begin(self.model, self._leave_the_step)
-        steps = self._total_steps()
+        steps = None if self._batches is None else self._total_steps()
         with telling_of_altered(self.pruned):
             methods = self.bound_methods()
         for bound in self._trained(methods):
-            self._runs.append(Run(bound, bound.method.schedule.bind(steps)))
+            self._runs.append(Run(bound, self._laid_out(bound.method.schedule, steps)))
             self._record(bound)
         unheld = [weight for weight in self._weights() if constraint_of(weight.variable) is None]
         for weight in unheld:
@@ -146,7 +149,12 @@ class MaskCallback(keras.callbacks.Callback):
             criterion.statistic(Context(bound.scored[0].key))  # raises
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        self._epoch = epoch
+        self._epoch, self._before = epoch, self._seen
+        if self._batches is None and epoch and not self._seen:
+            raise PruningError(
+                f"A run that goes on from epoch {epoch} goes on with its schedule, but the length of an epoch is not "
+                "known. Write model.fit(..., steps_per_epoch=n)."
+            )
         if epoch == 0 and not is_resumed(self.model):
             self._warn_of_loose_zeros()
         self._best.begin_epoch(self._reached())
@@ -156,19 +164,25 @@ class MaskCallback(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         accumulated = self._accumulation()
-        steps = self.params["steps"]
-        first = self._epoch * steps + batch
+        steps = self._batches
+        before = self._before if steps is None else self._epoch * steps
         # With steps_per_execution the host is asked once for several steps: what falls among them comes at their start.
-        last = self._epoch * steps + min(batch + self.model.steps_per_execution, steps) - 1
+        end = batch + self.model.steps_per_execution
+        first, last = before + batch, before + (end if steps is None else min(end, steps)) - 1
         resumed = first > 0 or is_resumed(self.model)  # in a first epoch the number of the step may tell nothing
         for run in self._runs:
             run.advance(first // accumulated, last // accumulated, resumed)
         if self._best.waiting and self._reached():
             self._best.reached()
 
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        # Keras begins one batch more where it did not know that the data are at their end.
+        self._seen = self._before + batch + 1
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if logs is not None:
             logs["sparsity"] = self.sparsity
+        self._best.refuse_scores()
         self._best.end_epoch(epoch, {key: mask for run in self._runs for key, mask in run.masks.items()})
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
@@ -224,17 +238,29 @@ class MaskCallback(keras.callbacks.Callback):
         optimizer = getattr(optimizer, "inner_optimizer", optimizer)
         return getattr(optimizer, "gradient_accumulation_steps", None) or 1
 
+    @property
+    def _batches(self) -> int | None:
+        """The batches of an epoch; None for data of unknown length."""
+        return self.params.get("steps")
+
+    def _laid_out(self, schedule: Schedule, steps: int | None) -> BoundSchedule:
+        """A schedule over this run; one in steps alone needs no length, and ends where it says."""
+        if steps is None and schedule.is_in_steps:
+            return schedule.bind(int(schedule.end) + 1)
+        return schedule.bind(self._total_steps() if steps is None else steps)
+
     def _total_steps(self) -> int:
-        if self.params.get("steps") is None:
+        if self._batches is None:
             raise PruningError(
-                "The length of an epoch is not known, so the schedule cannot be laid out. Write "
-                "model.fit(..., steps_per_epoch=n), or dataset.apply(tf.data.experimental.assert_cardinality(n))."
+                "The length of an epoch is not known, so the schedule cannot be laid out in shares of the run. Write "
+                "model.fit(..., steps_per_epoch=n), or dataset.apply(tf.data.experimental.assert_cardinality(n)); or "
+                "a schedule in steps, such as tfprune.Polynomial(0.0, 0.8, begin=0, end=500)."
             )
-        steps = self.params["epochs"] * self.params["steps"] // self._accumulation()
+        steps = self.params["epochs"] * self._batches // self._accumulation()
         if steps < 1:
             raise PruningError(
                 f"gradient_accumulation_steps={self._accumulation()} is more than the "
-                f"{self.params['epochs'] * self.params['steps']} batches of this run, so no weight would ever change. "
+                f"{self.params['epochs'] * self._batches} batches of this run, so no weight would ever change. "
                 "Train longer, or accumulate fewer batches."
             )
         return steps

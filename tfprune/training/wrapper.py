@@ -59,6 +59,7 @@ class PrunedLayer(keras.layers.Wrapper):
         self.masks: dict[str, keras.Variable] = {}
         self.decided: keras.Variable | None = None  # saved with the masks: whether any were ever set
         self.updating = False  # set by UpdateMasks while it trains the model
+        self._masks_are_weights = False
         self.supports_masking = layer.supports_masking
         self.autocast = False  # the wrapped layer casts its inputs as its own dtype policy says
         if layer.built and (layer.weights or masked is None):
@@ -149,6 +150,29 @@ class PrunedLayer(keras.layers.Wrapper):
             return bool(keras.ops.convert_to_numpy(self.decided))
 
     @property
+    def weights(self) -> list[keras.Variable]:
+        """Those of the wrapped layer, and the masks from when something decides them or training begins.
+
+        Until then a model of wrapped layers has the weights of the plain model, and takes its `get_weights()`.
+        """
+        weights = super().weights
+        if self.has_masks_to_keep:
+            return weights
+        own = {id(variable) for variable in self.own_state}
+        return [variable for variable in weights if id(variable) not in own]
+
+    @property
+    def has_masks_to_keep(self) -> bool:
+        """Whether the masks are more than those of a new layer, which keep everything; once so, it stays so."""
+        if not self._masks_are_weights:
+            self._masks_are_weights = self.updating or (self.decided is not None and self._is_decided((), {}))
+        return self._masks_are_weights
+
+    @has_masks_to_keep.setter
+    def has_masks_to_keep(self, value: bool) -> None:
+        self._masks_are_weights = value
+
+    @property
     def own_state(self) -> list[keras.Variable]:
         """The variables that the plain layer does not have."""
         return [*self.masks.values()] + ([] if self.decided is None else [self.decided])
@@ -156,6 +180,7 @@ class PrunedLayer(keras.layers.Wrapper):
     def get_config(self) -> dict[str, Any]:
         method = keras.saving.serialize_keras_object(self.method)
         config = {**super().get_config(), "method": method, "masked": self.masked}
+        config["has_masks_to_keep"] = self.has_masks_to_keep
         if self.masks:
             keys = list(_weights_below(self.layer))
             config["masked_places"] = [keys.index(key) for key in self.masks]
@@ -165,8 +190,10 @@ class PrunedLayer(keras.layers.Wrapper):
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "PrunedLayer":
         config = dict(config)
         layer = keras.saving.deserialize_keras_object(config.pop("layer"), custom_objects=custom_objects)
-        places = config.pop("masked_places", None)
-        return cls.at_places(places, layer, **config)
+        places, kept = config.pop("masked_places", None), config.pop("has_masks_to_keep", True)
+        wrapped = cls.at_places(places, layer, **config)
+        wrapped.has_masks_to_keep = kept
+        return wrapped
 
     @classmethod
     def at_places(
@@ -240,6 +267,8 @@ def wrap(model: keras.Model, method: Any) -> keras.Model:
     remember_class(model, copy)
     for old, new in pairs:
         carry_state(old, new)
+    for layer in wrapped_layers(copy):
+        layer.has_masks_to_keep = True
     found = sum(len(layer.masks) for layer in wrapped_layers(copy))
     if found != sum(len(keys) for keys in masked.values()):
         raise PruningError(

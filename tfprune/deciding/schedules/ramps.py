@@ -217,6 +217,10 @@ class Piecewise(Schedule):
         return {**super().arguments(), "every": self.every if self._refines else None}
 
     @property
+    def is_in_steps(self) -> bool:
+        return super().is_in_steps and isinstance(self._moments[-1], int)
+
+    @property
     def final(self) -> float:
         return self.amounts[self._moments[-1]]
 

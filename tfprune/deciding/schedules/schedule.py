@@ -60,6 +60,11 @@ class Schedule(Configured):
         amounts = (self.amount_at(0.0), self.amount_at(1.0))
         return min(amounts), max(amounts)
 
+    @property
+    def is_in_steps(self) -> bool:
+        """Whether its first and last update are known without the length of a run."""
+        return isinstance(self.end, int) and (isinstance(self.begin, int) or self.begin == 0)
+
     def bind(self, total_steps: int) -> "BoundSchedule":
         """Fixes the schedule to a run of `total_steps` optimizer steps.
 

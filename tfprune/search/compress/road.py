@@ -246,11 +246,11 @@ class Road:
             if not self._holds(stop) and stop.name != ROUNDED:
                 continue
             name, began = f"int8 file of '{stop.name}'", time.monotonic()
-            with stage(name):
+            with stage(name) as bar:
                 lite = convert(stop.model, "int8", representative_data=self._samples)
                 accuracy = self._steps.score(lite(self._inputs))
+                self._steps.note(name, time.monotonic() - began, accuracy, self._steps.in_float(stop), "", bar)
             found.append((stop, lite, accuracy))
-            self._steps.note(name, time.monotonic() - began, accuracy, self._steps.in_float(stop))
             if self._steps.holds(accuracy):
                 break
         return max(found, key=lambda entry: (self._steps.holds(entry[2]), entry[2]))

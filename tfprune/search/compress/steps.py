@@ -81,10 +81,10 @@ class Steps:
             model = build()
             accuracy = self.score(self._answers(model))
             seconds = time.monotonic() - began
-        first = not self.stops
-        stop = self._stopped(Stop(name, model, accuracy))
-        outcome = "the model as given" if first else self._outcome(accuracy, ", taken back")
-        self.note(name, seconds, accuracy, self.in_float(stop), outcome)
+            first = not self.stops
+            stop = self._stopped(Stop(name, model, accuracy))
+            outcome = "the model as given" if first else self._outcome(accuracy, ", taken back")
+            self.note(name, seconds, accuracy, self.in_float(stop), outcome, bar)
         self.folder.keep(name, vars(self.milestones[-1]), None if first else model)
         return stop
 
@@ -100,10 +100,11 @@ class Steps:
         bar: Stage = self.training
         bar.move(bar.completed, bar.completed + epochs * self._tuning.steps)
 
-    def note(self, name: str, seconds: float, accuracy: float, model: keras.Model, outcome: str = "") -> None:
-        """Reports a step: `model` is what came of it, in plain float layers."""
+    def note(self, name: str, seconds: float, accuracy: float, model: keras.Model, outcome: str, bar: Stage) -> None:
+        """Reports a step, in the table and behind its bar: `model` is what came of it, in plain float layers."""
         outcome = outcome or self._outcome(accuracy)
         self.milestones.append(Milestone(name, seconds, accuracy, *self.shares(model), outcome))
+        bar.advance(0, self.milestones[-1].figure)
 
     def score(self, answers: Any) -> float:
         """The accuracy of answers to the validation data."""
