@@ -13,10 +13,11 @@ import keras
 
 from tfprune.errors import PruningError, require
 from tfprune.model.files import existing_file
-from tfprune.model.keras_2 import REFUSED, unwrapped
+from tfprune.model.keras_2 import read, unwrapped
 from tfprune.model.native import reason_of
 
 KINDS = (".h5", ".hdf5", ".keras")
+REFUSED = "REFUSED "  # what stands before the reason in the output of `main`
 
 
 def from_tfmot(model: Any) -> keras.Model:
@@ -64,7 +65,7 @@ def _from_file(path: Path) -> keras.Model:
     """Lets another process, in which Keras 2 may do as it likes, write the model as a file of Keras 3."""
     _check_file(path)
     require("tf_keras", extra="tfmot", purpose=f"Reading '{path}'")
-    code = "from tfprune.model.keras_2 import main; main()"
+    code = "from tfprune.model.interop import main; main()"
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "model.keras"
         done = subprocess.run(
@@ -77,6 +78,15 @@ def _from_file(path: Path) -> keras.Model:
             last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             raise PruningError(f"The process that reads '{path}' with Keras 2 has failed: {last}")
         return keras.models.load_model(target, compile=False)
+
+
+def main() -> None:
+    """Reads the file of Keras 2 of the first argument and writes the model to the second; prints why it cannot."""
+    source, target = sys.argv[1:]
+    try:
+        from_tfmot(read(source)).save(target)
+    except PruningError as error:
+        print(f"{REFUSED}{json.dumps(str(error))}")
 
 
 def _check_file(path: Path) -> None:

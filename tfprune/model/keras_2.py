@@ -1,12 +1,10 @@
 """Keras 2 models: read from files of their own, and pruning wrappers taken off.
 
-Importing tensorflow-model-optimization turns `tf.keras` into Keras 2 for the whole process. So files are read by `main`
-in a process of its own, and nothing here is imported before a model of Keras 2 has come.
+Importing tensorflow-model-optimization turns `tf.keras` into Keras 2 for the whole process. So `read` belongs into a
+process of its own, and nothing of Keras 2 is imported before a model of its has come.
 """
 
 import contextlib
-import json
-import sys
 from typing import Any
 
 import numpy as np
@@ -14,19 +12,6 @@ import numpy as np
 from tfprune.errors import PruningError
 from tfprune.model.hooks import is_graph_of_keras_2
 from tfprune.model.native import reason_of
-
-REFUSED = "REFUSED "  # what stands before the reason in the output of `main`
-
-
-def main() -> None:
-    """Reads the file of the first argument and writes the Keras 3 model to the second; prints why it cannot."""
-    source, target = sys.argv[1:]
-    from tfprune.model.interop import from_tfmot
-
-    try:
-        from_tfmot(read(source)).save(target)
-    except PruningError as error:
-        print(f"{REFUSED}{json.dumps(str(error))}")
 
 
 def read(path: str) -> Any:
