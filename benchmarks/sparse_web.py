@@ -1,6 +1,7 @@
 """Zeros that pay in the browser: a MobileNet with zeros in its 1x1 convolutions, in LiteRT.js, beside fewer channels.
 
-python benchmarks/sparse_web.py --litertjs FOLDER --output docs/benchmarks/sparse_web
+python benchmarks/sparse.py web --output docs/benchmarks/sparse_web
+python benchmarks/sparse.py web --untrained --output docs/benchmarks/sparse_web_times
 
 Needs Node and the npm package @litertjs/core (npm install @litertjs/core).
 """
@@ -21,7 +22,7 @@ from tfprune.lite import LiteModel
 from tfprune.lite.measure.web import run_web
 from tfprune.report import Column
 
-SIZE, ALPHA, IMAGES, BATCH = 96, 0.5, 8_000, 64
+SIZE, ALPHA, IMAGES, BATCH = 96, 0.5, 5_000, 64
 EPOCHS, PRUNING_EPOCHS, FEWER, RUNS = 4, 2, 0.4, 60
 
 
@@ -59,9 +60,11 @@ class Recipe:
     Args:
         seed: Of weights and of the order of images.
         litertjs: The folder of the npm package.
+        untrained: Whether to prune random weights at once, for the times alone.
     """
 
-    def __init__(self, seed: int, litertjs: Path | None):
+    def __init__(self, seed: int, litertjs: Path | None, untrained: bool = False):
+        self.untrained = untrained
         data = fashion_mnist(IMAGES)
         self.train = batches(data.x_train, data.y_train, seed)
         self.test = batches(data.x_test, data.y_test)
@@ -71,6 +74,8 @@ class Recipe:
         self.files: dict[str, LiteModel] = {}
 
     def fitted(self, model: keras.Model, epochs: int, *callbacks: Any) -> keras.Model:
+        if self.untrained:
+            return model
         steps = epochs * self.train.cardinality().numpy()
         rate = keras.optimizers.schedules.CosineDecay(2e-3 if epochs == EPOCHS else 1e-3, steps)
         model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
@@ -79,6 +84,8 @@ class Recipe:
 
     def fine_tuned(self, model: keras.Model, method: Any) -> keras.Model:
         """A copy of the model after gradual pruning."""
+        if self.untrained:
+            return tfprune.strip_masks(tfprune.prune(model, method))
         copy = keras.models.clone_model(model)
         copy.set_weights(model.get_weights())
         pruned = self.fitted(copy, PRUNING_EPOCHS, tfprune.PruningCallback(method))
@@ -87,9 +94,9 @@ class Recipe:
     def note(self, name: str, model: keras.Model, **options: Any) -> keras.Model:
         """Converts a model, and notes its accuracy."""
         lite = tfprune.convert(model, **options)
-        _, accuracy = self._judged(model)
+        accuracy = None if self.untrained else 100 * self._judged(model)[1]
         self.files[name] = lite
-        self.found.append({"file": name, "accuracy": 100 * accuracy, "bytes": lite.size})
+        self.found.append({"file": name, "accuracy": accuracy, "bytes": lite.size})
         print(self.found[-1], flush=True)
         return model
 
@@ -112,7 +119,7 @@ class Recipe:
             row["milliseconds"], row["native"] = min(run.milliseconds), min(timing.milliseconds)
             row["macs"] = timing.cost.macs
             row["difference"] = self._difference(row["file"])
-            row["drop"] = dense["accuracy"] - row["accuracy"]
+            row["drop"] = None if self.untrained else dense["accuracy"] - row["accuracy"]
             row["smaller"] = dense["bytes"] / row["bytes"]
             row["faster"] = dense["milliseconds"] / row["milliseconds"]
         return f"LiteRT.js {web.version} in {web.where}"
@@ -126,9 +133,9 @@ class Recipe:
         return float(np.abs(answers - lite(self.images[:8])).max())
 
 
-def run(seed: int, litertjs: Path | None) -> tuple[Recipe, str]:
+def run(seed: int, litertjs: Path | None, untrained: bool = False) -> tuple[Recipe, str]:
     keras.utils.set_random_seed(seed)
-    recipe = Recipe(seed, litertjs)
+    recipe = Recipe(seed, litertjs, untrained)
     shape = (SIZE, SIZE, 3)
     dense = keras.applications.MobileNet(input_shape=shape, alpha=ALPHA, weights=None, classes=10)
     recipe.note("dense", recipe.fitted(dense, EPOCHS))
@@ -144,18 +151,27 @@ def run(seed: int, litertjs: Path | None) -> tuple[Recipe, str]:
     return recipe, recipe.measured()
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--litertjs", type=Path, help="folder of the npm package @litertjs/core")
+    parser.add_argument("--untrained", action="store_true", help="random weights, pruned at once: the times alone")
     add_output(parser)
-    arguments = parser.parse_args()
-    recipe, where = run(arguments.seed, arguments.litertjs)
-    about = [
+    arguments = parser.parse_args(words)
+    recipe, where = run(arguments.seed, arguments.litertjs, arguments.untrained)
+    trained = (
         f"One seed ({arguments.seed}). MobileNet of keras.applications, alpha {ALPHA}, {SIZE} pixels; the first "
         f"{IMAGES:,} images of Fashion-MNIST made larger, {EPOCHS} epochs; then {PRUNING_EPOCHS} epochs of gradual "
         "pruning from the dense network, with plan_sparse(model, 'web').method(...) or Structured(...). Accuracy on "
-        "the 10,000 test images; smaller and faster are against the dense file.",
+        "the 10,000 test images; smaller and faster are against the dense file."
+    )
+    random = (
+        f"MobileNet of keras.applications, alpha {ALPHA}, {SIZE} pixels, random weights, pruned at once with "
+        "plan_sparse(model, 'web').method(...) or Structured(...): the times alone, which do not depend on what was "
+        "learned; smaller and faster are against the dense file."
+    )
+    about = [
+        random if arguments.untrained else trained,
         f"Time: {where}, one thread; native LiteRT on the same machine, one thread, where XNNPACK's kernels for x86 "
         f"make no use of such zeros. The least of {RUNS} runs in turns. web - native: the largest difference.",
         versions(),

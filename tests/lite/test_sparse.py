@@ -191,6 +191,25 @@ class TestCluster:
         assert not plan.cluster.broken
         assert sum(found.macs for found in plan.prunable) > 0.5 * sum(found.macs for found in plan.layers)
 
+    @pytest.mark.parametrize("keepdims", [True, False])
+    def test_squeeze_and_excitation_stays_inside(self, keepdims):
+        keras.utils.set_random_seed(0)
+        image = keras.Input((32, 32, 3))
+        x = layers.Conv2D(16, 3, strides=2, padding="same", activation="relu")(image)
+        scale = layers.GlobalAveragePooling2D(keepdims=keepdims, name="squeeze")(x)
+        scale = scale if keepdims else layers.Reshape((1, 1, 16))(scale)
+        scale = layers.Conv2D(16, 1, activation="relu", name="reduce")(scale)
+        x = layers.Multiply()([x, layers.Conv2D(16, 1, activation="sigmoid", name="expand")(scale)])
+        x = layers.GlobalAveragePooling2D(keepdims=True)(layers.Conv2D(32, 1, name="project")(x))
+        model = keras.Model(image, layers.Flatten()(layers.Conv2D(5, 1, name="head")(x)))
+        plan = plan_sparse(model, "web")
+        assert [found.layer for found in plan.prunable] == ["reduce", "expand", "project"]
+        images = np.random.default_rng(2).normal(size=(2, 32, 32, 3)).astype(np.float32)
+        np.testing.assert_allclose(plan.model(images), model(images), atol=1e-6)
+        pruned = tfprune.strip_masks(tfprune.prune(plan.model, plan.method(0.8)))
+        paths = convert(pruned, sparse=True).paths("web")
+        assert paths.runs and [found.path for found in paths.operators].count("sparse kernel") == 3
+
     def test_what_breaks_it_is_told(self):
         image = keras.Input((32, 32, 3))
         x = layers.Conv2D(8, 3, strides=2, padding="same")(image)

@@ -16,24 +16,36 @@ import keras
 
 from tfprune.model.graph import Call, flow
 
-BEFORE, INSIDE, AFTER = "before", "inside", "after"
+# Behind a mean that keeps four axes it may go on: squeezed channels come back by a product, or a head follows.
+BEFORE, INSIDE, POOLED, AFTER = "before", "inside", "pooled", "after"
 
 # Layers of the cluster that compute single values, or fold into a convolution, or do nothing in inference.
 POINTWISE_LAYERS = (
     *(keras.layers.BatchNormalization, keras.layers.Activation, keras.layers.ReLU, keras.layers.LeakyReLU),
     *(keras.layers.Dropout, keras.layers.SpatialDropout2D, keras.layers.Identity, keras.layers.Add),
-    *(keras.layers.Multiply, keras.layers.Rescaling, keras.layers.Subtract),
+    *(keras.layers.Multiply, keras.layers.Rescaling),
 )
+SCALING = (keras.layers.Multiply, keras.layers.Add)  # of an image by its squeezed channels
 ACTIVATIONS = ("linear", "relu", "relu6", "leaky_relu", "sigmoid", "tanh", "elu", "silu", "hard_sigmoid", "hard_silu")
 
 
 @dataclass(frozen=True)
 class Flowing:
-    """Where in the cluster a value lies, its shape, and the zeros around it that no convolution has taken in yet."""
+    """Where in the cluster a value lies.
+
+    Args:
+        stage: Before it, inside, pooled, or after it.
+        shape: Its shape.
+        padding: The zeros around it that no convolution has taken in yet.
+        mean: The path of the mean that it comes from, where it was pooled.
+        waiting: The paths of the 1x1 convolutions behind that mean.
+    """
 
     stage: str
     shape: tuple[int | None, ...]
     padding: tuple[tuple[int, int], tuple[int, int]] | None = None
+    mean: str = ""
+    waiting: tuple[str, ...] = ()
 
 
 @dataclass
@@ -45,7 +57,8 @@ class Cluster:
         stem: The path of the convolution that it begins with; empty where there is none.
         pads: The paths of the convolutions of stride 2 that need explicit padding, with the entries on each side.
         turning: The paths of the convolutions whose windows turn with the image.
-        heads: The paths of the 1x1 convolutions behind the mean, which become Dense.
+        heads: The paths of the 1x1 convolutions behind the last mean, which become Dense.
+        means: The paths of the means whose results come back into the cluster, on four axes.
         turned: Whether the image has to be turned for the paddings to be the same function.
         broken: What keeps XNNPACK from it; empty where nothing does.
         straight: The paths of convolutions of stride 2 that are padded on all sides of an even size.
@@ -57,6 +70,7 @@ class Cluster:
     pads: dict[str, int] = field(default_factory=dict)
     turning: list[str] = field(default_factory=list)
     heads: list[str] = field(default_factory=list)
+    means: list[str] = field(default_factory=list)
     turned: bool = False
     broken: str = ""
     straight: list[str] = field(default_factory=list)
@@ -65,7 +79,7 @@ class Cluster:
     @property
     def needs_rewriting(self) -> bool:
         """Whether the model has to be written differently."""
-        return not self.broken and bool(self.pads or self.heads)
+        return not self.broken and bool(self.pads or self.heads or self.means)
 
     @property
     def notes(self) -> list[str]:
@@ -90,9 +104,11 @@ def find_cluster(model: keras.Model) -> Cluster:
     def visit(call: Call) -> list[Flowing]:
         given = [x for x in keras.tree.flatten((call.args, call.kwargs)) if isinstance(x, Flowing)]
         stage, padding = _step(call, given, cluster)
-        return [Flowing(stage, tuple(output.shape), padding) for output in call.outputs]
+        mean, waiting = _pooled(call, given, stage, cluster)
+        return [Flowing(stage, tuple(output.shape), padding, mean, waiting) for output in call.outputs]
 
     ends = flow(model, [Flowing(BEFORE, tuple(x.shape)) for x in model.inputs], visit)
+    cluster.heads = [path for path in cluster.heads if path not in cluster.pointwise]
     if not cluster.stem:
         _break(cluster, "no 3x3 convolution of stride 2 on an image of 3 channels, with which XNNPACK's cluster begins")
     elif any(end.stage == INSIDE for end in ends):
@@ -122,10 +138,10 @@ def _step(call: Call, given: list[Flowing], cluster: Cluster) -> tuple[str, Padd
     """The stage behind a call, and the padding that its result waits with."""
     layer = getattr(call.operation, "holds_masks_of", call.operation)
     stages = {value.stage for value in given}
-    if stages <= {AFTER}:
+    if stages <= {AFTER, POOLED}:
         if isinstance(layer, keras.layers.Conv2D) and layer.kernel_size == (1, 1):
             cluster.heads.append(call.path)
-        return AFTER, None
+        return _behind_mean(call, layer, stages), None
     if stages == {BEFORE}:
         if _is_stem(layer, given[0]) and not cluster.stem and _padded(call, layer, given[0], cluster, 1):
             cluster.stem = call.path
@@ -134,13 +150,38 @@ def _step(call: Call, given: list[Flowing], cluster: Cluster) -> tuple[str, Padd
         if isinstance(layer, keras.layers.ZeroPadding2D):
             return BEFORE, layer.padding
         return BEFORE, None
-    if stages == {INSIDE}:
+    if stages == {INSIDE} or (stages == {INSIDE, POOLED} and isinstance(layer, SCALING)):
         for kinds, rule in RULES:
             if isinstance(layer, kinds):
                 return rule(call, layer, given[0], cluster)
     kind = type(layer).__name__
     _break(cluster, f"'{call.path}' ({kind}) is none of the operators that XNNPACK runs with the channels first")
     return AFTER, None
+
+
+def _behind_mean(call: Call, layer: Any, stages: set[str]) -> str:
+    """The stage behind what follows a mean: it may come back into the cluster as long as it has four axes."""
+    four = len(call.outputs[0].shape) == 4 and tuple(call.outputs[0].shape[1:3]) == (1, 1)
+    if isinstance(layer, keras.layers.Reshape):
+        return POOLED if four else AFTER
+    back = isinstance(layer, (keras.layers.Conv2D, *POINTWISE_LAYERS)) and _activation(layer)
+    return POOLED if stages == {POOLED} and four and back else AFTER
+
+
+def _pooled(call: Call, given: list[Flowing], stage: str, cluster: Cluster) -> tuple[str, tuple[str, ...]]:
+    """The mean that a result comes from and the convolutions since, which are the cluster's where they come back."""
+    layer = getattr(call.operation, "holds_masks_of", call.operation)
+    pooled = [value for value in given if value.mean]
+    if stage == INSIDE and pooled:
+        cluster.pointwise += [path for value in pooled for path in value.waiting]
+        cluster.means += [value.mean for value in pooled]
+        return "", ()
+    if isinstance(layer, keras.layers.GlobalAveragePooling2D) and stage in (POOLED, AFTER):
+        return call.path, ()
+    if stage == INSIDE or not pooled:
+        return "", ()
+    own = (call.path,) if isinstance(layer, keras.layers.Conv2D) else ()
+    return pooled[0].mean, (*pooled[0].waiting, *own)
 
 
 def _is_stem(layer: Any, given: Flowing) -> bool:
@@ -214,7 +255,7 @@ def _padding(call: Call, layer: Any, given: Flowing, cluster: Cluster) -> tuple[
 
 
 def _mean(call: Call, layer: Any, given: Flowing, cluster: Cluster) -> tuple[str, Padding]:
-    return AFTER, None
+    return POOLED if layer.keepdims else AFTER, None
 
 
 def _value(call: Call, layer: Any, given: Flowing, cluster: Cluster) -> tuple[str, Padding]:

@@ -64,8 +64,9 @@ def _fresh(layer: Any, path: str, cluster: Cluster) -> Any:
     if path in cluster.heads:
         shared = ("name", "trainable", "dtype", "activation", "use_bias", "kernel_regularizer", "bias_regularizer")
         return keras.layers.Dense.from_config({"units": layer.filters, **{key: config[key] for key in shared}})
-    if cluster.heads and isinstance(layer, keras.layers.GlobalAveragePooling2D):
-        config["keepdims"] = False  # behind a mean of four axes, XNNPACK fails on a Dense layer too
+    if isinstance(layer, keras.layers.GlobalAveragePooling2D):
+        # What comes back into the cluster has four axes; what leaves it must not, or XNNPACK fails on a Dense layer.
+        config["keepdims"] = path in cluster.means or (config["keepdims"] and not cluster.heads)
     return fresh_layer(layer, {**config, "padding": "valid"} if path in cluster.pads else config)
 
 
