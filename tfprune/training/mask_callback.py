@@ -18,6 +18,7 @@ from tfprune.model.prunable import PrunableWeight
 from tfprune.model.tree import check_model, snapshot
 from tfprune.training import step
 from tfprune.training.best import BestEpochs, running_callbacks, unpacked
+from tfprune.training.building import build_as_fit_would
 from tfprune.training.gradients import GradientRecord, Rule
 from tfprune.training.masks import constraint_of, fitting, hold, hold_no_more, new_mask
 from tfprune.training.run import Run, nonzero
@@ -49,6 +50,7 @@ class MaskCallback(keras.callbacks.Callback):
         raise NotImplementedError
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        build_as_fit_would(self.model)
         check_model(self.pruned, "prune")
         self._runs, self.left_alone = [], []
         self._seen = self._before = 0
