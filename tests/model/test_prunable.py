@@ -1,8 +1,12 @@
+import warnings
+
 import keras
 import numpy as np
 import pytest
 from keras import layers
+from tiny_models import Mixing
 
+import tfprune
 from tfprune.errors import PruningError
 from tfprune.model.prunable import every_weight, prunable_weights
 from tfprune.model.selectors import amount_for, selectors
@@ -405,3 +409,24 @@ def test_a_model_with_nothing_to_prune_says_what_it_has():
     model = keras.Sequential([keras.Input((4,)), layers.BatchNormalization(name="norm")], name="norms")
     with pytest.raises(PruningError, match=r"'norms' has no prunable weight: none of its layers \('norm'\) has"):
         prunable_weights(model)
+
+
+def test_many_parameters_that_are_left_alone_are_told():
+    inputs = keras.Input((8,))
+    model = keras.Model(inputs, layers.Dense(2)(Mixing(6, name="experts")(inputs)))
+    with pytest.warns(
+        UserWarning, match=r"% of the parameters .* \('experts'\) and stay.*layers=\['experts', \.\.\.\]"
+    ):
+        masked = tfprune.prune(model, tfprune.Percentile(0.5))
+    assert (np.asarray(masked.get_layer("experts").mix) != 0).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tfprune.prune(model, tfprune.Percentile(0.5, layers=["experts", "dense"]))
+
+
+@pytest.mark.skipif(not hasattr(layers, "ReversibleEmbedding"), reason="since Keras 3.12")
+def test_both_tables_of_a_reversible_embedding_are_kernels():
+    tokens = keras.Input((3,), dtype="int32")
+    layer = layers.ReversibleEmbedding(9, 4, tie_weights=False, name="words")
+    model = keras.Model(tokens, layer(layer(tokens), reverse=True))
+    assert {w.key for w in prunable_weights(model)} == {"words/embeddings", "words/reverse_embeddings"}

@@ -19,7 +19,7 @@ from tfprune.deciding.pieces import pieces
 from tfprune.deciding.schedules import Schedule
 from tfprune.deciding.statistics import Statistics, gather
 from tfprune.errors import PruningError, listing
-from tfprune.model.prunable import PrunableWeight, prunable_weights
+from tfprune.model.prunable import PrunableWeight, prunable_weights, warn_of_unnamed
 from tfprune.model.selectors import selectors
 from tfprune.model.tree import check_model, snapshot
 
@@ -176,6 +176,7 @@ class WeightMethod(Method):
         weights = prunable_weights(check_model(model, "prune"), self.layers)
         for weight in weights:
             self.pattern.check(weight.key, weight.shape)
+        warn_of_unnamed(model, self.layers)
         return BoundWeightMethod(self, weights)
 
 

@@ -5,6 +5,8 @@ recurrent layers, however deep inside nested models, wrappers and subclassed mod
 unless they are named. A layer of the user's own class is pruned when it is named: its weights of rank 2 and more.
 """
 
+import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +17,8 @@ from tfprune.errors import PruningError, listing, nearest
 from tfprune.model.layers import LinearForm, facts_of
 from tfprune.model.selectors import Selectors, is_chosen, means_key, means_layer, means_weight, selectors
 from tfprune.model.tree import Place, places, weight_places
+
+MANY = 0.1  # share of the parameters from which on it is said that they are left alone
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +86,23 @@ def prunable_weights(model: keras.Model, layers: Any = None) -> list[PrunableWei
     return found
 
 
+def warn_of_unnamed(model: keras.Model, layers: Any) -> None:
+    """Warns of a model that has many of its parameters in layers of the user's own, which are pruned when named."""
+    if layers is not None:
+        return
+    weights = list(every_weight(model))
+    own = [weight for weight in weights if not weight.is_kernel and _may_be_asked_for(weight)]
+    share = sum(math.prod(weight.shape) for weight in own) / max(1, sum(math.prod(weight.shape) for weight in weights))
+    if share >= MANY:
+        names = list(dict.fromkeys(weight.place.path for weight in own))
+        warnings.warn(
+            f"tfprune: {share:.0%} of the parameters of '{model.name}' lie in layers that are not Keras' own "
+            f"({listing(names)}) and stay as they are. To prune them too, name these layers beside the others: "
+            f"layers=[{', '.join(map(repr, names[:2]))}, ...].",
+            stacklevel=3,
+        )
+
+
 def every_weight(model: keras.Model, layers: Any = None) -> Iterator[PrunableWeight]:
     """Every floating-point weight of a model that a mask could lie on, kernels and all others, each once."""
     return (weight for weight in _weights(model, layers) if _is_floating(weight))
@@ -118,5 +139,11 @@ def _is_asked_for(weight: PrunableWeight, chosen: Selectors) -> bool:
         return False
     if any(means_key(name, weight.key) for name in chosen if "/" in name):
         return True
-    unknown = not facts_of(weight.place.layer).kernels and len(weight.shape) >= 2 and weight.variable.trainable
-    return unknown and any(means_layer(name, weight.place.layer, weight.place.path) for name in chosen)
+    return _may_be_asked_for(weight) and any(
+        means_layer(name, weight.place.layer, weight.place.path) for name in chosen
+    )
+
+
+def _may_be_asked_for(weight: PrunableWeight) -> bool:
+    """Whether a weight is pruned where its layer is named: a matrix of a class of the user's."""
+    return not facts_of(weight.place.layer).kernels and len(weight.shape) >= 2 and bool(weight.variable.trainable)

@@ -162,6 +162,8 @@ ATTENTION = Facts(macs=counts.multi_head_attention)
 DOT_PRODUCT_ATTENTION = Facts(macs=counts.dot_product_attention)
 EMBEDDING = Facts({"embeddings": Axes(-1, (-1,))}, "output_dim", None, counts.nothing)
 
+REVERSIBLE = Facts({**EMBEDDING.kernels, "reverse_embeddings": Axes(0, (-1,))}, "output_dim", None, counts.nothing)
+
 # Subclasses count as their nearest base.
 LAYERS: dict[type, Facts | Callable[[Any], Facts]] = {
     _L.Dense: Facts({"kernel": _LAST}, "units", product_form, counts.dense),
@@ -171,6 +173,7 @@ LAYERS: dict[type, Facts | Callable[[Any], Facts]] = {
     **dict.fromkeys([_L.DepthwiseConv1D, _L.DepthwiseConv2D], DEPTHWISE),
     **dict.fromkeys([_L.SeparableConv1D, _L.SeparableConv2D], SEPARABLE),
     _L.Embedding: EMBEDDING,
+    **({_L.ReversibleEmbedding: REVERSIBLE} if hasattr(_L, "ReversibleEmbedding") else {}),  # since Keras 3.12
     **dict.fromkeys([_L.LSTMCell, _L.GRUCell, _L.SimpleRNNCell], CELL),
     _L.RNN: RECURRENT,  # LSTM, GRU and SimpleRNN among them
     convolutional_cell(): Facts({"kernel": _MIDDLE, "recurrent_kernel": _MIDDLE}),
