@@ -25,7 +25,7 @@ import tfprune
 from tfprune.lite import LiteModel
 from tfprune.report import Column
 
-RUNS = 5
+RUNS = 40
 WORKER = """
 import sys
 import numpy as np
@@ -89,7 +89,7 @@ def files() -> dict[str, LiteModel]:
 
 
 def counted(lite: LiteModel, python: Sequence[str], counter: Path) -> tuple[int, np.ndarray]:
-    """Instructions of one run, and its answer: what six runs take more than one, by five."""
+    """Instructions of one run, and its answer: what many runs take more than one, by their number."""
     with tempfile.TemporaryDirectory() as folder:
         model, source, target = lite.save(Path(folder) / "m.tflite"), f"{folder}/x.npy", f"{folder}/y.npy"
         end = lite.inputs[0]
