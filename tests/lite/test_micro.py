@@ -1,5 +1,6 @@
 """Files run as on a microcontroller: the arena, the answers, and the operators that are missing."""
 
+import importlib
 import json
 import sys
 
@@ -10,7 +11,8 @@ import pytest
 from keras import layers
 
 from tfprune.errors import ConversionError, PruningError
-from tfprune.lite import convert, run_micro
+from tfprune.lite import convert, run_micro, store_for_micro
+from tfprune.lite.measure.micro import _started
 
 micro = pytest.mark.skipif(
     not __import__("importlib.util").util.find_spec("tflite_micro"), reason="the extra 'micro' is not installed"
@@ -68,3 +70,33 @@ def test_a_missing_package_is_said(model, monkeypatch):
     monkeypatch.setitem(sys.modules, "tflite_micro.python.tflite_micro.runtime", None)
     with pytest.raises(ImportError, match=r"needs the package tflite-micro,.* Write: pip install 'tfprune\[micro\]'"):
         run_micro(b"")
+
+
+@micro
+@pytest.mark.parametrize("name", ["convolutional", "single_dense"])
+def test_weights_without_their_zeros_answer_alike_to_the_last_bit_and_are_smaller_in_flash(name):
+    model = getattr(lite_models, name)()
+    data = np.random.default_rng(0).normal(size=(30, *model.input_shape[1:])).astype(np.float32)
+    lite = convert(model, "int8", data)
+    small = store_for_micro(lite)
+    assert (
+        small.size < lite.size or name == "single_dense"
+    )  # of which the operator's names take more than 60 zeros save
+    whole, left = run_micro(lite, data, samples=5), run_micro(small, data, samples=5, reference=lite)
+    assert (left.agreement, left.largest_difference) == (whole.agreement, whole.largest_difference)
+    answers = []
+    for file in (lite, small):
+        runner, _ = _started(importlib.import_module("tflite_micro.python.tflite_micro.runtime"), file)
+        runner.set_input(lite.inputs[0].quantized(data[:1]), 0)
+        runner.invoke()
+        answers.append(np.array(runner.get_output(0)))
+    np.testing.assert_array_equal(*answers)
+    assert small.paths("micro").runs and not small.paths("litert").runs
+    assert "without their zeros" in small.notes[-1] and left.arena >= whole.arena
+
+
+def test_files_without_zeros_to_leave_out_are_refused():
+    with pytest.raises(
+        PruningError, match="No weight of this file becomes smaller.*quantization='int8' and sparse=False"
+    ):
+        store_for_micro(convert(lite_models.single_dense()))

@@ -17,6 +17,7 @@ from tfprune.lite.measure.operator_times import OperatorTimes, time_operators
 from tfprune.lite.measure.phone import phone_lines
 from tfprune.lite.measure.verify import Verification, verify
 from tfprune.lite.measure.why import Explanation, explain
+from tfprune.lite.sparse.decoded import store_for_micro
 
 __all__ = [
     "Benchmark",
@@ -34,6 +35,7 @@ __all__ = [
     "layer_errors",
     "phone_lines",
     "run_micro",
+    "store_for_micro",
     "time_operators",
     "verify",
 ]

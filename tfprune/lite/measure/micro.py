@@ -66,7 +66,7 @@ class MicroRun(Report):
         ]
 
 
-def run_micro(lite: Any, data: Any = None, samples: int = 100) -> MicroRun:
+def run_micro(lite: Any, data: Any = None, samples: int = 100, reference: Any = None) -> MicroRun:
     """Runs a file in TensorFlow Lite Micro's interpreter and compares it with LiteRT.
 
     Needs the extra `micro` (`pip install tfprune[micro]`).
@@ -75,6 +75,8 @@ def run_micro(lite: Any, data: Any = None, samples: int = 100) -> MicroRun:
         lite: A `LiteModel`, the path of a `.tflite` file, or its bytes; for one sample at a time.
         data: Real inputs, as `LiteModel` takes them. Defaults to None: random numbers in [0, 1).
         samples: How many of them to run, the first. Defaults to 100.
+        reference: What LiteRT runs to compare with, where it cannot run the file itself, such as one of
+            `store_for_micro`. Defaults to None: the file.
 
     Returns:
         A table: bytes of flash and of the arena, agreement with LiteRT.
@@ -111,7 +113,8 @@ def run_micro(lite: Any, data: Any = None, samples: int = 100) -> MicroRun:
             interpreter.set_input(end.quantized(array[row : row + 1]), index)
         interpreter.invoke()
         answers.append([np.array(interpreter.get_output(index)) for index in range(len(lite.outputs))])
-    expected = lite(arrays if len(arrays) > 1 else arrays[0])
+    compared = lite if reference is None else LiteModel.of(reference)
+    expected = compared(arrays if len(arrays) > 1 else arrays[0])
     wanted = list(expected) if isinstance(expected, list) else [expected]
     given = [end.dequantized(np.concatenate(parts)) for parts, end in zip(zip(*answers), lite.outputs)]
     steps = [float(np.abs(a - b).max()) / (end.scale or 1.0) for a, b, end in zip(given, wanted, lite.outputs)]
