@@ -260,15 +260,16 @@ def make(name, seed=0, **compile_arguments):
 class TellsTooMuch(layers.Layer):
     """Its config holds what follows from the arguments too, as KerasHub's patch embeddings."""
 
-    def __init__(self, width, **kwargs):
+    def __init__(self, width, scale=1.0, **kwargs):
         super().__init__(**kwargs)
         self.width, self.dense = width, layers.Dense(width)
+        self.halved = scale / 2  # what it was given is told nowhere
 
     def build(self, shape):
         self.dense.build(shape)
 
     def call(self, x):
-        return self.dense(x)
+        return self.halved * self.dense(x)
 
     def get_config(self):
         return {**super().get_config(), "width": self.width, "twice": 2 * self.width}
@@ -280,7 +281,7 @@ class Network(keras.Model):
 
     def __init__(self, sizes=(5, 6), **kwargs):
         inputs = keras.Input((sizes[0],))
-        x = layers.Dense(8, activation="relu")(TellsTooMuch(sizes[1], name="patches")(inputs))
+        x = layers.Dense(8, activation="relu")(TellsTooMuch(sizes[1], 3.0, name="patches")(inputs))
         super().__init__(inputs, layers.Dense(2)(x), **kwargs)
         self.sizes, self.names = tuple(sizes), {"patches", "dense"}
 

@@ -11,8 +11,8 @@ import keras
 from tfprune.errors import PruningError
 from tfprune.model.fresh import config_of, fresh_layer
 from tfprune.model.graph import is_graph
-from tfprune.model.hooks import compile_arguments, learning_rate_of
-from tfprune.model.state import carry_state, check_copy
+from tfprune.model.hooks import compile_arguments, forget_calls, learning_rate_of
+from tfprune.model.state import carry_state, check_copy, side_by_side
 from tfprune.model.tree import every_layer
 
 
@@ -59,6 +59,39 @@ def copy_model(model: keras.Model, layer_copy: Callable[[Any], Any]) -> keras.Mo
             "Prune it with PruningCallback in fit, or write it with the functional API."
         )
     return _finished(model, _layer_by_layer(model, layer_copy))
+
+
+class Spare:
+    """Fresh layers for a copy of a model: of classes that Keras does not have, those of a copy by the whole config.
+
+    A network that is made by arguments of its own, as those of KerasHub, may hold layers that no config of theirs
+    builds again, or builds otherwise.
+
+    Args:
+        model: The model.
+    """
+
+    def __init__(self, model: keras.Model):
+        self._layers: dict[int, Any] = {}
+        if not type(model).__module__.startswith("keras."):
+            try:
+                whole = _by_config(model, _as_it_is)
+                carry_state(model, whole)
+                self._layers = {id(old): new for old, new in side_by_side(model, whole)}
+            except PruningError:  # its layers tell enough, or the layer that does not is named
+                return
+
+    def layer(self, layer: Any) -> Any:
+        """A fresh layer or operation, which may have its weights already.
+
+        Raises:
+            PruningError: The layer is of a class of the user's that cannot be made again.
+        """
+        found = self._layers.get(id(layer))
+        if found is None or type(layer).__module__.startswith("keras."):
+            return fresh_layer(layer)
+        forget_calls(found)
+        return found
 
 
 def remember_class(model: keras.Model, wrapped: keras.Model) -> None:

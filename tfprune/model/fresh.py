@@ -104,7 +104,7 @@ def _arguments(layer: keras.Layer, config: dict[str, Any]) -> tuple[list[Any], d
                 listed = list(value)
             else:
                 found[name] = value
-        elif parameter.kind is parameter.VAR_POSITIONAL or parameter.default is parameter.empty:
+        else:  # its default may be another value than the layer was given
             return None
     if "dtype" in found:
         found["dtype"] = keras.dtype_policies.get(found["dtype"])

@@ -5,6 +5,7 @@ recurrent layers, however deep inside nested models, wrappers and subclassed mod
 unless they are named. A layer of the user's own class is pruned when it is named: its weights of rank 2 and more.
 """
 
+import inspect
 import math
 import warnings
 from collections.abc import Iterator
@@ -99,8 +100,16 @@ def warn_of_unnamed(model: keras.Model, layers: Any) -> None:
             f"tfprune: {share:.0%} of the parameters of '{model.name}' lie in layers that are not Keras' own "
             f"({listing(names)}) and stay as they are. To prune them too, name these layers beside the others: "
             f"layers=[{', '.join(map(repr, names[:2]))}, ...].",
-            stacklevel=3,
+            stacklevel=_frames_of_tfprune(),
         )
+
+
+def _frames_of_tfprune() -> int:
+    """How many callers up the stack are no longer of this package: whoever asked is warned."""
+    frame, count = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("tfprune."):
+        frame, count = frame.f_back, count + 1
+    return count
 
 
 def every_weight(model: keras.Model, layers: Any = None) -> Iterator[PrunableWeight]:

@@ -9,8 +9,7 @@ from tfprune.deciding import methods
 from tfprune.deciding.method import Method
 from tfprune.errors import PruningError, nearest
 from tfprune.model.altered import telling_of_altered
-from tfprune.model.copying import copy_model, remember_class
-from tfprune.model.fresh import fresh_layer
+from tfprune.model.copying import Spare, copy_model, remember_class
 from tfprune.model.graph import is_graph
 from tfprune.model.layers import facts_of
 from tfprune.model.state import carry_state, check_copy
@@ -253,9 +252,10 @@ def wrap(model: keras.Model, method: Any) -> keras.Model:
         below = [id(variable) for variable in _weights_below(layer).values()]
         masked.setdefault(id(layer), []).append(below.index(id(weight.variable)))
     pairs: list[tuple[keras.Layer, keras.Layer]] = []
+    spare = Spare(model)
 
     def wrapped_copy(layer: Any) -> Any:
-        fresh = fresh_layer(layer)
+        fresh = spare.layer(layer)
         if isinstance(layer, keras.Layer):
             pairs.append((layer, fresh))
         if id(layer) not in masked:
