@@ -22,8 +22,9 @@ from tables import BySeed, add_output, versions, write
 import tfprune
 from tfprune.report import Column
 
-CALIBRATION, BATCH = 512, 128
+CALIBRATION, BATCH = 1000, 128
 TUNING = 2  # epochs of fine-tuning
+DEPTH = 0.2  # of the residual branches
 
 Figures = dict[tuple[str, str], dict[str, float]]
 
@@ -141,13 +142,14 @@ def measured(task: Task, seed: int, kept: Path | None) -> Figures:
     groups = [name for name in tfprune.channel_groups(dense) if name.endswith(("/heads", "_hidden"))]
     randomly = tfprune.criteria.Random(seed)
     judge("random", halved(randomly, None))
-    by_chance = judge("random, least squares", halved(randomly, "least_squares"))
+    judge("random, least squares", halved(randomly, "least_squares"))
     judge("L2", halved("l2", None))
     judge("L2, least squares", halved("l2", "least_squares"))
     repaired = judge("reconstruct=True", halved("l2", True))
+    shallow = tfprune.prune(dense, tfprune.StructuredDepth(DEPTH), task.data[0][:CALIBRATION], verbose=0)
+    judge(f"StructuredDepth({DEPTH})", tfprune.shrink(tfprune.strip_masks(shallow)))
     judge(f"reconstruct=True, {TUNING} epochs", tuned(repaired))
-    judge(f"random, least squares, {TUNING} epochs", tuned(by_chance))
-    judge("from scratch", network(task, task.half, task.epochs + TUNING, seed, kept))
+    judge("from scratch", network(task, task.half, task.epochs, seed, kept))
     return figures
 
 
@@ -177,8 +179,8 @@ def main() -> None:
         about = [
             f"Seeds {arguments.seeds[: len(runs)]}; means over them. Half of the heads and of the MLP width of every "
             f"block gone, by Structured(0.5, allocation='uniform', unit=('head', 'width')), and the smaller networks "
-            f"judged; repaired from {CALIBRATION} unlabelled inputs; fine-tuned for {TUNING} epochs; from scratch as "
-            "long as the dense network and the fine-tuning together. Allowed: points below dense that the project "
+            f"judged; repaired from {CALIBRATION} unlabelled inputs; fine-tuned for {TUNING} epochs; from scratch: the "
+            "smaller size, for as long as the dense network. Allowed: points below dense that the project "
             "allows itself.",
             *(
                 f"{task.name}: {len(task.data[0]):,} training and {len(task.data[2]):,} test samples, {task.epochs} "
