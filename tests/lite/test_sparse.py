@@ -236,6 +236,12 @@ class TestRefused:
         with pytest.raises(PruningError, match=r"50% zeros are too few for the kernel 'Dense float 1x4'.*from 82% on"):
             plan_sparse(dense_model()).method(0.5)
 
+    @pytest.mark.parametrize("pattern", ["2:4", "element", "6x1", "2x4"])
+    def test_a_pattern_that_the_kernel_cannot_use(self, pattern):
+        with pytest.raises(PruningError, match=r"is not what the kernel 'Dense float 1x4' reads.*Write pattern='4x1'"):
+            plan_sparse(dense_model()).method(0.9, pattern=pattern)
+        assert plan_sparse(dense_model()).method(0.9, pattern="8x2").pattern.height == 8
+
     def test_no_layer_can_be_faster(self):
         with pytest.raises(PruningError, match=r"No layer of 'mlp' becomes faster by zeros on runtime='micro'.*shrink"):
             plan_sparse(dense_model(), "micro").method(0.9)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
+from tfprune.deciding import patterns
 from tfprune.deciding.amounts import is_number
 from tfprune.deciding.methods import Percentile
 from tfprune.deciding.schedules import Schedule
@@ -107,14 +108,16 @@ class SparsePlan(Report):
             return self.source
         return rewritten(self.source, self.cluster)
 
-    def method(self, amount: Any) -> Percentile:
+    def method(self, amount: Any, pattern: Any = None) -> Percentile:
         """What to hand to `fit` (in `PruningCallback`) or `prune`: zeros where, and as, the kernel wants them.
 
         Args:
             amount: The share of zeros, a number or a schedule.
+            pattern: Where zeros may fall, if not just as the kernel reads them: larger blocks, such as `"8x1"` for one
+                that reads `"4x1"`. Defaults to None: the kernel's own.
 
         Raises:
-            PruningError: No layer can become faster, or the zeros are too few for it.
+            PruningError: No layer can become faster, the zeros are too few, or the kernel cannot use the pattern.
         """
         kernel = self.kernel
         if kernel is None:
@@ -132,7 +135,13 @@ class SparsePlan(Report):
                 f"{needed:.0%} on. Write plan.method({max(needed + 0.05, USUAL):.2g})."
             )
         layers = [found.layer for found in chosen]
-        return Percentile(amount, pattern=kernel.pattern, allocation="uniform", layers=layers)
+        wanted = patterns.get(kernel.pattern if pattern is None else pattern)
+        if kernel.block > 1 and (not isinstance(wanted, patterns.Block) or wanted.height % kernel.block):
+            raise PruningError(
+                f"pattern={pattern!r} is not what the kernel '{kernel.name}' reads: {kernel.zeros} along the inputs. "
+                f"Write pattern='{kernel.pattern}', or blocks of a multiple of {kernel.block} inputs."
+            )
+        return Percentile(amount, pattern=wanted, allocation="uniform", layers=layers)
 
     def gain(self, amount: float) -> float:
         """How many times faster the whole is at this share of zeros, predicted from multiply-accumulates alone."""
