@@ -20,7 +20,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "docs" / "benchmarks"
+RESULTS, PAGE = ROOT / "docs" / "benchmarks", ROOT / "docs" / "keras_hub.md"
 SHARE = 0.3
 SECONDS, GIGABYTES = 300, 6
 # Sizes of open axes that belong together: images in a prompt, and the places of their tokens.
@@ -136,6 +136,8 @@ def measure(part, name, lite, fit):
     import numpy as np
 
     import tfprune
+    from tfprune.model.copying import clone_with_weights
+    from tfprune.model.graph import is_graph
     from tfprune.model.inline import inline_notes
     from tfprune.model.prunable import prunable_weights
 
@@ -176,8 +178,9 @@ def measure(part, name, lite, fit):
     def train():
         wrapped = made["wrapped"]
         compile_for_a_step(wrapped, data)
+        decides = tfprune.PercentilePruning(0.5) if row.get("callback") else tfprune.UpdateMasks()
         targets = keras.tree.map_structure(lambda x: np.zeros(x.shape, "float32"), wrapped(data, training=False))
-        wrapped.fit(data, targets, batch_size=2, epochs=1, verbose=0, callbacks=[tfprune.UpdateMasks()])
+        wrapped.fit(data, targets, batch_size=2, epochs=1, verbose=0, callbacks=[decides])
         return True
 
     def saved(key):
@@ -198,7 +201,11 @@ def measure(part, name, lite, fit):
     if "masked" in made and row.stage("parameters_after", shrink) is not None:
         row.stage("difference", difference)
         row.stage("small_saves", lambda: saved("small"))
-    if row.stage("wrap", lambda: keep("wrapped", tfprune.wrap(model, tfprune.Percentile(0.5)))) is not None:
+    if is_graph(model):
+        row.stage("wrap", lambda: keep("wrapped", tfprune.wrap(model, tfprune.Percentile(0.5))))
+    else:  # the model itself is trained, which a callback can do
+        row["callback"] = row.stage("wrap", lambda: keep("wrapped", clone_with_weights(model))) is not None
+    if "wrapped" in made:
         if fit:
             row.stage("fit", train)
         if row.stage("strip", lambda: keep("stripped", tfprune.strip_masks(made["wrapped"]))) is not None:
@@ -275,9 +282,118 @@ def resident(process):
     return pages * 4096 / 1e9
 
 
+TITLES = {"hub": "KerasHub's backbones and tasks", "hand": "Kinds of network as people write them"}
+
+
+def lost(row):
+    after = row.get("parameters_after")
+    return 1 - after / row["parameters"] if isinstance(after, int) else None
+
+
+def equal(row):
+    """Within 1e-4 of the output's scale in float32, or within 1e-5 in float64."""
+    float64 = row.get("difference_float64")
+    if isinstance(float64, float):
+        return float64 <= 1e-5
+    return isinstance(row.get("difference"), float) and row["difference"] <= 1e-4
+
+
+def way(row):
+    """How far a network goes: yes, no, or not measured."""
+    stages = ("prune", "wrap", "fit", "strip", "saves")
+    return [
+        "-" if stage not in row else "yes" if not isinstance(row[stage], str) else "no"
+        for stage in (*stages, "lite_bytes")
+    ]
+
+
+def errors(row):
+    """What stopped a network, one stage each, cut short."""
+    found = [("built or run", row["error"])] if "error" in row else []
+    found += [(key, value) for key, value in row.items() if isinstance(value, str) and key not in ("network", "error")]
+    return (
+        "; ".join(f"{key}: {value[:160]}" for key, value in found)
+        .replace("|", "/")
+        .replace("\x1b[1m", "")
+        .replace("\x1b[0m", "")
+    )
+
+
+def table(part, rows):
+    missing = [name for name in names(part) if name not in rows]
+    measured = [rows[name] for name in names(part) if name in rows]
+    far = [row for row in measured if (lost(row) or 0.0) >= 0.2 and equal(row)]
+    whole = [row for row in measured if all(word in ("yes", "callback") for word in way(row)[:5])]
+    converted = [row for row in measured if isinstance(row.get("lite_bytes"), int)]
+    tried = [row for row in measured if "lite_bytes" in row]
+    lines = [
+        f"## {TITLES[part]}",
+        "",
+        f"**{len(far)} of {len(measured)} lose at least 20 % of their parameters and are equal; {len(whole)} of "
+        f"{len(measured)} go the whole way of pruning, wrapping, a step of `fit`, stripping, saving and loading; "
+        f"{len(converted)} of {len(tried)} that were tried convert.**",
+        *([f"Not measured: {', '.join(missing)}."] if missing else []),
+        "",
+        "| network | parameters | after | lost | difference | prunable | groups | frozen | prune | wrap | fit | strip "
+        "| saves | converts |",
+        "|" + " --- |" + " ---: |" * 6 + " --- |" * 7,
+    ]
+    for row in measured:
+        share = lost(row)
+        frozen = ", ".join(f"{key.lower()} {value:.0%}" for key, value in row.get("reasons", {}).items())
+        cells = [
+            row["network"],
+            f"{row['parameters']:,}" if "parameters" in row else "-",
+            f"{row['parameters_after']:,}" if share is not None else "-",
+            f"{share:.0%}" if share is not None else "-",
+            *(
+                f"{row[key]:.0e}" if isinstance(row.get(key), float) else "-"
+                for key in ["difference_float64" if isinstance(row.get("difference_float64"), float) else "difference"]
+            ),
+            f"{row['prunable']:.0%}" if isinstance(row.get("prunable"), float) else "-",
+            str(row.get("groups", "-")) if not isinstance(row.get("groups"), str) else "-",
+            frozen or "-",
+            *way(row),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    stopped = [row for row in measured if errors(row)]
+    if stopped:
+        lines += ["", "What stopped them:", "", *(f"- {row['network']}: {errors(row)}" for row in stopped)]
+    closed = [row for row in measured if isinstance(row.get("closed"), list) and row["closed"]]
+    if closed:
+        lines += ["", "What stays closed, or is said of training:", ""]
+        lines += [f"- {row['network']}: {' '.join(row['closed'])[:300]}" for row in closed]
+    return lines
+
+
+def page():
+    import keras
+
+    import tfprune
+
+    lines = [
+        "# Any network",
+        "",
+        "Made by `python benchmarks/networks_table.py hub` (with `keras-hub` installed) and "
+        "`python benchmarks/networks_table.py hand`: small networks with random weights. `Structured(0.3)` prunes at "
+        "once, `shrink` removes; *difference* is the largest between the masked network and the smaller one, relative "
+        "to the scale of the output (in float64 where float32 gave more than 1e-5). *Prunable* is the share of "
+        "parameters in kernels, *frozen* the share of channels that stay, by reason. *Saves* compares the stripped "
+        "network with the one loaded from its file; a dash is not measured; *callback* is a subclassed network, which is trained as it is with `PercentilePruning` in the place of a wrapped copy.",
+        "",
+        f"Keras {keras.__version__}, tfprune {tfprune.__version__}.",
+        "",
+    ]
+    for part in TITLES:
+        path = RESULTS / f"networks_{part}.json"
+        if path.exists():
+            lines += [*table(part, {row["network"]: row for row in json.loads(path.read_text())}), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=["hub", "hand"])
+    parser.add_argument("part", choices=list(TITLES))
     parser.add_argument("names", nargs="*", help="networks; default all")
     parser.add_argument("--missing", action="store_true", help="only networks without a row")
     parser.add_argument("--no-lite", action="store_true", help="do not convert")
@@ -302,14 +418,14 @@ def main():
         if isinstance(row.get("difference"), float) and not row["difference"] <= 1e-5:
             again = apart_in_a_process(options.part, name, False, False, True)
             row["difference_float64"] = again.get("difference", again.get("error"))
+        row.pop("traces", None)
         rows[name] = row
         path.write_text(json.dumps([rows[key] for key in sorted(rows)], indent=1) + "\n")
-        after = row.get("parameters_after")
-        lost = f"{1 - after / row['parameters']:.0%}" if isinstance(after, int) else "-"
-        bad = {key: value[:150] for key, value in row.items() if isinstance(value, str) and key != "network"}
-        print(
-            name, lost, row.get("difference"), row.get("difference_float64"), bad, row.get("closed") or "", flush=True
-        )
+        share = "-" if lost(row) is None else f"{lost(row):.0%}"
+        said = [share, row.get("difference"), row.get("difference_float64"), errors(row), row.get("closed") or ""]
+        print(name, *said, flush=True)
+    if options.output is None:
+        PAGE.write_text(page())
     return 0
 
 

@@ -359,6 +359,7 @@ CASES = {
     "take": vector(lambda x: ops.take(x, np.array([5, 1, 6, 2]), axis=-1)),
     "flip": vector(lambda x: ops.flip(x, axis=1)),
     "roll": vector(lambda x: ops.roll(x, 3, axis=1)),
+    "roll windows": image(lambda x: ops.roll(x, (1, 2), (1, 2))),
     "tile": vector(lambda x: ops.tile(x, (1, 3))),
     "repeat": vector(lambda x: ops.repeat(x, 2, axis=1)),
     "pad channels": image(lambda x: ops.pad(x, [[0, 0], [0, 0], [0, 0], [1, 2]])),

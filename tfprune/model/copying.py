@@ -117,7 +117,9 @@ def _equal_copy(model: keras.Model, rewrite: Callable[[Any], Any], keep_compiled
     # layer, what two nested models share stays shared, and nothing has to be registered with Keras.
     attempts = [lambda: _by_config(model, rewrite)]
     if rewrite is not _as_it_is and model in _CLASSES:
-        attempts.append(lambda: _CLASSES[model][0].from_config(_CLASSES[model][1]))
+        kind, config = _CLASSES[model]
+        registered = keras.saving.get_registered_name(kind) != kind.__name__  # so that Keras loads it by its name
+        attempts.insert(0 if registered else 1, lambda: kind.from_config(config))
     if is_graph(model):
         attempts.append(lambda: _layer_by_layer(model, fresh))
     for attempt in attempts:

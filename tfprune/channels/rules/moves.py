@@ -81,14 +81,18 @@ def _squeeze(visit: Visit, values: np.ndarray) -> np.ndarray:
 
 
 def _replay_roll(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], new: Resized) -> Any:
+    if isinstance(op.axis, (list, tuple)):
+        return ops.roll(args[0], op.shift, op.axis)
     kept = new.kept_input(0, op.axis)
     shift = op.shift if kept is None else int(kept[-(op.shift % len(kept)) :].sum()) if op.shift % len(kept) else 0
     return ops.roll(args[0], shift, op.axis)
 
 
 def roll(visit: Visit) -> Channels:
-    """`keras.ops.roll` along one axis."""
+    """`keras.ops.roll`, as of windows that shift; channels stay where several axes are rolled along them."""
     op = visit.layer
+    if isinstance(op.axis, (list, tuple)):
+        return visit.result(visit.frozen_axis(visit.input, op.axis, Reason.OTHER_AXIS))
     if not isinstance(op.axis, int) or not isinstance(op.shift, int):
         return visit.freeze_all(Reason.INPUT_SHAPE)[0]
     return visit.result(f.map(lambda values: np.roll(values, op.shift, op.axis)) for f in visit.input.factors)
