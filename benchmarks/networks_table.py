@@ -379,7 +379,8 @@ def page():
         "once, `shrink` removes; *difference* is the largest between the masked network and the smaller one, relative "
         "to the scale of the output (in float64 where float32 gave more than 1e-5). *Prunable* is the share of "
         "parameters in kernels, *frozen* the share of channels that stay, by reason. *Saves* compares the stripped "
-        "network with the one loaded from its file; a dash is not measured; *callback* is a subclassed network, which is trained as it is with `PercentilePruning` in the place of a wrapped copy.",
+        "network with the one loaded from its file; a dash is not measured; "
+        "*callback* is a subclassed network, which is trained as it is with `PercentilePruning` and not wrapped.",
         "",
         f"Keras {keras.__version__}, tfprune {tfprune.__version__}.",
         "",
