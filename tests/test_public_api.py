@@ -29,6 +29,7 @@ NAMES = {
         "DynamicSurgery",
         "RigL",
         "ProximalSparsity",
+        "distill",
     ],
     "one-shot": ["prune", "prune_hybrid", "method_for"],
     "after": ["strip_masks", "get_masks", "apply_masks"],

@@ -6,7 +6,7 @@ The public names, in the order of their use:
     patterns    where zeros may fall: Element, Block, NofM, Template
     methods     amount + criterion + pattern + allocation: Threshold, Percentile, Structured, StructuredDepth
     training    PruningCallback, ThresholdPruning, PercentilePruning, StructuredPruning; wrap, PrunedLayer, UpdateMasks;
-                SparsityLogger; IterativePruning, DynamicSurgery, RigL, ProximalSparsity
+                SparsityLogger; IterativePruning, DynamicSurgery, RigL, ProximalSparsity; distill
     one-shot    prune, prune_hybrid, method_for
     after       strip_masks, get_masks, apply_masks
     open        inline
@@ -59,6 +59,7 @@ if TYPE_CHECKING or not quiet.waits_for_work:
     from tfprune.training.proximal import ProximalSparsity
     from tfprune.training.regrowth import DynamicSurgery, RigL
     from tfprune.training.strip import strip_masks
+    from tfprune.training.teaching import distill
     from tfprune.training.wrapper import PrunedLayer, wrap
 
     check_backend()
@@ -133,6 +134,7 @@ __all__ = [
     "channel_groups",
     "compress",
     "convert",
+    "distill",
     "from_tfmot",
     "genetic_search",
     "get_masks",

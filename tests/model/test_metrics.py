@@ -94,12 +94,14 @@ def test_iou_and_dice_are_those_of_the_classes():
 
 
 def test_without_targets_outputs_are_judged_by_their_difference(two_headed):
-    assert judged(two_headed, data=X) == {"difference": ("min", 0.0)}
+    assert judged(two_headed, data=X) == {"box difference": ("min", 0.0), "kind difference": ("min", 0.0)}
 
     def doubled_boxes(answers):
         return [answers[0] * 2, answers[1]]
 
-    assert judged(two_headed, data=X, altered=doubled_boxes) == {"difference": ("min", pytest.approx(1.0))}
+    found = judged(two_headed, data=X, altered=doubled_boxes)
+    assert found == {"box difference": ("min", pytest.approx(1.0)), "kind difference": ("min", 0.0)}
+    assert bounded(two_headed, "20%", data=X).allowed == [0.2, 0.2]
 
     def spread(targets, outputs):
         assert targets is None

@@ -158,9 +158,7 @@ def test_the_student_learns_from_the_teacher_by_its_answers_alone():
     student = keras.models.clone_model(teacher)
     student.set_weights([weight + 1.0 for weight in teacher.get_weights()])
     tuning = Tuning(teacher, (x, wrong), 32)
-    if tuning.note is not None:  # an older Keras: it trains on the labels, and says so
-        assert "keras.distillation came with Keras 3.12" in tuning.note
-        return
+    assert tuning.note is None
     tuning(student, 10)
     taught = np.abs(student.predict(x, verbose=0) - teacher.predict(x, verbose=0)).mean()
     alone = keras.models.clone_model(teacher)
@@ -169,13 +167,22 @@ def test_the_student_learns_from_the_teacher_by_its_answers_alone():
     assert taught < np.abs(alone.predict(x, verbose=0) - teacher.predict(x, verbose=0)).mean()
 
 
+class OwnStep(keras.Model):
+    """A model that trains in its own way."""
+
+    def train_step(self, data):
+        return super().train_step(data)
+
+
 def test_without_a_teacher_the_report_says_so():
-    binary = keras.Sequential([keras.Input((4,)), L.Dense(1, activation="sigmoid")])
-    binary.compile("sgd", "binary_crossentropy")
+    inputs = keras.Input((4,))
+    own = OwnStep(inputs, L.Dense(1, activation="sigmoid")(inputs))
+    own.compile("sgd", "binary_crossentropy")
     train = X[:, :2, :2, 0].reshape(-1, 4), Y
-    reason = "one output of several classes" if hasattr(keras, "distillation") else "came with Keras 3.12"
-    assert reason in Tuning(binary, train, 32).note
-    assert "as asked for" in Tuning(binary, train, 32, distill=False).note
+    assert "its class has a train_step of its own" in Tuning(own, train, 32).note
+    assert "as asked for" in Tuning(own, train, 32, distill=False).note
+    with pytest.raises(PruningError, match="distill=False leaves nothing to learn from, since train has no targets"):
+        Tuning(own, train[0], 32, distill=False, labelled=False)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +196,14 @@ def test_without_a_teacher_the_report_says_so():
         ({"epochs": 0}, "epochs=0"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"sparsities": (1.0,)}, "sparsities: 1.0 is no share of zeros"),
-        ({"val": X}, "accuracy and F1 need labels"),
+        ({"val": X}, r"train has targets and val has none, so no metric can be measured; write val=\(x, y\)"),
+        (
+            {"val": X, "metric": "accuracy"},
+            "the metric 'accuracy' needs targets, and the data have none",
+        ),
+        ({"metric": "accuracy", "mode": "min"}, "mode='min' contradicts the metric 'accuracy'"),
+        ({"max_drop": {"box": 0.1}}, "max_drop names the output 'box', which nothing judges"),
+        ({"max_drop": "much"}, "max_drop='much' is no bound"),
         ({"train": iter([(X, Y)])}, "compress has to know the length of an epoch"),
     ],
 )

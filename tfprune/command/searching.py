@@ -153,8 +153,8 @@ def _compress(words: list[str], values: flags.FlagValues) -> None:
     show(result, values)
     if not result.within_bound:
         raise PruningError(
-            f"{100 * result.drop:.2f} points of accuracy are lost, more than --max_drop={values['max_drop'].value}; "
-            "no file was written. Allow more, or train longer with --epochs."
+            f"{'; '.join(result.broken)} by --max_drop={values['max_drop'].value}; no file was written. Allow more, or "
+            "train longer with --epochs."
         )
     result.lite.save(output)  # type: ignore[arg-type]  # --output is required
     tell_written(output, values)  # type: ignore[arg-type]

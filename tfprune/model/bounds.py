@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from tfprune.errors import PruningError, listing, nearest
-from tfprune.model.metrics import Metric
+from tfprune.model.metrics import DIFFERENCE, Metric
 
 SLACK = 1e-9  # of rounding
 
@@ -55,6 +57,8 @@ class Bounds:
             each = [bound_of(given[metric.output]) for metric in metrics]
         else:
             each = [bound_of(given)] * len(self.metrics)
+        # A difference is a share of the values already.
+        each = [b._replace(relative=b.relative and m.name.split()[-1] != DIFFERENCE) for b, m in zip(each, metrics)]
         for metric, bound in zip(metrics, each):
             if metric.is_share and not bound.relative and not bound.amount < 1.0:
                 raise PruningError(f"max_drop={given!r} is no share of accuracy in [0, 1); write 0.01 for one point.")
@@ -78,6 +82,8 @@ class Bounds:
 
         Of several it is what the metric nearest to its bound, or furthest beyond, has left of it, as a share.
         """
+        if not np.isfinite(values).all():
+            return -np.inf
         if len(self.metrics) == 1:
             return values[0] if self.metrics[0].mode == "max" else -values[0]
         scales = [max(allowed, 1e-3 * abs(dense), SLACK) for allowed, dense in zip(self.allowed, self.dense)]

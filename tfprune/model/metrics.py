@@ -83,7 +83,8 @@ class Metric:
 
     def _measured(self, answers: Answers, batches: Sequence[Batch]) -> float:
         try:
-            return float(np.mean(as_array(self.measure(answers, batches))))
+            value = self.measure(answers, batches)
+            return value if isinstance(value, float) else float(np.mean(as_array(value)))
         except PruningError:
             raise
         except Exception as error:  # whatever a metric of the user's own raises
@@ -114,7 +115,13 @@ class Metric:
 
 
 def found_metrics(
-    model: keras.Model, batches: Sequence[Batch], metric: Any, mode: str | None, dense: Answers, purpose: str
+    model: keras.Model,
+    batches: Sequence[Batch],
+    metric: Any,
+    mode: Any,
+    dense: Answers,
+    purpose: str,
+    outputs: Any = None,
 ) -> tuple[Metric, ...]:
     """The metrics that answers of a model are judged by.
 
@@ -126,11 +133,14 @@ def found_metrics(
         mode: `"max"`, `"min"`, or None to ask the metric; of a dict a dict may say it by output.
         dense: The unpruned model's answers.
         purpose: What judges, the subject of the messages.
+        outputs: What a call of the model gave, for its structure. Defaults to None: it is called.
 
     Raises:
         PruningError: The metric is unknown, needs targets that the data lack, or its way cannot be told.
     """
-    return _Finder(model, batches, dense, purpose).found(metric, mode)
+    if outputs is None:
+        outputs = model(batches[0].inputs, training=False)
+    return _Finder(model, batches, dense, purpose, outputs).found(metric, mode)
 
 
 def answers_of(model: keras.Model, batches: Sequence[Batch]) -> list[np.ndarray]:
@@ -147,10 +157,9 @@ def compiled_metric(model: keras.Model, name: str) -> keras.metrics.Metric | Non
 
 
 class _Finder:
-    def __init__(self, model: keras.Model, batches: Sequence[Batch], dense: Answers, purpose: str):
+    def __init__(self, model: keras.Model, batches: Sequence[Batch], dense: Answers, purpose: str, outputs: Any):
         self._batches, self._dense, self._purpose = list(batches), list(dense), purpose
         self._copy = clone_with_weights(model)
-        outputs = model(keras.tree.map_structure(lambda array: array[:1], batches[0].inputs), training=False)
         self._outputs, self.names = outputs, output_names(model, outputs)
         self._targets = all(batch.targets is not None for batch in batches)
         self._logged: Mapping[str, float] | None = None
@@ -164,7 +173,7 @@ class _Finder:
             return tuple(self._of_output(each, metric[each], modes.get(each)) for each in metric)
         if metric is None and not self._targets:
             chosen_mode(DIFFERENCE, mode, "min")
-            return (Metric(DIFFERENCE, "", "min", self._difference, self._batches),)
+            return tuple(self._difference(place, name if several else "") for place, name in enumerate(self.names))
         if metric is None and several:
             return tuple(self._of_output(name, self._default(name), mode) for name in self._known_outputs())
         if metric is None:
@@ -348,15 +357,16 @@ class _Finder:
             return targets[place], given[place]
         return dict(zip(self.names, targets)) if self._targets else None, dict(zip(self.names, given))
 
-    def _difference(self, answers: Answers, batches: Sequence[Batch]) -> float:
-        """The largest relative error of any output: root mean square of the differences over that of the values."""
-        count = sum(batch.size for batch in batches)
-        errors = []
-        for wanted, given in zip(self._dense, answers):
-            power = float(np.mean(np.square(wanted, dtype=np.float64))) or 1.0
-            part = wanted[:count].astype(np.float64) - given
-            errors.append(float(np.sqrt(np.mean(np.square(part)) / power)))
-        return max(errors)
+    def _difference(self, place: int, output: str) -> Metric:
+        """The relative error of an output: root mean square of the differences over that of the unpruned values."""
+        wanted = self._dense[place].astype(np.float64)
+        power = float(np.mean(np.square(wanted))) or 1.0
+
+        def measure(answers: Answers, batches: Sequence[Batch]) -> float:
+            rows = sum(batch.size for batch in batches)
+            return float(np.sqrt(np.mean(np.square(wanted[:rows] - answers[place])) / power))
+
+        return Metric(_title(output, DIFFERENCE), output, "min", measure, self._batches)
 
 
 def _title(output: str, name: str) -> str:

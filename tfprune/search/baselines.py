@@ -16,6 +16,9 @@ from tfprune.search.settings import Settings, check_count
 
 # What each search takes beside its own arguments, and what each names in its signature.
 KNOWN = (
+    "metric",
+    "mode",
+    "max_drop",
     "weights",
     "budget",
     "criterion",

@@ -11,15 +11,18 @@ import numpy as np
 
 from tfprune.errors import PruningError
 from tfprune.model.aliases import under_aliases
+from tfprune.model.bounds import Bounds
 from tfprune.model.copying import clone_with_weights
 from tfprune.model.data import Batch, input_specs, joined
 from tfprune.model.judge import Scorer
+from tfprune.model.metrics import Answers, answers_of, found_metrics
 from tfprune.model.prunable import every_weight
+from tfprune.model.signature import flat_outputs
 from tfprune.model.tree import as_array, places
 from tfprune.oneshot.repair.reconstruct import recalibrate
 from tfprune.search.fine_tuning import FineTuning
 from tfprune.search.genome import ChannelGenome, Genes, Genome
-from tfprune.search.objectives import COSTS, QUALITIES, Objective
+from tfprune.search.objectives import COSTS, QUALITIES, Judged, Objective
 from tfprune.search.thin import TOLERANCE, ThinModel, UnsupportedError
 
 PIECE_BYTES = 128 * 2**20  # of the largest activation, for the samples that are run at once
@@ -99,8 +102,12 @@ class Fitness:
         self._thin: ThinModel | None = None
         self._weights_now: dict[str, Any] = {}
         self._scoring: Scorer | None = None
+        self._bounds: Bounds | None = None
         if names & {"accuracy", "f1"}:
             self._scoring = Scorer(self.copy, joined([batch.targets for batch in self.data]), self._run()[0])
+        for objective in objectives:
+            if objective.judged is not None:
+                self._bounds = bounds_of(self.copy, self.data, flat_outputs(self._run()[0]), objective.judged)
         if names & set(QUALITIES):
             self._thin = self._try_thin()
 
@@ -184,7 +191,7 @@ class Fitness:
         self._weights_now = keras.tree.map_structure(keras.ops.convert_to_tensor, kept)
 
     def _qualities(self) -> dict[str, float]:
-        if not self._named & {"accuracy", "f1", "loss"}:
+        if not self._named & set(QUALITIES):
             return {}
         answers, loss = self._run()
         figures = {"loss": loss} if self._with_loss else {}
@@ -193,6 +200,11 @@ class Fitness:
                 # A network that has lost its numbers is wrong, whatever argmax makes of NaN.
                 finite = all(np.isfinite(answer).all() for answer in keras.tree.flatten(answers))
                 figures[name] = getattr(self._scoring, name)(answers) if finite else 0.0
+        if self._bounds is not None:
+            try:
+                figures["metric"] = figure_of(self._bounds, flat_outputs(answers))
+            except PruningError as error:
+                raise FitnessError(str(error)) from error
         return figures
 
     def _run(self) -> tuple[Any, float]:
@@ -205,6 +217,25 @@ class Fitness:
             size = Batch(tensors["inputs"]).size
             total, count = total + float(loss) * size, count + size
         return joined(found), total / count
+
+
+def bounds_of(model: keras.Model, data: Sequence[Batch], answers: Answers, judged: Judged) -> Bounds:
+    """The metrics of a search with their bounds; without any, each counts as a share of the unpruned value."""
+    found = found_metrics(model, data, judged.metric, judged.mode, answers, "the search")
+    given = "100%" if judged.max_drop is None else judged.max_drop
+    return Bounds(given, found, [metric(answers) for metric in found])
+
+
+def figure_of(bounds: Bounds, answers: Answers) -> float:
+    """The value of the only metric; of several the merit of the one that is nearest to its bound."""
+    values = [metric(answers) for metric in bounds.metrics]
+    return values[0] if len(values) == 1 else bounds.merit(values)
+
+
+def mode_of_metric(model: keras.Model, data: Sequence[Batch], judged: Judged) -> str:
+    """Which way the figure of the metrics is better."""
+    bounds = bounds_of(model, data, answers_of(model, data), judged)
+    return bounds.metrics[0].mode if len(bounds.metrics) == 1 else "max"
 
 
 def _given(batch: Batch) -> dict[str, Any]:

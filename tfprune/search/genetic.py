@@ -42,6 +42,9 @@ def genetic_search(
     crossover_rate: float = 0.9,
     mutation_rate: float | None = None,
     verbose: int = 1,
+    metric: Any = None,
+    mode: Any = None,
+    max_drop: Any = None,
 ) -> SearchResult:
     """Searches by evolution for the channels or weights to remove, and gives the best compromises it met.
 
@@ -52,12 +55,12 @@ def genetic_search(
         model: A built model, trained; functional or Sequential for channels. It is left as it is.
         data: Validation inputs and targets, anything that `fit` takes; some thousand samples, as they are read for
             every candidate.
-        objectives: Names or functions, one or several. `"accuracy"`, `"f1"` (macro) and `"loss"` are measured on the
-            data; `"parameters"`, `"macs"`, `"bytes"` (of the weights in an int8 file) and `"memory"` (bytes of the
-            largest input and output of a layer in int8) are counted; `"latency"` (milliseconds of the int8 file, one
-            thread) comes from a table of the layers that is measured here first, and is checked on files of the front.
-            A function takes a candidate (`.model`, `.masks`, `.figures`) and returns a number, large for good.
-            Defaults to `("accuracy", "macs")`.
+        objectives: Names or functions, one or several. `"accuracy"`, `"f1"` (macro), `"loss"` and `"metric"` (what
+            `metric` says) are measured on the data; `"parameters"`, `"macs"`, `"bytes"` (of the weights in an int8
+            file) and `"memory"` (bytes of the largest input and output of a layer in int8) are counted; `"latency"`
+            (milliseconds of the int8 file, one thread) comes from a table of the layers that is measured here first,
+            and is checked on files of the front. A function takes a candidate (`.model`, `.masks`, `.figures`) and
+            returns a number, large for good. Defaults to `("accuracy", "macs")`.
         genome: `"channels"` (default), a bit for each channel that can be removed with all that belongs to it;
             `"layers"`, a share for each group of channels, the lowest by the criterion going; `"weights"`, a bit for
             each weight or block of a small network.
@@ -96,6 +99,14 @@ def genetic_search(
         crossover_rate: Share of offspring with two parents. Defaults to 0.9.
         mutation_rate: Probability of a change for each gene. Defaults to None: 3 in a genome.
         verbose: 0 shows no progress, 1 (default) a bar in a terminal and lines elsewhere, 2 lines.
+        metric: What the objective `"metric"` is, which then stands in the place of `"accuracy"`: the name of a metric
+            that the model is compiled with, a Keras metric, a function of (targets, outputs), or a dict of these by
+            output. Defaults to None: the first metric that the model is compiled with, else its loss; without targets
+            the difference from the unpruned model's outputs.
+        mode: `"max"` where a large value is better, `"min"` where a small one is. Defaults to None: asked of the
+            metric, or told by its name.
+        max_drop: Of several outputs, how much worse the metric of each may become (`{"box": "5%", "kind": 0.01}`): the
+            one that is nearest to its bound counts. Defaults to None: each as a share of its unpruned value.
 
     Returns:
         A `SearchResult`: `.best`, `.front`, `.apply(candidate)`.
@@ -124,7 +135,7 @@ def genetic_search(
     }  # fmt: skip
     settings = Settings(
         "genetic_search", objectives, genome, weights, budget, seed, workers, criterion, layers, pattern, fine_tune,
-        evaluations, seconds, steering,
+        evaluations, seconds, steering, metric, mode, max_drop,
     )  # fmt: skip
     problem = Problem(settings, model, data, journal, recalibrate, train, verbose)
     operators = Operators.checked(problem.genome, len(settings.objectives), steering)

@@ -7,9 +7,19 @@ from typing import Any
 
 from tfprune.errors import PruningError, listing, nearest
 
-QUALITIES = {"accuracy": True, "f1": True, "loss": False}  # measured on data; whether large is better
+# Measured on data; whether large is better. Of "metric" it is asked when the data are read.
+QUALITIES = {"accuracy": True, "f1": True, "loss": False, "metric": True}
 COSTS = ("parameters", "macs", "bytes", "latency", "memory")  # known from the genes; small is better
 NAMES = (*QUALITIES, *COSTS)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What `"metric"` stands for: see `genetic_search`."""
+
+    metric: Any = None
+    mode: Any = None
+    max_drop: Any = None
 
 
 @dataclass(frozen=True)
@@ -21,12 +31,14 @@ class Objective:
         larger: Whether large is better.
         weight: Its part in the weighted sum, above 0.
         function: The user's own `candidate -> float`; None for those known by name.
+        judged: What is measured where the name is `"metric"`.
     """
 
     name: str
     larger: bool
     weight: float = 1.0
     function: Callable[[Any], float] | None = None
+    judged: Judged | None = None
 
     @property
     def sign(self) -> int:
@@ -48,7 +60,8 @@ def get(objectives: Any, weights: Mapping[str, float] | None = None) -> tuple[Ob
     >>> [objective.name for objective in get(("accuracy", "macs"))]
     ['accuracy', 'macs']
     """
-    given = [objectives] if isinstance(objectives, str) or callable(objectives) else list(objectives or ())
+    alone = isinstance(objectives, str) or callable(objectives)
+    given = [objectives] if alone else list(objectives or ())
     if not given:
         raise PruningError('objectives is empty; write objectives=("accuracy", "macs").')
     weights = dict(weights or {})
@@ -64,6 +77,8 @@ def get(objectives: Any, weights: Mapping[str, float] | None = None) -> tuple[Ob
 
 
 def _objective(entry: Any, weights: Mapping[str, float]) -> Objective:
+    if isinstance(entry, Objective):
+        return entry
     if callable(entry):
         name = getattr(entry, "__name__", type(entry).__name__)
         weight = _weight(name, weights)

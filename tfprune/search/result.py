@@ -17,10 +17,10 @@ from tfprune.oneshot.repair.reconstruct import recalibrate
 from tfprune.report import Column, Report, in_plot, new_figure
 from tfprune.search.fine_tuning import FineTuning
 from tfprune.search.genome import ChannelGenome, Genes, Genome
-from tfprune.search.objectives import Judgement
+from tfprune.search.objectives import QUALITIES, Judgement
 from tfprune.training.masks import apply_masks
 
-FORMS = {"accuracy": ".2%", "f1": ".4f", "loss": ".4f", "latency": ".4f"}
+FORMS = {"accuracy": ".2%", "f1": ".4f", "loss": ".4f", "metric": ".4g", "latency": ".4f"}
 HEADINGS = {"macs": "MACs", "latency": "ms (by table)", "f1": "F1", "memory": "memory, bytes"}
 
 
@@ -221,7 +221,7 @@ class SearchResult(Report):
         return any(each.name == name and each.function is not None for each in self.judgement.objectives)
 
     def _is_quality(self, name: str) -> bool:
-        return name in ("accuracy", "f1", "loss") or self._is_own(name)
+        return name in QUALITIES or self._is_own(name)
 
 
 class Keeping:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tfprune.errors import PruningError
@@ -36,6 +36,9 @@ class Settings:
     evaluations: int | None = None
     seconds: float | None = None
     steering: Mapping[str, Any] = field(default_factory=dict)
+    metric: Any = None
+    mode: Any = None
+    max_drop: Any = None
 
     def __post_init__(self) -> None:
         check_count("seed", self.seed, 0)
@@ -46,13 +49,34 @@ class Settings:
             number = isinstance(self.seconds, (int, float)) and not isinstance(self.seconds, bool)
             if not number or not self.seconds > 0:
                 raise PruningError(f"seconds={self.seconds!r}: give a number above 0, such as 600 for ten minutes.")
+        named = (self.metric, self.mode) != (None, None)
+        if named and isinstance(self.objectives, (tuple, list)):
+            object.__setattr__(self, "objectives", ["metric" if e == "accuracy" else e for e in self.objectives])
+        if named and self.objectives == "accuracy":
+            object.__setattr__(self, "objectives", "metric")
         object.__setattr__(self, "objectives", goals.get(self.objectives, self.weights))
+        if named and "metric" not in {objective.name for objective in self.objectives}:
+            raise PruningError('metric= says what the objective "metric" is; write objectives=("metric", "macs").')
         object.__setattr__(self, "budget", goals.check_budget(self.budget))
 
     @property
     def measured(self) -> set[str]:
         """The objectives known by name, and the costs of the budget."""
         return {each.name for each in self.objectives if each.function is None} | set(self.budget or ())
+
+    @property
+    def judged(self) -> goals.Judged:
+        """What the objective `"metric"` stands for."""
+        return goals.Judged(self.metric, self.mode, self.max_drop)
+
+    def settled(self, mode: str) -> "Settings":
+        """The same once it is known which way the metric is better."""
+
+        def told(objective: goals.Objective) -> goals.Objective:
+            is_it = objective.name == "metric"
+            return replace(objective, larger=mode == "max", judged=self.judged) if is_it else objective
+
+        return replace(self, objectives=tuple(map(told, self.objectives)), metric=None, mode=None, weights=None)
 
     @property
     def description(self) -> str:
@@ -65,12 +89,14 @@ class Settings:
 
         Layers are not among them, as a journal notes what the genome makes of them. A function goes by its name.
         """
+        judged = [each.judged for each in self.objectives if each.judged is not None]
         return {
             "seed": self.seed,
             "objectives": [[each.name, each.sign, each.weight] for each in self.objectives],
             "budget": self.budget,
             "genome": self.genome,
             "criterion": _words(self.criterion),
+            **dict.fromkeys(["metric"] if judged else [], _words(judged)),
             "pattern": _words(self.pattern),
             "settings": {"strategy": self.strategy, **self.steering},
         }

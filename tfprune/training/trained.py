@@ -1,4 +1,4 @@
-"""What a run may prune: of a `Distiller` the student, and of any model the weights that train."""
+"""What a run may prune: of a distillation the student, and of any model the weights that train."""
 
 from typing import Any
 
@@ -10,10 +10,13 @@ from tfprune.model.altered import left_as_they_are
 from tfprune.model.prunable import every_weight_and_kernel
 from tfprune.model.selectors import is_named
 from tfprune.training.masks import constraint_of
+from tfprune.training.teaching import Taught
 
 
 def pruned_part(model: keras.Model) -> keras.Model:
-    """The model that is to be pruned when this one trains: of a Keras `Distiller` the student, else the model."""
+    """The model that is to be pruned when this one trains: of a distillation the student, else the model."""
+    if isinstance(model, Taught):
+        return model.student
     distillation = getattr(keras, "distillation", None)  # not in the oldest Keras that is supported
     return model.student if distillation is not None and isinstance(model, distillation.Distiller) else model
 

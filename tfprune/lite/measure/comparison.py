@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from tfprune.errors import PruningError
+from tfprune.model.by_class import GroupLoss, Payers, sentences
 from tfprune.model.judge import READINGS, Judge, Reading, macro_f1
 
 
@@ -27,6 +28,7 @@ class OutputComparison:
             None without labels.
         lite_f1: The same of the converted model.
         relative_error: Root mean square of the differences over that of Keras' values.
+        groups: What each class, or each quarter of the targets, lost, the one that lost most first; of labels alone.
     """
 
     name: str
@@ -39,6 +41,11 @@ class OutputComparison:
     f1: float | None = None
     lite_f1: float | None = None
     relative_error: float = 0.0
+    groups: tuple[GroupLoss, ...] = ()
+
+    def paying(self, several: bool = False) -> list[str]:
+        """Who lost most, and a warning for each that pays for the others, in sentences."""
+        return sentences(self.groups, self.accuracy is not None, f"'{self.name}'" if several else "")
 
 
 class Comparison:
@@ -53,6 +60,7 @@ class Comparison:
         self.name = name
         self._judge = Judge(model, name)
         self._tallies = {reading: Tally() for reading in READINGS}
+        self._values = Payers(decisions=False)
         self.entries = 0
         self.sum = self.largest = self.largest_value = self.squares = self.power = 0.0
 
@@ -71,6 +79,8 @@ class Comparison:
         self.largest = max(self.largest, float(difference.max(initial=0.0)))
         self.largest_value = max(self.largest_value, float(np.abs(wanted).max(initial=0.0)))
         self._judge.see(wanted, labels)
+        if not self._judge.possible and labels is not None and labels.size == wanted.size:
+            self._values.add_values(labels.reshape(wanted.shape), wanted, answer)
         for reading in self._judge.possible:  # a later batch may leave fewer of them
             self._tallies[reading].add(reading, wanted, answer, labels)
 
@@ -89,6 +99,7 @@ class Comparison:
             lite_accuracy=tally.right[1] / tally.judged if judged else None,
             f1=macro_f1(tally.counts[0]) if judged else None,
             lite_f1=macro_f1(tally.counts[1]) if judged else None,
+            groups=(tally.payers if reading is not None else self._values).result(),
             relative_error=float(np.sqrt(self.squares / self.power)) if self.power else 0.0,
         )
 
@@ -100,6 +111,7 @@ class Tally:
         self.decisions = self.agreed = self.judged = 0
         self.right = [0, 0]
         self.counts: list[Any] = [0, 0]
+        self.payers = Payers(decisions=True)
 
     def add(self, reading: Reading, wanted: np.ndarray, answer: np.ndarray, labels: np.ndarray | None) -> None:
         """Counts one batch."""
@@ -110,6 +122,7 @@ class Tally:
             return
         truth = reading.truth(labels, wanted.shape)
         self.judged += truth.size
+        self.payers.add_decisions(truth, *both, reading.kind == "binary" and wanted.shape[-1] > 1)
         for index, decided in enumerate(both):
             self.right[index] += int(np.count_nonzero(decided == truth))
             self.counts[index] = self.counts[index] + reading.counts(decided, truth, wanted.shape[-1])

@@ -1,7 +1,7 @@
 """Comparing a converted model with the Keras model it was made of, on data."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -15,7 +15,10 @@ from tfprune.lite.file.zeros import KeptZeros, kept_zeros
 from tfprune.lite.measure.comparison import Comparison, OutputComparison
 from tfprune.lite.measure.layer_errors import LayerErrors, layer_errors
 from tfprune.lite.quantize.representative import checked_batches
+from tfprune.model.data import Batch, joined
+from tfprune.model.hooks import compile_arguments
 from tfprune.model.labels import labels_of, require_all_used
+from tfprune.model.metrics import found_metrics
 from tfprune.model.signature import flat_outputs, matched_inputs, output_names, signature_of
 from tfprune.model.tree import as_array, check_model
 from tfprune.report import Column, Report
@@ -33,6 +36,8 @@ class Verification(Report):
         size: Bytes of the file.
         float_ops: Operators of the file that compute in floating point, with their counts.
         layers: The error behind each layer, where it was asked for.
+        metrics: Name of a metric -> its value in Keras and in the file, of what the model is judged by beside accuracy.
+        remarks: Why a metric that the model is compiled with could not be measured.
     """
 
     title: ClassVar[str] = "Keras and .tflite compared"
@@ -55,6 +60,8 @@ class Verification(Report):
     size: int
     float_ops: dict[str, int] = field(default_factory=dict)
     layers: LayerErrors | None = None
+    metrics: dict[str, tuple[float, float]] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     @property
     def agreement(self) -> float | None:
@@ -168,6 +175,10 @@ class Verification(Report):
             f"{self.samples:,} samples; {self.quantization} file of {self.size:,} bytes.",
             "Error: root mean square of the differences over that of Keras' values. Largest: the largest difference.",
         ]
+        said += [f"{name}: {keras:.4g} Keras, {lite:.4g} .tflite." for name, (keras, lite) in self.metrics.items()]
+        said += self.remarks
+        for output in self.outputs:
+            said += output.paying(len(self.outputs) > 1)
         found = [weight for weight in self.weights if weight.kept is not None]
         lost = [weight for weight in found if weight.kept != weight.zeros]
         missing = [weight.key for weight in self.weights if weight.kept is None]
@@ -191,6 +202,8 @@ class Verification(Report):
         return {
             **super().to_dict(),
             "layers": None if self.layers is None else self.layers.to_dict(),
+            "groups": {output.name: [vars(group) for group in output.groups] for output in self.outputs},
+            "metrics": {name: list(values) for name, values in self.metrics.items()},
             "float_ops": self.float_ops,
             "samples": self.samples,
             "zeros": self.zeros,
@@ -203,7 +216,15 @@ class Verification(Report):
 
 
 def verify(
-    model: keras.Model, lite: Any, data: Any, labels: Any = None, *, layers: bool = False, isolate: bool = False
+    model: keras.Model,
+    lite: Any,
+    data: Any,
+    labels: Any = None,
+    *,
+    layers: bool = False,
+    isolate: bool = False,
+    metric: Any = None,
+    mode: Any = None,
 ) -> Verification:
     """Runs a Keras model and its converted form on the same data and compares what they answer.
 
@@ -217,9 +238,14 @@ def verify(
         layers: Whether to compare the result of every layer too, on the first samples: `layer_errors`, in `.layers`.
         isolate: Whether LiteRT is to run a file given by path or as bytes in a process of its own, which one of unknown
             origin may end. Defaults to False.
+        metric: What else both are judged by, as in `compress`: a name, a Keras metric, a function of (targets,
+            outputs), or a dict of these by output. Defaults to None: the metric that the model is compiled with.
+        mode: `"max"` or `"min"` where the metric does not say which is better.
 
     Returns:
-        A `Verification`, which prints as a table: top-1 agreement, accuracy and F1 of both, differences, zeros kept.
+        A `Verification`, which prints as a table: top-1 agreement, accuracy and F1 of both, differences, zeros kept;
+        then the metric of both in `.metrics`, and which classes (or ranges of targets) lost most, with a warning where
+        one loses more than three times the average and beyond chance.
         `.broken(min_agreement=0.99, ...)` says which bounds do not hold.
 
     Raises:
@@ -236,6 +262,7 @@ def verify(
     lite = LiteModel.of(lite, isolate)
     order = matched_inputs([end.name for end in lite.inputs], signature, model)
     comparisons: list[Comparison] = []
+    judging = _Judging(model, metric, mode)
     samples = 0
     for batch in checked_batches(data, signature, "verify()"):
         outputs = signature.answers(model, batch.inputs)
@@ -248,8 +275,10 @@ def verify(
         comparisons = comparisons or [Comparison(model, name) for name in names]
         for comparison, wanted, answer, right in zip(comparisons, expected, answers, truth):
             comparison.add(wanted, answer, right)
+        judging.add(batch, outputs, expected, answers, truth)
         samples += count
     require_all_used(labels, samples)
+    metrics, remarks = judging.result()
     return Verification(
         samples=samples,
         outputs=tuple(comparison.result() for comparison in comparisons),
@@ -258,7 +287,62 @@ def verify(
         size=lite.size,
         float_ops=dict(Counter(operator.name for operator in lite.operators if operator.is_float)),
         layers=layer_errors(model, lite, data) if layers else None,
+        metrics=metrics,
+        remarks=remarks,
     )
+
+
+class _Judging:
+    """Keeps what both models answered where a metric needs all of it together."""
+
+    def __init__(self, model: keras.Model, metric: Any, mode: Any):
+        self._model, self._metric, self._mode = model, metric, mode
+        compiled = bool(getattr(model, "compiled", False)) and compile_arguments(model).get("metrics")
+        self._wanted = metric is not None or bool(compiled)
+        self._outputs: Any = None
+        self._batches: list[Batch] = []
+        self._answers: list[tuple[Sequence[np.ndarray], Sequence[np.ndarray]]] = []
+
+    def add(self, batch: Batch, outputs: Any, expected: Any, answers: Any, truth: Sequence[Any]) -> None:
+        """Takes in one batch: its samples, what both answered, and the labels of each output."""
+        has_labels = any(each is not None for each in truth)
+        self._wanted = self._wanted and (has_labels or self._metric is not None)
+        if not self._wanted:
+            return
+        named = dict(zip(output_names(self._model, outputs), truth)) if isinstance(outputs, Mapping) else list(truth)
+        targets = (truth[0] if len(truth) == 1 else named) if has_labels else None
+        self._outputs = outputs
+        self._batches.append(Batch(batch.inputs, targets, batch.weights))
+        self._answers.append((expected, answers))
+
+    def result(self) -> tuple[dict[str, tuple[float, float]], tuple[str, ...]]:
+        """The metrics of both but for those that the comparison tells anyway, and what could not be measured."""
+        if not self._wanted:
+            return {}, ()
+        both = [joined([list(pair[side]) for pair in self._answers]) for side in (0, 1)]
+        try:
+            found = found_metrics(
+                self._model, self._batches, self._metric, self._mode, both[0], "verify()", self._outputs
+            )
+            told = [each for each in found if self._metric is not None or not each.is_share]
+            return {each.name: (each(both[0]), each(both[1])) for each in told}, ()
+        except PruningError as error:
+            if self._metric is not None:
+                raise
+            return {}, (f"Not measured by the metrics that the model is compiled with: {error}",)
+
+
+def file_answers(model: keras.Model, lite: LiteModel, batches: Sequence[Batch]) -> list[np.ndarray]:
+    """The answers of a file to all samples: its outputs in the flat order of the model that it was made of."""
+    order = matched_inputs([end.name for end in lite.inputs], signature_of(model), model)
+    names: list[str] = []
+    parts = []
+    for batch in batches:
+        arrays = [as_array(array) for array in keras.tree.flatten(batch.inputs)]
+        names = names or output_names(model, model(batch.inputs, training=False))
+        given = lite([arrays[index] for index in order])
+        parts.append(by_output(given if isinstance(given, list) else [given], lite.outputs, names))
+    return joined(parts)
 
 
 def by_output(answers: list[np.ndarray], ends: Sequence[End], names: Sequence[str]) -> list[np.ndarray]:

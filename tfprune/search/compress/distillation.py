@@ -9,8 +9,9 @@ import numpy as np
 
 from tfprune.errors import PruningError
 from tfprune.model.copying import clone_with_weights
-from tfprune.model.data import batches, joined, whole_batch
+from tfprune.model.data import Batch, batches, joined, whole_batch
 from tfprune.model.judge import decision_of
+from tfprune.training.teaching import distill
 
 TEMPERATURE = 3.0
 STUDENT_SHARE = 0.5  # of the loss on the labels; the rest is the distance from the teacher
@@ -25,18 +26,27 @@ class Tuning:
         train: What `fit` takes: `(x, y)`, or a dataset of batches.
         batch_size: For arrays.
         distill: Whether the unpruned model teaches, where it can.
+        labelled: Whether the data have targets; without, the unpruned model's answers are all there is to learn.
 
     Attributes:
         note: Why the unpruned model does not teach, None where it does.
+
+    Raises:
+        PruningError: The length of an epoch is not known, or there is nothing to learn from.
     """
 
-    def __init__(self, teacher: keras.Model, train: Any, batch_size: int, distill: bool = True):
-        self._teacher, self._train, self._batch_size = teacher, train, batch_size
+    def __init__(self, teacher: keras.Model, train: Any, batch_size: int, distill: bool = True, labelled: bool = True):
+        self._teacher, self._train, self._batch_size, self._labelled = teacher, train, batch_size, labelled
         self._whole = whole_batch(train, teacher, "compress", "train")
         self.steps = _steps(train) if self._whole is None else -(-self._whole.size // batch_size)
         self.note = None if distill else "Fine-tuned without the unpruned model as teacher, as asked for."
         if distill:
             self.note = _obstacle(teacher)
+        elif not labelled and not teacher.losses:
+            raise PruningError(
+                "distill=False leaves nothing to learn from, since train has no targets; leave it out, or give "
+                "train=(x, y)."
+            )
 
     def __call__(
         self, model: keras.Model, epochs: int, callbacks: Sequence[keras.callbacks.Callback] = (), rate: float = 1.0
@@ -49,7 +59,7 @@ class Tuning:
             callbacks: Callbacks that are to see this model, whatever trains it.
             rate: The first learning rate as a multiple of the one that the unpruned model was compiled with.
         """
-        trained = model if self.note else self._with_teacher(model)
+        trained = model if self.note else self._taught(model)
         trained.optimizer.learning_rate = _rate(self._teacher) * rate
         following = [Follows(callback, model) for callback in callbacks]
         arguments: dict[str, Any] = {"epochs": epochs, "verbose": 0}
@@ -60,6 +70,12 @@ class Tuning:
         else:
             arguments.update(x=self._train)
         trained.fit(**arguments, callbacks=[*following, decay])
+
+    def _taught(self, model: keras.Model) -> keras.Model:
+        """What trains the model on its targets and on the unpruned model's answers."""
+        if self._labelled and _gives_one_class(self._teacher) and hasattr(keras, "distillation"):
+            return self._with_teacher(model)
+        return distill(model, self._teacher, temperature=TEMPERATURE, share=STUDENT_SHARE)
 
     def _with_teacher(self, model: keras.Model) -> keras.Model:
         teacher = clone_with_weights(self._teacher, keep_compiled=False)
@@ -73,7 +89,6 @@ class Tuning:
         distiller.compile(
             optimizer=model.optimizer,
             loss=self._teacher.loss,
-            metrics=["accuracy"],
             jit_compile=self._teacher.jit_compile,
             run_eagerly=self._teacher.run_eagerly,
             steps_per_execution=self._teacher.steps_per_execution,
@@ -143,12 +158,16 @@ def _log_probabilities() -> Any:
 
 def _obstacle(teacher: keras.Model) -> str | None:
     """Why the unpruned model cannot teach, None where it can."""
-    plain = "Fine-tuned without the unpruned model as teacher: "
-    if not hasattr(keras, "distillation"):
-        return f"{plain}keras.distillation came with Keras 3.12, and this is {keras.__version__}."
-    if len(teacher.outputs) != 1 or teacher.outputs[0].shape[-1] == 1:
-        return f"{plain}that is done for one output of several classes."
+    if type(teacher).train_step is not keras.Model.train_step:
+        return (
+            "Fine-tuned without the unpruned model as teacher: its class has a train_step of its own, which may need "
+            "another loss."
+        )
     return None
+
+
+def _gives_one_class(model: keras.Model) -> bool:
+    return len(model.outputs) == 1 and model.outputs[0].shape[-1] != 1 and decision_of(model, "") != "values"
 
 
 def _ends_in_softmax(model: keras.Model) -> bool:
@@ -177,6 +196,7 @@ def _steps(train: Any) -> int:
     )
 
 
-def first_inputs(train: Any, model: keras.Model, count: int) -> Any:
-    """Some inputs of the training data, to find the ranges of activations with."""
-    return joined([batch.inputs for batch in batches(train, model, "compress", argument="train", at_most=count)])
+def first_samples(train: Any, model: keras.Model, count: int) -> Batch:
+    """Some of the training data: their inputs are to find the ranges of activations with."""
+    read = list(batches(train, model, "compress", argument="train", at_most=count))
+    return Batch(joined([batch.inputs for batch in read]), read[0].targets)

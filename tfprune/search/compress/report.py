@@ -1,13 +1,15 @@
 """What a compression did, step by step, and what came of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import keras
 
 from tfprune.lite.file.lite_model import LiteModel
 from tfprune.lite.measure.benchmark import Benchmark
+from tfprune.lite.measure.comparison import OutputComparison
+from tfprune.model.bounds import SLACK, Bounds
 from tfprune.report import Column, Report
 
 
@@ -18,10 +20,11 @@ class Milestone:
     Attributes:
         name: What was done, to what amount.
         seconds: How long it took.
-        accuracy: On the validation data, after it.
+        accuracy: On the validation data, after it; the value of the first metric where it is another.
         macs, parameters: Shares of the unpruned model's.
         zeros: The share of zeros among the weights of its kernels.
         outcome: What became of it.
+        values: What it is worth by each metric; empty where there is the one.
     """
 
     name: str
@@ -31,11 +34,7 @@ class Milestone:
     parameters: float
     zeros: float
     outcome: str
-
-    @property
-    def figure(self) -> str:
-        """What stands behind its bar, in the figures of the table."""
-        return f"accuracy {self.accuracy:.2%} zeros {self.zeros:.1%}"
+    values: Sequence[float] = ()
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,27 +45,20 @@ class Compression(Report):
         model: The compressed Keras model, in float or with the rounding of int8 trained in; plain layers or those of
             `quantize_aware`.
         lite: Its int8 file.
-        accuracy: Of the int8 file on the validation data.
-        dense_accuracy: Of the unpruned Keras model.
+        accuracy: Of the int8 file on the validation data; the value of the first metric where it is another.
+        dense_accuracy: Of the unpruned Keras model, likewise.
         max_drop: The bound.
         target: What was asked for.
         steps: The steps in their order.
         timing: Files timed side by side: the unpruned one in float, then in int8, the compressed one likewise.
         macs, parameters: Shares of the unpruned model's that are left.
         notices: What else there is to say.
+        bounds: The metrics, the unpruned model's values, and how much worse each may become.
+        values: Of the int8 file, by each metric.
+        outputs: How the int8 file compares with the unpruned model on the validation data, output by output.
     """
 
     title: ClassVar[str] = "Compression"
-    columns: ClassVar[Sequence[Column]] = (
-        Column("step", "step"),
-        Column("accuracy", "accuracy", ".2%"),
-        Column("lost", "points lost", "+.2f"),
-        Column("macs", "MACs", ".3f"),
-        Column("parameters", "parameters", ".3f"),
-        Column("zeros", "zeros", ".1%"),
-        Column("seconds", "seconds", ".1f"),
-        Column("outcome", "outcome"),
-    )
     plotted: ClassVar[str] = "accuracy"
 
     model: keras.Model
@@ -80,16 +72,59 @@ class Compression(Report):
     macs: float | None
     parameters: float
     notices: tuple[str, ...] = ()
+    bounds: Bounds = field(kw_only=True)
+    values: tuple[float, ...] = field(kw_only=True)
+    outputs: tuple[OutputComparison, ...] = ()
+
+    @property
+    def columns(self) -> Sequence[Column]:  # type: ignore[override]
+        """A column for each metric, and what each step left of the model."""
+        several = len(self.bounds.metrics) > 1
+        columns = [Column("step", "step")]
+        for number, metric in enumerate(self.bounds.metrics):
+            key = "accuracy" if number == 0 else metric.name
+            columns.append(Column(key, metric.name, ".2%" if metric.is_share else ".4g"))
+            if not several:
+                columns.append(Column("lost", *(("points lost", "+.2f") if metric.is_share else ("worse by", "+.3g"))))
+        return [
+            *columns,
+            Column("macs", "MACs", ".3f"),
+            Column("parameters", "parameters", ".3f"),
+            Column("zeros", "zeros", ".1%"),
+            Column("seconds", "seconds", ".1f"),
+            Column("outcome", "outcome"),
+        ]
 
     @property
     def drop(self) -> float:
-        """The accuracy that was lost, as a share; negative where it was gained."""
-        return self.dense_accuracy - self.accuracy
+        """How much worse the first metric became; of accuracy as a share, negative where it was gained."""
+        return self.bounds.worse(self.values)[0]
 
     @property
     def within_bound(self) -> bool:
-        """Whether no more accuracy was lost than allowed."""
-        return self.drop <= self.max_drop + 1e-9
+        """Whether no metric became worse than allowed."""
+        return self.bounds.hold(self.values)
+
+    @property
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """Name of a metric -> its unpruned value, that of the int8 file, how much worse it may be, its mode."""
+        parts = zip(self.bounds.metrics, self.bounds.dense, self.values, self.bounds.allowed)
+        return {
+            metric.name: {"dense": dense, "value": value, "allowed": allowed, "mode": metric.mode}
+            for metric, dense, value, allowed in parts
+        }
+
+    @property
+    def broken(self) -> list[str]:
+        """The bounds that are broken, a sentence for each."""
+        said = []
+        rows = zip(self.bounds.metrics, self.bounds.worse(self.values), self.bounds.allowed)
+        for metric, worse, allowed in rows:
+            if not worse <= allowed + SLACK:
+                lost = f"{100 * worse:.2f} points" if metric.is_share else f"{worse:.4g}"
+                bound = f"{100 * allowed:g}" if metric.is_share else f"{allowed:.4g}"
+                said.append(f"{lost} of {metric.name} are lost, more than the {bound} allowed")
+        return said
 
     @property
     def meets_target(self) -> bool:
@@ -116,11 +151,14 @@ class Compression(Report):
         }
 
     def rows(self) -> list[dict[str, Any]]:
+        first, dense = self.bounds.metrics[0], self.bounds.dense[0]
+        scale = 100 if first.is_share else 1
         return [
             {
                 "step": step.name,
                 "accuracy": step.accuracy,
-                "lost": 100 * (self.dense_accuracy - step.accuracy),
+                "lost": scale * first.worse(step.accuracy, dense),
+                **{metric.name: value for metric, value in [*zip(self.bounds.metrics, step.values)][1:]},
                 "macs": step.macs,
                 "parameters": step.parameters,
                 "zeros": step.zeros,
@@ -137,11 +175,17 @@ class Compression(Report):
             f"{self.lite.gzip_size:,} compressed, {1 / ratios['gzip_bytes']:.1f} times smaller than the float file.",
             f"Time: float file {ratios['float_latency']:.2f} of the unpruned float file, int8 file "
             f"{ratios['int8_latency']:.2f} of the unpruned int8 file.",
-            f"Accuracy on the validation data: {self.dense_accuracy:.2%} unpruned, {self.accuracy:.2%} in the int8 "
-            f"file; at most {100 * self.max_drop:g} points were to be lost.",
         ]
+        for metric, dense, value, bound in zip(self.bounds.metrics, self.bounds.dense, self.values, self.bounds.each):
+            name = metric.name[:1].upper() + metric.name[1:]
+            notes.append(
+                f"{name} on the validation data: {metric.text(dense)} unpruned, {metric.text(value)} in the int8 file; "
+                f"at most {bound.text(metric)} {'were' if metric.is_share else 'was'} to be lost."
+            )
         if not self.within_bound:
-            notes.append(f"THE BOUND IS BROKEN: {100 * self.drop:.2f} points are lost. No step stayed within it.")
+            notes.append(f"THE BOUND IS BROKEN: {'; '.join(self.broken)}. No step stayed within it.")
+        for output in self.outputs:
+            notes += output.paying(len(self.outputs) > 1)
         if not self.meets_target:
             notes.append(f"THE TARGET {self.target} IS NOT MET within the bound.")
         return [*notes, *self.notices]
@@ -150,6 +194,8 @@ class Compression(Report):
         return {
             **super().to_dict(),
             "accuracy": self.accuracy,
+            "metrics": self.metrics,
+            "groups": {output.name: [vars(group) for group in output.groups] for output in self.outputs},
             "dense_accuracy": self.dense_accuracy,
             "within_bound": self.within_bound,
             "meets_target": self.meets_target,

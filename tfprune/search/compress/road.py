@@ -15,13 +15,18 @@ from tfprune.errors import PruningError
 from tfprune.lite.convert.convert import convert
 from tfprune.lite.file.lite_model import LiteModel
 from tfprune.lite.measure.benchmark import benchmark
+from tfprune.lite.measure.comparison import Comparison, OutputComparison
+from tfprune.lite.measure.verify import file_answers
 from tfprune.lite.quantize import quantize_aware
-from tfprune.model.copying import compile_like
+from tfprune.model.copying import clone_with_weights, compile_like
 from tfprune.model.data import joined
 from tfprune.model.inline import inlined
+from tfprune.model.labels import labels_of
+from tfprune.model.metrics import answers_of
+from tfprune.model.signature import output_names
 from tfprune.model.tree import check_model
 from tfprune.progress import shown, stage
-from tfprune.search.compress.distillation import first_inputs
+from tfprune.search.compress.distillation import first_samples
 from tfprune.search.compress.report import Compression
 from tfprune.search.compress.steps import ROUNDED, Steps, Stop
 from tfprune.search.compress.terms import Terms
@@ -36,6 +41,7 @@ SEARCH_EVALUATIONS = 80
 CALIBRATION = 300
 TIMED_RUNS = 200
 QUANTIZED_RATE = 0.1  # of the learning rate
+TAUGHT_RATE = 1e-3  # of Adam, where the model is not compiled
 
 
 def compress(
@@ -45,6 +51,8 @@ def compress(
     max_drop: float = 0.01,
     target: Any = "smallest",
     *,
+    metric: Any = None,
+    mode: Any = None,
     folder: Any = None,
     epochs: int = 3,
     sparsities: Sequence[float] = (0.8, 0.6, 0.4),
@@ -54,28 +62,39 @@ def compress(
     console: Any = None,
     verbose: int = 1,
 ) -> Compression:
-    """Makes the smallest int8 file of a classifier that loses no more accuracy than allowed.
+    """Makes the smallest int8 file of a model that becomes no worse than allowed, by accuracy or any other metric.
 
     Searches for the channels that cost least, removes them, trains the small network with the unpruned one as teacher,
     prunes its weights, trains it with the rounding of int8, converts it, and checks the file. A step that loses more
     than the bound is taken back, and a milder one is tried.
 
     Args:
-        model: A classifier, trained and compiled; functional or Sequential. It is left as it is.
-        train: What `fit` takes: `(x, y)`, or a dataset of batches whose length is known.
-        val: Validation inputs and labels, other than those trained on: every decision is made by them.
-        max_drop: Accuracy that may be lost, as a share: 0.01 (default) is one point.
+        model: A trained model, compiled; functional or Sequential. It is left as it is.
+        train: What `fit` takes: `(x, y)`, or a dataset of batches whose length is known. Inputs alone where there are
+            no targets: all that is then learnt are the unpruned model's answers, and it need not be compiled.
+        val: Validation inputs and targets, other than those trained on: every decision is made by them. Inputs alone
+            where train has no targets either.
+        max_drop: How much worse the metric may become, in its own unit: 0.01 (default) is one point of accuracy. `"5%"`
+            is a share of the unpruned model's value. A dict bounds each output: `{"kind": 0.01, "box": "5%"}`.
         target: `"smallest"` (default), as small as the bound allows; or one share of the unpruned model's that is to be
             reached, with no more removed than it takes: `{"macs": 0.3}`, `{"parameters": 0.25}`, `{"bytes": 0.25}` (the
             int8 file over the float32 file), `{"latency": 0.5}` (of the float32 files, measured here).
+        metric: What it is judged by: the name of a metric that the model is compiled with, `"loss"`, `"accuracy"`,
+            `"f1"`, `"iou"`, `"dice"`; a Keras metric; a function of (targets, outputs), arrays of all validation data
+            (dicts by output where there are several, targets None where there are none); or a dict of these by output.
+            Defaults to None: the first metric that the model, or each of its outputs, is compiled with, else the loss;
+            without targets the relative difference from the unpruned model's outputs.
+        mode: `"max"` where a large value of the metric is better, `"min"` where a small one is. Defaults to None: asked
+            of the metric, or told by its name.
         folder: Where every step keeps its model; a compression that was interrupted and is begun again with the same
             arguments goes on behind its last whole step; that of other data or settings is refused (of a dataset to
             train on, only its length is compared). Defaults to None: nothing is kept.
         epochs: Of each fine-tuning: after channels, after weights; the rounding is trained for one. Defaults to 3.
         sparsities: Shares of zeros to try, the first that stays within the bound is kept; empty for none. Defaults to
             0.8, 0.6, 0.4.
-        distill: Whether the unpruned model teaches the small one (`keras.distillation.Distiller`). Defaults to True;
-            without it in this version of Keras, the report says so.
+        distill: Whether the unpruned model teaches the small one (`keras.distillation.Distiller`, and `distill` where
+            that does not fit). Defaults to True; a model with a `train_step` of its own is not taught, and the report
+            says so.
         batch_size: Of training on arrays. Defaults to 128.
         seed: Of everything random. Defaults to 0.
         console: A `rich.console.Console` to show progress on, with the time left. Defaults to None: standard error.
@@ -86,8 +105,8 @@ def compress(
         breaks the bound without saying so, in the report and in a warning.
 
     Raises:
-        PruningError: The model is not compiled, the validation data have no class labels, an argument is wrong, or the
-            folder belongs to another compression.
+        PruningError: The model is not compiled, the metric needs targets that the data lack, cannot be computed or is
+            no number (which batch is told), an argument is wrong, or the folder belongs to another compression.
 
     Example:
         result = tfprune.compress(model, (x, y), (x_val, y_val), max_drop=0.01, folder="compressed")
@@ -95,19 +114,32 @@ def compress(
     """
     check_model(model, "compress")
     model = inlined(model, "Compressing", has_rule)
+    terms = Terms(max_drop, target, epochs, sparsities, distill, batch_size, seed, metric, mode)
+    samples = first_samples(train, model, CALIBRATION)
+    labelled = samples.targets is not None
     if not model.compiled or model.optimizer is None:
-        raise PruningError(f"'{model.name}' is not compiled, and compress trains; compile it with optimizer and loss.")
-    terms = Terms(max_drop, target, epochs, sparsities, distill, batch_size, seed)
+        model = _compiled(model, labelled)
     with shown(verbose, console, transient=False):
-        steps = Steps(model, train, val, terms, folder)
-        result = Road(steps, first_inputs(train, model, CALIBRATION)).walked()
+        result = Road(Steps(model, train, val, terms, folder, labelled), samples.inputs).walked()
     if not result.within_bound:
         warnings.warn(
-            f"tfprune: compress loses {100 * result.drop:.2f} points of accuracy, more than the "
-            f"{100 * max_drop:g} allowed: no step stayed within the bound. Train longer (epochs=), or allow more.",
+            f"tfprune: compress: {'; '.join(result.broken)}: no step stayed within the bound. Train longer (epochs=), "
+            "or allow more.",
             stacklevel=2,
         )
     return result
+
+
+def _compiled(model: keras.Model, labelled: bool) -> keras.Model:
+    """A copy that can be trained on the unpruned model's answers, which takes no loss of its own."""
+    if labelled:
+        raise PruningError(
+            f"'{model.name}' is not compiled, and compress trains; compile it with optimizer and loss. Without targets "
+            "in train and val it need not be."
+        )
+    copy = clone_with_weights(model)
+    copy.compile(keras.optimizers.Adam(TAUGHT_RATE), "mse")
+    return copy
 
 
 class Road:
@@ -135,7 +167,7 @@ class Road:
             return self._measured(*self._converted())
 
     def _holds(self, stop: Stop) -> bool:
-        return self._steps.holds(stop.accuracy)
+        return self._steps.holds(stop.values)
 
     def _expect(self, trainings: int) -> None:
         """Says that so many removals of channels are still to be trained at most, and all that follows."""
@@ -186,10 +218,12 @@ class Road:
         key = tuple(sorted(budget.items()))
         if key not in self._plans:
             targets = joined([batch.targets for batch in self._steps.val])
-            searched = keras.tree.map_structure(lambda array: array[:SEARCHED], (self._inputs, targets))
+            given = self._inputs if targets is None else (self._inputs, targets)
+            searched = keras.tree.map_structure(lambda array: array[:SEARCHED], given)
             found = genetic_search(
-                self._model, searched, "accuracy", "layers", population=16, generations=20,
+                self._model, searched, "metric", "layers", population=16, generations=20,
                 evaluations=SEARCH_EVALUATIONS, budget=budget, seed=self._terms.seed, recalibrate=True,
+                metric=self._terms.metric, mode=self._terms.mode, max_drop=self._terms.max_drop,
             )  # fmt: skip
             self._plans[key] = found.plan()
         return shrink(self._model, self._plans[key])
@@ -239,23 +273,23 @@ class Road:
             compile_like(self._model, quantized)
         return self._steps.train(quantized, 1, rate=QUANTIZED_RATE)
 
-    def _converted(self) -> tuple[Stop, LiteModel, float]:
-        """The last stop whose file is within the bound, its file and the file's accuracy; else the most accurate."""
-        found: list[tuple[Stop, LiteModel, float]] = []
+    def _converted(self) -> tuple[Stop, LiteModel, list[float]]:
+        """The last stop whose file is within the bound, its file and what that is worth; else the best."""
+        found: list[tuple[Stop, LiteModel, list[float]]] = []
         for stop in reversed(self._steps.stops):
             if not self._holds(stop) and stop.name != ROUNDED:
                 continue
             name, began = f"int8 file of '{stop.name}'", time.monotonic()
             with stage(name) as bar:
                 lite = convert(stop.model, "int8", representative_data=self._samples)
-                accuracy = self._steps.score(lite(self._inputs))
-                self._steps.note(name, time.monotonic() - began, accuracy, self._steps.in_float(stop), "", bar)
-            found.append((stop, lite, accuracy))
-            if self._steps.holds(accuracy):
+                values = self._steps.score(file_answers(stop.model, lite, self._steps.val))
+                self._steps.note(name, time.monotonic() - began, values, self._steps.in_float(stop), "", bar)
+            found.append((stop, lite, values))
+            if self._steps.holds(values):
                 break
-        return max(found, key=lambda entry: (self._steps.holds(entry[2]), entry[2]))
+        return max(found, key=lambda entry: (self._steps.holds(entry[2]), self._steps.bounds.merit(entry[2])))
 
-    def _measured(self, chosen: Stop, lite: LiteModel, accuracy: float) -> Compression:
+    def _measured(self, chosen: Stop, lite: LiteModel, values: list[float]) -> Compression:
         """What came of it: files are timed side by side, and compared with what was asked for."""
         small = self._steps.in_float(chosen)
         with stage("measure files"):
@@ -271,8 +305,8 @@ class Road:
         return Compression(
             model=chosen.model,
             lite=lite,
-            accuracy=accuracy,
-            dense_accuracy=self._steps.stops[0].accuracy,
+            accuracy=values[0],
+            dense_accuracy=self._steps.stops[0].values[0],
             max_drop=self._terms.max_drop,
             target=self._terms.target,
             steps=tuple(self._steps.milestones),
@@ -280,7 +314,23 @@ class Road:
             macs=macs,
             parameters=parameters,
             notices=tuple(self._steps.notes),
+            bounds=self._steps.bounds,
+            values=tuple(values),
+            outputs=self._compared(chosen, lite),
         )
+
+    def _compared(self, chosen: Stop, lite: LiteModel) -> tuple[OutputComparison, ...]:
+        """How the file compares with the unpruned model, and which classes lost most."""
+        model, val = self._model, self._steps.val
+        wanted, given = answers_of(model, val), file_answers(chosen.model, lite, val)
+        names = output_names(model, model(val[0].inputs, training=False))
+        labels = joined([labels_of(None, b.targets, names, slice(0, b.size), b.size) for b in val])
+        compared = []
+        for name, *parts in zip(names, wanted, given, labels):
+            comparison = Comparison(model, name)
+            comparison.add(*parts)
+            compared.append(comparison.result())
+        return tuple(compared)
 
 
 def _budget(level: float) -> dict[str, float]:

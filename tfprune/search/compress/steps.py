@@ -7,10 +7,11 @@ from typing import Any
 
 import keras
 
-from tfprune.model.data import batches, joined, whole_batch
-from tfprune.model.judge import Scorer
+from tfprune.errors import PruningError
+from tfprune.model.bounds import Bounds
+from tfprune.model.data import batches, whole_batch
+from tfprune.model.metrics import Answers, answers_of, found_metrics
 from tfprune.model.summary import summary
-from tfprune.model.tree import as_array
 from tfprune.progress import Stage, TrainingProgress, stage
 from tfprune.search.compress.distillation import Tuning
 from tfprune.search.compress.folder import StepFolder
@@ -27,7 +28,7 @@ class Stop:
 
     name: str
     model: keras.Model
-    accuracy: float
+    values: Sequence[float]
 
 
 class Steps:
@@ -36,8 +37,10 @@ class Steps:
     Args:
         model, train, val, folder: See `compress`.
         terms: What else it is told.
+        labelled: Whether the training data have targets.
 
     Attributes:
+        bounds: What models are judged by, against the unpruned one.
         val: The validation data in batches.
         dense: What the unpruned model is made of.
         stops: The models that were made; the unpruned one is the first.
@@ -45,12 +48,20 @@ class Steps:
         notes: What else there is to say.
     """
 
-    def __init__(self, model: keras.Model, train: Any, val: Any, terms: Terms, folder: Any):
+    def __init__(self, model: keras.Model, train: Any, val: Any, terms: Terms, folder: Any, labelled: bool = True):
         self.model, self.terms = model, terms
-        self.val = list(batches(val, model, "compress", 256))
-        self._tuning = Tuning(model, train, terms.batch_size, terms.distill)
+        self.val = list(batches(val, model, "compress", 256, "val"))
+        if labelled and self.val[0].targets is None and terms.metric is None:
+            raise PruningError(
+                "compress: train has targets and val has none, so no metric can be measured; write val=(x, y). Leave "
+                "the targets out of both to bound the difference from the unpruned model's outputs."
+            )
+        self._tuning = Tuning(model, train, terms.batch_size, terms.distill, labelled)
         self.notes = [self._tuning.note] if self._tuning.note else []
-        self._scoring = Scorer(model, joined([batch.targets for batch in self.val]), self._answers(model))
+        answers = answers_of(model, self.val)
+        metrics = found_metrics(model, self.val, terms.metric, terms.mode, answers, "compress")
+        self.bounds = Bounds(terms.max_drop, metrics, [metric(answers) for metric in metrics])
+        self.notes += self.bounds.lax()
         self.dense = summary(model)
         self.stops: list[Stop] = []
         self.milestones: list[Milestone] = []
@@ -65,26 +76,29 @@ class Steps:
             "train": self._tuning.steps if arrays is None else data_fingerprint([arrays]),
             "settings": terms.header(),
         }
+        if (terms.metric, terms.mode) != (None, None):
+            header["metric"] = [[metric.name, metric.mode] for metric in metrics]
         self.folder = StepFolder(folder, header)
 
     def make(self, name: str, build: Callable[[], keras.Model], epochs: int = 0) -> Stop:
         """Makes a step, which trains for so many epochs, or takes it from the folder."""
         known = self.folder.known(name)
         if known is not None:
+            known = {"values": [], **known}
             self.milestones.append(Milestone(**known))
             model = self.folder.model(name) if self.stops else self.model
-            return self._stopped(Stop(name, model, known["accuracy"]))
+            return self._stopped(Stop(name, model, known["values"] or [known["accuracy"]]))
         keras.utils.set_random_seed(self.terms.seed)
         with stage(name, total=max(1, epochs * self._tuning.steps)) as bar:
             self._watching = [TrainingProgress(bar, self.training)] if epochs else []
             began = time.monotonic()
             model = build()
-            accuracy = self.score(self._answers(model))
+            values = self.score(answers_of(model, self.val))
             seconds = time.monotonic() - began
             first = not self.stops
-            stop = self._stopped(Stop(name, model, accuracy))
-            outcome = "the model as given" if first else self._outcome(accuracy, ", taken back")
-            self.note(name, seconds, accuracy, self.in_float(stop), outcome, bar)
+            stop = self._stopped(Stop(name, model, values))
+            outcome = "the model as given" if first else self._outcome(values, ", taken back")
+            self.note(name, seconds, values, self.in_float(stop), outcome, bar)
         self.folder.keep(name, vars(self.milestones[-1]), None if first else model)
         return stop
 
@@ -100,25 +114,34 @@ class Steps:
         bar: Stage = self.training
         bar.move(bar.completed, bar.completed + epochs * self._tuning.steps)
 
-    def note(self, name: str, seconds: float, accuracy: float, model: keras.Model, outcome: str, bar: Stage) -> None:
+    def note(
+        self, name: str, seconds: float, values: Sequence[float], model: keras.Model, outcome: str, bar: Stage
+    ) -> None:
         """Reports a step, in the table and behind its bar: `model` is what came of it, in plain float layers."""
-        outcome = outcome or self._outcome(accuracy)
-        self.milestones.append(Milestone(name, seconds, accuracy, *self.shares(model), outcome))
-        bar.advance(0, self.milestones[-1].figure)
+        outcome = outcome or self._outcome(values)
+        self.milestones.append(Milestone(name, seconds, values[0], *self.shares(model), outcome, list(values)))
+        first, zeros = self.bounds.metrics[0], self.milestones[-1].zeros
+        bar.advance(0, f"{first.name} {first.text(values[0])} zeros {zeros:.1%}")  # the figures of the table
 
-    def score(self, answers: Any) -> float:
-        """The accuracy of answers to the validation data."""
-        return self._scoring.accuracy(answers)
+    def score(self, answers: Answers) -> list[float]:
+        """What answers to the validation data are worth by each metric; NaN where one is no number, which is noted."""
+        try:
+            return [metric(answers) for metric in self.bounds.metrics]
+        except PruningError as error:
+            if not self.stops:
+                raise
+            self.notes.append(f"A step was taken back. {error}")
+            return [float("nan")] * len(self.bounds.metrics)
 
-    def holds(self, accuracy: float) -> bool:
-        """Whether an accuracy is within the bound."""
-        return self.terms.allow(self.stops[0].accuracy - accuracy)
+    def holds(self, values: Sequence[float]) -> bool:
+        """Whether the values of all metrics are within their bounds."""
+        return self.bounds.hold(values)
 
     def in_float(self, stop: Stop) -> keras.Model:
         """The model of a stop in plain float layers: for int8 training, the stop before it."""
         if stop.name != ROUNDED:
             return stop.model
-        return [each for each in self.stops if each.name != ROUNDED and self.holds(each.accuracy)][-1].model
+        return [each for each in self.stops if each.name != ROUNDED and self.holds(each.values)][-1].model
 
     def shares(self, model: keras.Model) -> tuple[float | None, float, float]:
         """Multiply-accumulates and parameters as shares of the unpruned model's, and the share of zeros."""
@@ -130,9 +153,5 @@ class Steps:
         self.stops.append(stop)
         return stop
 
-    def _outcome(self, accuracy: float, then: str = "") -> str:
-        return "within the bound" if self.holds(accuracy) else f"beyond the bound{then}"
-
-    def _answers(self, model: keras.Model) -> Any:
-        # Called as it is: predict() would compile every model on the road anew.
-        return joined([keras.tree.map_structure(as_array, model(b.inputs, training=False)) for b in self.val])
+    def _outcome(self, values: Sequence[float], then: str = "") -> str:
+        return "within the bound" if self.holds(values) else f"beyond the bound{then}"

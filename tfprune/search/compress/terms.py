@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfprune.errors import PruningError, nearest
+from tfprune.model.bounds import bound_of
 from tfprune.search.settings import check_count
 
 TARGETS = ("macs", "parameters", "bytes", "latency")
@@ -25,12 +26,12 @@ class Terms:
     distill: bool
     batch_size: int
     seed: int
+    metric: Any = None
+    mode: Any = None
 
     def __post_init__(self) -> None:
-        if not _is_number(self.max_drop) or not 0.0 <= self.max_drop < 1.0:
-            raise PruningError(
-                f"max_drop={self.max_drop!r} is no share of accuracy in [0, 1); write 0.01 for one point."
-            )
+        for bound in self.max_drop.values() if isinstance(self.max_drop, Mapping) else [self.max_drop]:
+            bound_of(bound)
         for sparsity in self.sparsities:
             if not 0.0 < sparsity < 1.0:
                 raise PruningError(f"sparsities: {sparsity!r} is no share of zeros in (0, 1); write (0.8, 0.6).")
@@ -43,13 +44,10 @@ class Terms:
         """The cost and the share to reach; empty for the smallest."""
         return {} if self.target == "smallest" else {name: float(share) for name, share in self.target.items()}
 
-    def allow(self, drop: float) -> bool:
-        """Whether so much accuracy may be lost."""
-        return drop <= self.max_drop + 1e-9
-
     def header(self) -> list[Any]:
         """The terms as plain values for the folder."""
-        return [list(value) if value is self.sparsities else value for value in vars(self).values()]
+        told = {name: value for name, value in vars(self).items() if name not in ("metric", "mode")}
+        return [list(value) if value is self.sparsities else value for value in told.values()]
 
     def _check_target(self) -> None:
         target = self.target
