@@ -22,7 +22,7 @@ from tfprune.model.tree import as_array, places
 from tfprune.oneshot.repair.reconstruct import recalibrate
 from tfprune.search.fine_tuning import FineTuning
 from tfprune.search.genome import ChannelGenome, Genes, Genome
-from tfprune.search.objectives import COSTS, QUALITIES, Judged, Objective
+from tfprune.search.objectives import COSTS, QUALITIES, MetricAsked, Objective
 from tfprune.search.thin import TOLERANCE, ThinModel, UnsupportedError
 
 PIECE_BYTES = 128 * 2**20  # of the largest activation, for the samples that are run at once
@@ -219,7 +219,7 @@ class Fitness:
         return joined(found), total / count
 
 
-def bounds_of(model: keras.Model, data: Sequence[Batch], answers: Answers, judged: Judged) -> Bounds:
+def bounds_of(model: keras.Model, data: Sequence[Batch], answers: Answers, judged: MetricAsked) -> Bounds:
     """The metrics of a search with their bounds; without any, each counts as a share of the unpruned value."""
     found = found_metrics(model, data, judged.metric, judged.mode, answers, "the search")
     given = "100%" if judged.max_drop is None else judged.max_drop
@@ -232,7 +232,7 @@ def figure_of(bounds: Bounds, answers: Answers) -> float:
     return values[0] if len(values) == 1 else bounds.merit(values)
 
 
-def mode_of_metric(model: keras.Model, data: Sequence[Batch], judged: Judged) -> str:
+def mode_of_metric(model: keras.Model, data: Sequence[Batch], judged: MetricAsked) -> str:
     """Which way the figure of the metrics is better."""
     bounds = bounds_of(model, data, answers_of(model, data), judged)
     return bounds.metrics[0].mode if len(bounds.metrics) == 1 else "max"

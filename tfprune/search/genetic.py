@@ -122,13 +122,7 @@ def genetic_search(
         result = tfprune.genetic_search(model, (x_val, y_val), budget={"macs": 0.5})
         small = tfprune.shrink(tfprune.strip_masks(result.apply()))
     """
-    require("deap", extra="search", purpose="Genetic search")
-    check_count("population", population, 4)
-    check_count("generations", generations, 0)
-    if patience is not None:
-        check_count("patience", patience, 1)
-    if initial not in ("seeded", "random"):
-        raise PruningError(f"initial={initial!r} is unknown; write 'seeded' or 'random'.")
+    _check(population, generations, patience, initial)
     steering = {
         "population": population, "selection": selection, "crossover": crossover, "mutation": mutation,
         "crossover_rate": crossover_rate, "mutation_rate": mutation_rate, "initial": initial,
@@ -152,6 +146,17 @@ def genetic_search(
         lambda: _evolve(problem, evolution, evaluated, initial == "seeded", generations, patience),
         expected=population * (generations + 1),
     )
+
+
+def _check(population: Any, generations: Any, patience: Any, initial: Any) -> None:
+    """What the evolution is told, before anything is read."""
+    require("deap", extra="search", purpose="Genetic search")
+    check_count("population", population, 4)
+    check_count("generations", generations, 0)
+    if patience is not None:
+        check_count("patience", patience, 1)
+    if initial not in ("seeded", "random"):
+        raise PruningError(f"initial={initial!r} is unknown; write 'seeded' or 'random'.")
 
 
 def _evolve(

@@ -14,7 +14,7 @@ NAMES = (*QUALITIES, *COSTS)
 
 
 @dataclass(frozen=True)
-class Judged:
+class MetricAsked:
     """What `"metric"` stands for: see `genetic_search`."""
 
     metric: Any = None
@@ -38,7 +38,7 @@ class Objective:
     larger: bool
     weight: float = 1.0
     function: Callable[[Any], float] | None = None
-    judged: Judged | None = None
+    judged: MetricAsked | None = None
 
     @property
     def sign(self) -> int:

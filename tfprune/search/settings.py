@@ -65,9 +65,9 @@ class Settings:
         return {each.name for each in self.objectives if each.function is None} | set(self.budget or ())
 
     @property
-    def judged(self) -> goals.Judged:
+    def judged(self) -> goals.MetricAsked:
         """What the objective `"metric"` stands for."""
-        return goals.Judged(self.metric, self.mode, self.max_drop)
+        return goals.MetricAsked(self.metric, self.mode, self.max_drop)
 
     def settled(self, mode: str) -> "Settings":
         """The same once it is known which way the metric is better."""
