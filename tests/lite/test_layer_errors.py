@@ -170,6 +170,20 @@ def test_n_of_m_is_seen_and_checked(pattern):
     assert dense.breaking(pattern, layers=["other"]) == []
 
 
+def test_layers_of_a_model_trained_in_int8_stay_in_float_with_kernels_that_are_not_rounded(model, images):
+    quantized = quantize_aware(model, images)
+    whole, mixed = (convert(quantized, "int8", float_layers=keep) for keep in ([], ["hidden", "scores"]))
+    dtypes = {constant.name.split("/")[-2]: constant.dtype for constant in mixed.inspect().weights}
+    assert {name.removesuffix("_1") for name, dtype in dtypes.items() if dtype == "float32"} == {"hidden", "scores_1"}
+    assert mixed.inspect().float_ops == {"FULLY_CONNECTED": 2, "SOFTMAX": 1}
+    assert [end.dtype for end in (*mixed.inputs, *mixed.outputs)] == ["int8", "int8"]
+    kept = verify(quantized, mixed, images)
+    assert kept.zeros_kept == kept.zeros == verify(quantized, whole, images).zeros > 0
+    np.testing.assert_allclose(
+        mixed(images), quantized.predict(images, verbose=0), atol=0.1
+    )  # without rounding of two kernels
+
+
 class TestRefusals:
     def test_an_unknown_layer(self, model, images):
         with pytest.raises(PruningError, match="'convolutional' has no layer 'hiden'. Did you mean 'hidden'"):
@@ -178,10 +192,6 @@ class TestRefusals:
     def test_float_layers_of_a_float_file(self, model):
         with pytest.raises(PruningError, match="float_layers does not go with quantization='float16'"):
             convert(model, "float16", float_layers=["hidden"])
-
-    def test_float_layers_of_a_model_trained_in_int8(self, model, images):
-        with pytest.raises(PruningError, match="has learned to compute in int8, all of its layers. Leave out float_l"):
-            convert(quantize_aware(model, images), "int8", float_layers=["hidden"])
 
     def test_metadata_that_is_no_json(self, model):
         with pytest.raises(PruningError, match="cannot be stored: .* Give a dict of strings, numbers"):

@@ -16,7 +16,7 @@ import numpy as np
 
 from tfprune.errors import ConversionError, PruningError, listing
 from tfprune.lite.convert.bias_correction import correct_biases
-from tfprune.lite.convert.float_layers import converted_with_float_layers, give_integer_ends
+from tfprune.lite.convert.float_layers import converted_with_float_layers, give_integer_ends, take_out_marks
 from tfprune.lite.convert.four_bits import pack_four_bits
 from tfprune.lite.convert.islands import join_islands
 from tfprune.lite.convert.layer_names import layer_at, paths_along, paths_before_ends
@@ -84,7 +84,7 @@ def convert(
             any number of samples in any case. Defaults to 1.
         float_layers: Names of layers that stay in float inside an `"int8"` file, since they do not stand the rounding;
             a model inside the model, or any layer that holds others, stands for all of them. `layer_errors` tells
-            which.
+            which. Of a model of `quantize_aware` they compute with kernels that are not rounded.
         weight_bits: For `"int8"`: 4 stores the kernels of Dense layers and convolutions in half the bytes, at some cost
             in accuracy; `{"name": 4}` those of some layers, depthwise ones too. LiteRT computes them outside XNNPACK,
             which may be slower. A model of `quantize_aware(model, weight_bits=4)` brings its own. Defaults to 8.
@@ -115,10 +115,10 @@ def convert(
     check_model(model, "convert")
     asked = Request(quantization, io, sparse, batch_size, float_layers, weight_bits, bias_correction, sequence_length)
     request = asked.checked(model)
-    _refuse_layers(model)
+    _refuse_layers(model, quantization)
     origin = origin_of(model, quantization, metadata or {})
     model, renamed = with_aliases(model)
-    source = frozen(model) if request.learned else model
+    source = frozen(model, request.float_layers) if request.learned else model
     signature = request.sized(signature_of(source), model)
     data = Calibration([], ["Calibrated by quantization-aware training."])
     if request.needs_data:
@@ -166,7 +166,7 @@ def _stored_sparsely(lite: LiteModel, model: keras.Model, samples: Samples, smal
     return stored
 
 
-def _refuse_layers(model: keras.Model) -> None:
+def _refuse_layers(model: keras.Model, quantization: str) -> None:
     """Raises for layers in a representation that the converter does not read."""
     policies = {place.path: place.layer.dtype_policy for place in places(model)}
     quantized = [path for path, policy in policies.items() if policy.quantization_mode]
@@ -174,6 +174,12 @@ def _refuse_layers(model: keras.Model) -> None:
         raise PruningError(
             f"'{model.name}' has been quantized by Keras itself (model.quantize) in {listing(quantized)}, which the "
             "converter does not read. Convert the model from before that, with quantization='int8'."
+        )
+    tables = [place.path for place in places(model) if isinstance(place.layer, keras.layers.Embedding)]
+    if tables and quantization == "int16x8":
+        raise ConversionError(
+            f"'{model.name}' looks up token numbers in {listing(tables)}, which are not taken in int16x8. "
+            "Use quantization='int8', or convert the part of the model behind the embedding."
         )
     double = [path for path, policy in policies.items() if policy.compute_dtype == "float64"]
     if double:
@@ -209,7 +215,7 @@ def _converted(model: keras.Model, signature: Signature, request: Request, sampl
             save(function, folder)
             converter = tf.lite.TFLiteConverter.from_saved_model(folder)
             _configure(converter, request, samples)
-            if request.float_layers:
+            if request.float_layers and not request.learned:
                 plain = tf.lite.TFLiteConverter.from_saved_model(folder)
                 content = converted_with_float_layers(converter, plain, model, names, set(request.float_layers))
                 return content, names
@@ -275,6 +281,8 @@ def _finished(
     given = [spec.name for spec in signature.inputs]
     _name_ends(model, "inputs", INPUT, given)
     _name_ends(model, "outputs", OUTPUT, names)
+    if request.learned:
+        take_out_marks(model)
     notes = give_integer_ends(model) if request.float_layers and request.io == "int8" else []
     notes += join_islands(model) if request.quantization == "int8" else []
     notes += unrolled_notes(source) if request.is_integer else []

@@ -8,6 +8,7 @@ from tfprune.lite.convert.layer_names import paths_along, paths_before_ends
 from tfprune.lite.file import flatbuffer
 from tfprune.lite.file.contents import results_of
 from tfprune.lite.file.edit import Graph
+from tfprune.lite.quantize.frozen import StaysInFloat
 from tfprune.model.hooks import converted_without_rounding
 from tfprune.model.tree import covers
 
@@ -43,6 +44,16 @@ def converted_with_float_layers(
     ]
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS]
     return converted_without_rounding(converter, operators)
+
+
+def take_out_marks(model: Any) -> None:
+    """Takes out of a file, in place, what has kept layers with learned ranges in float."""
+    graph = Graph(model, model.subgraphs[0])
+    for operator in list(graph.subgraph.operators):
+        result = int(operator.outputs[0])
+        if graph.name(operator) == "SIN" and StaysInFloat.MARK in flatbuffer.tensor_name(graph.tensors[result]):
+            graph.replace_readers(result, int(operator.inputs[0]))
+            graph.subgraph.operators = [other for other in graph.subgraph.operators if other is not operator]
 
 
 def give_integer_ends(model: Any) -> list[str]:

@@ -56,7 +56,7 @@ class Request:
                 f"'{model.name}' has learned to compute in int8, so quantization={self.quantization!r} does not suit "
                 "it. Use quantization='int8', or convert the model from before quantize_aware."
             )
-        keep = _checked_float_layers(model, self.float_layers, self.quantization, learned)
+        keep = _checked_float_layers(model, self.float_layers, self.quantization)
         bits = _weight_bits(model, self.bits, self.quantization, learned)
         if self.bias_correction:
             _check_bias_correction(model, self.quantization, learned, self.batch_size)
@@ -130,14 +130,9 @@ def _check_form(quantization: str, io: str, sparse: bool | str, batch_size: int 
         )
 
 
-def _checked_float_layers(model: keras.Model, layers: Collection[str], quantization: str, learned: bool) -> set[str]:
+def _checked_float_layers(model: keras.Model, layers: Collection[str], quantization: str) -> set[str]:
     if not layers:
         return set()
-    if learned:
-        raise PruningError(
-            f"'{model.name}' has learned to compute in int8, all of its layers. Leave out float_layers, or convert the "
-            "model from before quantize_aware with representative_data."
-        )
     if quantization != "int8":
         raise PruningError(
             f"float_layers does not go with quantization={quantization!r}: it leaves layers out of quantization='int8'."

@@ -119,6 +119,10 @@ class QuantizedKernel(keras.layers.Layer):
             bias = fake_quantize_bias(bias, scale * keras.ops.reshape(kernel_scale, (-1,)))
         return kernel, bias
 
+    def in_float(self) -> tuple[Any, Any]:
+        """Kernel and bias with the batch norm folded in and nothing rounded; the bias may be None."""
+        return self._folded()
+
     def integers(self) -> np.ndarray:
         """The integers of the kernel in the `.tflite`, in Keras' layout."""
         kernel, _ = self._folded()
