@@ -5,8 +5,12 @@ A message says what came (value and layer), what is accepted, and what to write 
 
 import difflib
 import importlib
-from collections.abc import Iterable
+import math
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 
 def printable(text: str) -> str:
@@ -64,6 +68,74 @@ def nearest(name: str, names: Iterable[str]) -> str:
     if close:
         return f"Did you mean {' or '.join(repr(match) for match in close)}?"
     return f"Known names: {listing(known)}."
+
+
+def number(name: str, value: Any, least: float = -math.inf, most: float = math.inf, write: str = "0.5") -> float:
+    """A value as a finite number.
+
+    Args:
+        name: What it is, the subject of the message.
+        value: A number of Python, NumPy or TensorFlow; no text, no truth value.
+        least, most: The range, both ends included.
+        write: A value that would do, for the message.
+
+    Raises:
+        PruningError: It is none, or outside of the range.
+
+    >>> number("strength", "x", least=0)
+    Traceback (most recent call last):
+    tfprune.errors.PruningError: strength='x' is no number of 0 or more; write 0.5.
+    """
+    try:
+        is_none = isinstance(value, (str, bytes, bool, complex))
+        found = math.nan if is_none else float(value)
+    except Exception:  # whatever the value's own __float__ raises
+        found = math.nan
+    if math.isfinite(found) and least <= found <= most:
+        return found
+    within = f" in [{least:g}, {most:g}]" if math.isfinite(most) else f" of {least:g} or more" if least > -1e300 else ""
+    raise PruningError(f"{name}={value!r} is no number{within}; write {write}.")
+
+
+def path_of(name: str, value: Any, write: str) -> Path:
+    """A value as a path.
+
+    Raises:
+        PruningError: It is none.
+    """
+    if isinstance(value, (str, os.PathLike)):
+        return Path(value)
+    raise PruningError(f"{name}={value!r} is no path; write {write!r}.")
+
+
+def listed(name: str, values: Any, write: str) -> list[Any]:
+    """Several values as a list; a text is one value.
+
+    Raises:
+        PruningError: It is none.
+    """
+    if isinstance(values, Iterable) and not isinstance(values, (str, bytes)):
+        return list(values)
+    raise PruningError(f"{name}={values!r} is no list; write {name}={write}.")
+
+
+def answer_of(owner: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function of the user's gives.
+
+    Args:
+        owner: The function and what it was asked, the subject of the message.
+        function: The function.
+        *arguments: What it is given.
+
+    Raises:
+        PruningError: It raised an error.
+    """
+    try:
+        return function(*arguments)
+    except PruningError:
+        raise
+    except Exception as error:
+        raise PruningError(f"{owner} raised {type(error).__name__}: {error}") from error
 
 
 def require(module: str, extra: str, purpose: str) -> ModuleType:

@@ -1,11 +1,13 @@
 """What every result of tfprune can do: print as a table, become a dict, JSON or Markdown, be plotted."""
 
+import contextlib
 import html
 import json
 import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from tfprune.errors import PruningError, printable, require
@@ -59,7 +61,7 @@ class Report:
         """The report as JSON text, also written to `path` when one is given."""
         text = json.dumps(self.to_dict(), indent=2)
         if path is not None:
-            with open(path, "w", encoding="utf-8") as file:
+            with writing(path), open(path, "w", encoding="utf-8") as file:
                 file.write(text + "\n")
         return text
 
@@ -89,9 +91,7 @@ class Report:
         axes.invert_yaxis()
         axes.set_title(in_plot(self.title))
         axes.set_xlabel(in_plot(next(column.heading for column in self.columns if column.key == self.plotted)))
-        if path is not None:
-            figure.savefig(path)
-        return figure
+        return saved(figure, path)
 
     def _cells(self) -> list[list[str]]:
         rows: list[Mapping[str, Any]] = list(self.rows())
@@ -115,6 +115,8 @@ class Report:
 
         from rich.console import Console
 
+        if width is not None and (not isinstance(width, int) or width < 1):
+            raise PruningError(f"width={width!r} is no number of columns; write 80.")
         width = width or shutil.get_terminal_size((120, 24)).columns
         console = Console(file=StringIO(), width=width, color_system=None, highlight=False)
         console.print(self)
@@ -304,6 +306,27 @@ def _plain(text: str) -> Any:
     from rich.text import Text
 
     return Text(text)
+
+
+@contextlib.contextmanager
+def writing(path: Any) -> Iterator[None]:
+    """Makes a PruningError of what goes wrong in writing to a path."""
+    try:
+        if Path(path).is_dir():
+            raise PruningError(f"Cannot write '{path}': it is a folder. Give a file in it.")
+        yield
+    except PruningError:
+        raise
+    except (OSError, TypeError, ValueError) as error:
+        raise PruningError(f"Cannot write {str(path)!r}: {getattr(error, 'strerror', None) or error}.") from error
+
+
+def saved(figure: Any, path: str | os.PathLike[str] | None) -> Any:
+    """A matplotlib figure, also saved to `path` when one is given."""
+    if path is not None:
+        with writing(path):
+            figure.savefig(path)
+    return figure
 
 
 def new_figure(width: float, height: float) -> Any:

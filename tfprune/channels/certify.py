@@ -16,7 +16,7 @@ from tfprune.errors import PruningError
 from tfprune.model.data import batches
 from tfprune.model.graph import is_graph
 from tfprune.model.inline import inputs_of, opened, sample
-from tfprune.model.tree import as_array
+from tfprune.model.tree import as_array, check_model
 from tfprune.report import Column, Report
 
 TOLERANCE = 1e-5
@@ -101,6 +101,8 @@ def certify(
     Raises:
         PruningError: the models have different inputs or outputs, or the outputs are not finite.
     """
+    check_model(masked, "certify")
+    check_model(shrunk, "certify")
     before, after = _outputs(masked, shrunk, (_random_inputs(masked, samples, seed),) if data is None else data)
     if len(before) != len(after):
         raise PruningError(f"'{masked.name}' has {len(before)} outputs, '{shrunk.name}' {len(after)}.")

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
 from tfprune.channels.costs import kernel_macs, per_channel
@@ -17,7 +18,7 @@ from tfprune.channels.trace import Role, Trace
 from tfprune.channels.units import UNITS, preferred, units, units_of
 from tfprune.errors import PruningError
 from tfprune.model.inline import opened
-from tfprune.model.tree import weight_keys, wrapped_layers
+from tfprune.model.tree import check_model, weight_keys, wrapped_layers
 
 Entry = tuple[int, int, Role]  # id of a variable, axis, role
 
@@ -94,6 +95,8 @@ def traced_groups(
 
 def require_plain(model: Any) -> None:
     """Raises for a model whose layers are wrapped for pruning."""
+    if not isinstance(model, keras.Model):
+        check_model(model, "find the channels of")
     found = wrapped_layers(model)
     if found:
         raise PruningError(

@@ -12,10 +12,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.deciding.amounts import is_share
+from tfprune.deciding.amounts import is_number, is_share
 from tfprune.deciding.pieces import pieces
 from tfprune.deciding.selection import between, count_where, kth_smallest, smallest
-from tfprune.errors import PruningError, listing, nearest
+from tfprune.errors import PruningError, answer_of, listing, nearest
 
 Units = Mapping[str, np.ndarray]
 Counts = dict[str, int]
@@ -258,14 +258,15 @@ def of_function(function: Callable[[Units, float], Mapping[str, float]], units: 
     Raises:
         PruningError: It left out a weight, or gave a share outside [0, 1].
     """
-    shares = function(units, share)
     name = getattr(function, "__name__", str(function))
+    shares = answer_of(f"The allocation {name}", function, units, share)
     if not isinstance(shares, Mapping):
         raise PruningError(f"The allocation {name} gave {shares!r}; give a mapping of every key to its share.")
     missing = [key for key in units if key not in shares]
     if missing:
         raise PruningError(f"The allocation {name} gave no share for {listing(missing)}; give one for every key.")
     for key in units:
-        if not 0.0 <= shares[key] <= 1.0:
-            raise PruningError(f"The allocation {name} gave {shares[key]} for '{key}'; give a share in [0, 1].")
+        value = shares[key]
+        if not is_number(value) or not 0.0 <= value <= 1.0:
+            raise PruningError(f"The allocation {name} gave {value!r} for '{key}'; give a share in [0, 1].")
     return {key: round(shares[key] * scores.size) for key, scores in units.items()}

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 
 from tfprune.deciding.configured import Configured
-from tfprune.errors import PruningError
-from tfprune.model.data import Batch
+from tfprune.errors import PruningError, answer_of
+from tfprune.model.data import Batch, real_array
 from tfprune.model.prunable import PrunableWeight
 
 
@@ -112,11 +112,14 @@ class CriterionFunction(Criterion):
         self.function = function
 
     def __call__(self, weight: np.ndarray, context: Context) -> np.ndarray:
-        scores = np.asarray(self.function(weight, context) if self._takes_context() else self.function(weight))
+        name = f"The criterion {getattr(self.function, '__name__', self.function)}"
+        arguments = (weight, context) if self._takes_context() else (weight,)
+        given = answer_of(f"{name} for '{context.key}'", self.function, *arguments)
+        scores = real_array(given, f"The scores that {name[4:]} gave for '{context.key}'")
         scores = scores.astype(np.result_type(scores, np.float32), copy=False)
         if scores.shape != weight.shape:
             raise PruningError(
-                f"The criterion {getattr(self.function, '__name__', self.function)} gave scores of shape "
+                f"{name} gave scores of shape "
                 f"{scores.shape} for '{context.key}' of shape {weight.shape}; give one score for each entry."
             )
         return scores

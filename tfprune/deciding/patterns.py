@@ -14,7 +14,8 @@ import numpy as np
 from tfprune.deciding.amounts import is_count
 from tfprune.deciding.configured import Configured, from_identifier
 from tfprune.deciding.criterion import Criterion
-from tfprune.errors import PruningError, listing
+from tfprune.errors import PruningError, listed, listing
+from tfprune.model.data import real_array
 
 
 class Pattern(Configured):
@@ -180,7 +181,8 @@ class Template(Pattern):
     ranks_entries = True
 
     def __init__(self, templates: Any):
-        arrays = [np.asarray(template) for template in templates]
+        example = "[[[0, 1], [1, 1]], [[1, 1], [1, 0]]]"
+        arrays = [real_array(template, "Template: a template") for template in listed("templates", templates, example)]
         if not arrays:
             raise PruningError("Template: no templates given; write Template([[[0, 1], [1, 1]], [[1, 1], [1, 0]]]).")
         shapes = sorted({array.shape for array in arrays})

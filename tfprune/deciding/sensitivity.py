@@ -16,7 +16,7 @@ from tfprune.deciding.method import Masks
 from tfprune.deciding.patterns import Pattern
 from tfprune.deciding.selection import smallest
 from tfprune.deciding.structured import BoundStructured, Structured
-from tfprune.errors import PruningError, listing, nearest
+from tfprune.errors import PruningError, answer_of, listed, listing, nearest, number
 from tfprune.model.aliases import under_aliases
 from tfprune.model.copying import clone_with_weights
 from tfprune.model.data import Batch, batches, joined
@@ -26,7 +26,7 @@ from tfprune.model.prunable import PrunableWeight, every_weight, prunable_weight
 from tfprune.model.signature import flat_outputs
 from tfprune.model.tree import as_array, check_model
 from tfprune.progress import shown, stage
-from tfprune.report import Column, Report, in_plot, new_figure
+from tfprune.report import Column, Report, in_plot, new_figure, saved
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -123,9 +123,7 @@ class Sensitivity(Report):
         axes.set_xlabel("sparsity of one weight")
         axes.set_ylabel(in_plot(self.metric))
         axes.legend()
-        if path is not None:
-            figure.savefig(path)
-        return figure
+        return saved(figure, path)
 
 
 def sensitivity(
@@ -168,7 +166,7 @@ def sensitivity(
         pruned = tfprune.prune(model, tfprune.Percentile(0.8, allocation=report.amounts(0.8)))
     """
     check_model(model, "measure the sensitivity of")
-    levels = [float(level) for level in levels]
+    levels = [number("levels: a level", level) for level in listed("levels", levels, "(0.5, 0.8, 0.9)")]
     if not levels or levels != sorted(set(levels)) or not 0.0 < levels[0] <= levels[-1] < 1.0:
         raise PruningError(f"levels={levels} are no rising sparsities in (0, 1); write levels=(0.5, 0.8, 0.9).")
     criterion = criteria.get(criterion)
@@ -232,13 +230,17 @@ def _of_groups(model: keras.Model, criterion: Criterion, levels: Sequence[float]
         yield name, scores.size, masks
 
 
+def _asked(metric: Callable[[keras.Model], float], name: str, model: keras.Model) -> float:
+    return number(f"metric {name}: value", answer_of(f"The metric {name}", metric, model))
+
+
 def _measure(
     model: keras.Model, data: list[Batch], metric: Any, mode: str | None
 ) -> tuple[str, str, Callable[[], float]]:
     """The name of the metric, the way it is better, and a function that measures it, compiled once."""
     if callable(metric) and _takes_a_model(metric):
         name = getattr(metric, "__name__", "metric")
-        return name, chosen_mode(name, mode, mode_of(name) or mode or "max", False), lambda: float(metric(model))
+        return name, chosen_mode(name, mode, mode_of(name) or mode or "max", False), lambda: _asked(metric, name, model)
     if (metric is not None and not isinstance(metric, str)) or data[0].targets is None:
         return _judged(model, data, metric, mode)
     if not model.compiled:

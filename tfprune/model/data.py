@@ -22,6 +22,25 @@ from tfprune.model.signature import Input, Signature, recorded_signature
 BATCH_SIZE = 128
 
 
+def real_array(value: Any, name: str) -> np.ndarray:
+    """An array of real numbers or truth values.
+
+    Args:
+        value: An array, a tensor, or nested lists of numbers.
+        name: What it is, the subject of the message.
+
+    Raises:
+        PruningError: It is ragged, or holds texts, objects or complex numbers.
+    """
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise PruningError(f"{name} cannot be read as one array: {error}") from error
+    if array.dtype.kind in "biuf" or array.dtype.name.startswith(("bfloat", "float8")):
+        return array
+    raise PruningError(f"{name} must be real numbers, and {array.dtype.name} came: {array.reshape(-1)[:1]}.")
+
+
 class Batch(NamedTuple):
     """Some samples, inputs as the model takes them; `targets` and `weights` are None where the data have none."""
 
@@ -81,6 +100,22 @@ def batches(
         raise PruningError(
             f"{purpose} was given no samples: {argument} is empty.{used_up if isinstance(data, Iterator) else ''}"
         )
+
+
+def finite(found: Iterable[Batch], purpose: str, argument: str = "data") -> Iterator[Batch]:
+    """Batches as they are, while their inputs hold no NaN and nothing infinite.
+
+    Raises:
+        PruningError: They do.
+    """
+    for number, batch in enumerate(found):
+        for array in keras.tree.flatten(batch.inputs):
+            values = np.asarray(array)
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                raise PruningError(
+                    f"{purpose}: {argument} holds NaN or infinite values, in batch {number}. Take those samples out."
+                )
+        yield batch
 
 
 def whole_batch(data: Any, takes: keras.Model | Signature, purpose: str, argument: str = "data") -> Batch | None:

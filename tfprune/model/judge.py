@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from tfprune.errors import PruningError
+from tfprune.model.data import real_array
 
 REGRESSION = (
     "mean_squared",
@@ -80,6 +81,7 @@ class Judge:
         Raises:
             PruningError: The labels are of another shape, or of classes that the output lacks.
         """
+        labels = None if labels is None else real_array(labels, "labels")
         if scores.dtype.kind != "f" or scores.ndim < 2:
             self.possible = []
             return

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from tfprune.errors import PruningError, listing
+from tfprune.model.data import real_array
 
 
 def labels_of(labels: Any, own: Any, names: Sequence[str], part: slice, count: int) -> list[np.ndarray | None]:
@@ -42,7 +43,10 @@ def labels_of(labels: Any, own: Any, names: Sequence[str], part: slice, count: i
         )
     result: list[np.ndarray | None] = []
     for values in parts:
-        array = None if values is None else np.asarray(values)
+        array = None if values is None else real_array(values, "labels")
+        if array is not None and (array.ndim == 0 or np.isnan(array.astype(np.float32, copy=False)).any()):
+            wrong = "hold NaN" if array.ndim else "are one value for each sample, and a single one came"
+            raise PruningError(f"labels {wrong}.")
         if array is not None and labels is not None:
             array = array[part]
         if array is not None and len(array) != count:

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from tfprune.errors import PruningError
+from tfprune.errors import PruningError, answer_of
 from tfprune.model.tree import Place
 
 Selectors = list[str] | Callable[[keras.Layer], bool] | None
@@ -62,7 +62,7 @@ def means_key(name: str, key: str) -> bool:
 def is_chosen(chosen: Selectors, place: Place, key: str) -> bool:
     """Whether a choice of layers takes in this weight."""
     if callable(chosen):
-        return chosen(place.layer)
+        return bool(answer_of(f"The function given as layers= for '{place.path}'", chosen, place.layer))
     return chosen is None or any(means_weight(name, place, key) for name in chosen)
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from tfprune.errors import PruningError, nearest
+from tfprune.errors import PruningError, listed, nearest
 from tfprune.model.graph import is_graph
 from tfprune.model.hooks import is_bookkeeping, layers_inside
 
@@ -111,6 +111,7 @@ def asked_layers(model: keras.Model, asked: Iterable[Any], argument: str) -> dic
     found = list(places(model))
     known = {place.path: "/".join(owner.name for owner in place.owners) for place in found}
     known.update({place.layer.name: place.layer.name for place in found})
+    asked = listed(argument, [asked] if isinstance(asked, str) else asked, "['dense']")
     for layer in asked:
         if layer not in known:
             raise PruningError(f"{argument}: '{model.name}' has no layer '{layer}'. {nearest(str(layer), known)}")

@@ -15,7 +15,7 @@ from tfprune.deciding.structured import BoundStructured, Structured
 from tfprune.errors import PruningError
 from tfprune.model.altered import altered_kernels, refuse_altered
 from tfprune.model.copying import clone_with_weights
-from tfprune.model.data import batches
+from tfprune.model.data import batches, finite
 from tfprune.model.tree import as_array, check_model
 from tfprune.oneshot.repair.channel_choice import choose_channels
 from tfprune.oneshot.repair.reconstruct import Reconstruction, check_way, warn_of_skipped
@@ -133,7 +133,8 @@ def _pruned(model: keras.Model, method: Method, data: Any, way: str | None) -> t
     before = get_masks(model)
     kept = {weight.key: before.get(weight.key, as_array(weight.variable) != 0) for weight in bound.weights}
     if way == "obs" and isinstance(bound, BoundStructured):
-        data = list(batches(data, model, "reconstruct='obs'"))  # once: the repair below reads them too
+        purpose = "reconstruct='obs'"
+        data = list(finite(batches(data, model, purpose), purpose))  # once: the repair below reads them too
         decided, way = choose_channels(bound, method.final, model, data, kept), "least_squares"
     else:
         decided = bound.decide(method.final, kept)

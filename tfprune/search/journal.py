@@ -9,13 +9,12 @@ import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from tfprune.errors import PruningError
+from tfprune.errors import PruningError, path_of
 from tfprune.model.checksum import KEY, opened, sealed
 from tfprune.model.data import Batch
 from tfprune.model.tree import as_array, places
@@ -36,7 +35,7 @@ class Journal:
     """
 
     def __init__(self, path: str | os.PathLike[str], header: Mapping[str, Any]):
-        self.path = Path(path)
+        self.path = path_of("journal", path, "search.jsonl")
         self.known: dict[str, dict[str, Any]] = {}
         self.notes: list[str] = []
         self._checksums = False  # those of earlier versions have none, and go on without

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tfprune.errors import PruningError, listing, nearest
+from tfprune.errors import PruningError, listed, listing, nearest
 
 # Measured on data; whether large is better. Of "metric" it is asked when the data are read.
 QUALITIES = {"accuracy": True, "f1": True, "loss": False, "metric": True}
@@ -61,7 +61,7 @@ def get(objectives: Any, weights: Mapping[str, float] | None = None) -> tuple[Ob
     ['accuracy', 'macs']
     """
     alone = isinstance(objectives, str) or callable(objectives)
-    given = [objectives] if alone else list(objectives or ())
+    given = [objectives] if alone else listed("objectives", objectives or (), '("accuracy", "macs")')
     if not given:
         raise PruningError('objectives is empty; write objectives=("accuracy", "macs").')
     weights = dict(weights or {})
@@ -110,6 +110,8 @@ def check_budget(budget: Mapping[str, float] | None) -> dict[str, float]:
         PruningError: A name that is no cost, or a share out of its range.
     """
     checked = {}
+    if budget is not None and not isinstance(budget, Mapping):
+        raise PruningError(f"budget={budget!r} is no mapping of costs to shares; write budget={{'macs': 0.5}}.")
     for name, share in (budget or {}).items():
         if name not in COSTS:
             raise PruningError(f"budget names {name!r}, which is no cost. {nearest(str(name), COSTS)}")

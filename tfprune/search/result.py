@@ -14,7 +14,7 @@ from tfprune.model.copying import clone_with_weights
 from tfprune.model.data import Batch
 from tfprune.model.state import carry_state
 from tfprune.oneshot.repair.reconstruct import recalibrate
-from tfprune.report import Column, Report, in_plot, new_figure
+from tfprune.report import Column, Report, in_plot, new_figure, saved
 from tfprune.search.fine_tuning import FineTuning
 from tfprune.search.genome import ChannelGenome, Genes, Genome
 from tfprune.search.objectives import QUALITIES, Judgement
@@ -188,9 +188,7 @@ class SearchResult(Report):
         axes.set_ylabel(in_plot(up))
         axes.set_title(self.title)
         axes.legend()
-        if path is not None:
-            figure.savefig(path)
-        return figure
+        return saved(figure, path)
 
     def _candidate(self, candidate: Candidate | int | None) -> Candidate:
         if candidate is None:

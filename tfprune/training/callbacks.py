@@ -11,7 +11,7 @@ from tfprune.deciding import methods
 from tfprune.deciding.method import BoundMethod, WeightMethod
 from tfprune.deciding.methods import Percentile, Threshold
 from tfprune.deciding.structured import Structured
-from tfprune.errors import PruningError, listing
+from tfprune.errors import PruningError, listing, path_of
 from tfprune.model.prunable import every_weight
 from tfprune.model.tree import snapshot, wrapped_layers
 from tfprune.training.mask_callback import MaskCallback
@@ -185,7 +185,10 @@ class SparsityLogger(keras.callbacks.Callback):
 
     def __init__(self, log_dir: str | os.PathLike[str]):
         super().__init__()
-        self.log_dir = os.fspath(log_dir)
+        folder = path_of("SparsityLogger: log_dir", log_dir, "logs")
+        self.log_dir = os.fspath(folder)
+        if folder.is_file():
+            raise PruningError(f"SparsityLogger: log_dir='{log_dir}' is a file; give a folder, such as 'logs'.")
         self._writer: Any = None
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:

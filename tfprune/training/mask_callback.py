@@ -44,6 +44,7 @@ class MaskCallback(keras.callbacks.Callback):
         self._records: list[GradientRecord] = []
         self._epoch = 0
         self._seen = self._before = 0  # batches of this run, and those before this epoch; for data of unknown length
+        self._trains = False
 
     def bound_methods(self) -> list[BoundMethod]:
         """The methods to follow, tied to the model's weights."""
@@ -59,8 +60,10 @@ class MaskCallback(keras.callbacks.Callback):
         with telling_of_altered(self.pruned):
             methods = self.bound_methods()
         for bound in self._trained(methods):
+            self._refuse_others(bound)
             self._runs.append(Run(bound, self._laid_out(bound.method.schedule, steps)))
             self._record(bound)
+        self._trains = True
         unheld = [weight for weight in self._weights() if constraint_of(weight.variable) is None]
         for weight in unheld:
             hold(weight.variable, new_mask(self.model, weight))
@@ -68,6 +71,30 @@ class MaskCallback(keras.callbacks.Callback):
             step.retrace(self.model)
         self._loose = self._loose_zeros()
         self._best = BestEpochs(running_callbacks(), self._say)
+
+    def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        self._require_training("evaluate")
+
+    def on_predict_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        self._require_training("predict")
+
+    def _require_training(self, place: str) -> None:
+        if not self._trains:  # `fit` evaluates too
+            raise PruningError(f"{type(self).__name__} prunes in fit and does nothing in {place}; leave it out there.")
+
+    def _refuse_others(self, bound: BoundMethod) -> None:
+        """Raises where a callback before this one decides masks of the same weights in this run."""
+        own = {id(weight.variable): weight.key for weight in bound.weights}
+        for other in running_callbacks():
+            if other is self:
+                return
+            found = other._weights() if isinstance(other, MaskCallback) else []
+            shared = [own[id(weight.variable)] for weight in found if id(weight.variable) in own]
+            if shared:
+                raise PruningError(
+                    f"{type(other).__name__} and {type(self).__name__} both prune {listing(shared)} in this fit, and "
+                    "each would undo the other's masks. Give each its own layers=, or run one fit after the other."
+                )
 
     @property
     def pruned(self) -> keras.Model:
@@ -188,6 +215,7 @@ class MaskCallback(keras.callbacks.Callback):
         self._best.end_epoch(epoch, {key: mask for run in self._runs for key, mask in run.masks.items()})
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        self._trains = False
         self._take_restored()
         for run in self._runs:
             run.finish()
@@ -259,6 +287,8 @@ class MaskCallback(keras.callbacks.Callback):
                 "a schedule in steps, such as tfprune.Polynomial(0.0, 0.8, begin=0, end=500)."
             )
         steps = self.params["epochs"] * self._batches // self._accumulation()
+        if not self.params["epochs"] * self._batches:
+            raise PruningError("This run has no batches: the data are empty, or epochs=0. Give fit some samples.")
         if steps < 1:
             raise PruningError(
                 f"gradient_accumulation_steps={self._accumulation()} is more than the "

@@ -4,6 +4,7 @@ A mask is decided on the host and held by a constraint on its weight, which the 
 compiled step, whatever the callback order, `steps_per_execution` or distribution strategy.
 """
 
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -192,6 +193,10 @@ def apply_masks(model: keras.Model, masks: Mapping[str, Any]) -> keras.Model:
 def put_masks(model: keras.Model, masks: Mapping[str, Any]) -> bool:
     """Like `apply_masks`, for a model that no compiled step knows yet; gives whether more weights are held now."""
     check_model(model, "apply masks to")
+    if not isinstance(masks, Mapping):
+        raise PruningError(
+            f"masks is {type(masks).__name__}, no mapping; write {{'dense/kernel': mask}}, as get_masks gives it."
+        )
     weights = {weight.key: weight for weight in every_weight_and_kernel(model)}
     refuse_altered([weights[key] for key in masks if key in weights])
     checked = {}
@@ -208,6 +213,8 @@ def put_masks(model: keras.Model, masks: Mapping[str, Any]) -> bool:
                 f"The mask for '{key}' holds other values than True and False; write mask = weight != 0."
             )
         checked[key] = array.astype(bool)
+        if array.size and not checked[key].any():
+            warnings.warn(f"tfprune: the mask for {key!r} keeps nothing: the whole weight is zero.", stacklevel=4)
     unheld = [key for key in checked if constraint_of(weights[key].variable) is None]
     for key in unheld:
         hold(weights[key].variable, new_mask(model, weights[key]))

@@ -9,6 +9,7 @@ import numpy as np
 
 from tfprune.channels import ChannelGroup, Role
 from tfprune.deciding import methods
+from tfprune.deciding.amounts import is_number
 from tfprune.deciding.schedules import DEFAULT_END, Moment, OneShot
 from tfprune.deciding.structured import BoundStructured
 from tfprune.errors import PruningError
@@ -122,7 +123,7 @@ class ProximalSparsity(PruningCallback):
 
     def __init__(self, method: Any, strength: float = 0.02, end: Moment = DEFAULT_END):
         method = methods.get(method)
-        if isinstance(strength, bool) or not 0.0 < strength < math.inf:
+        if not is_number(strength) or not 0.0 < strength < math.inf:
             raise PruningError(f"ProximalSparsity: strength={strength!r} is not positive; write strength=0.02.")
         if not method.by_share or not isinstance(method.amount, float):
             raise PruningError(

@@ -8,13 +8,13 @@ import keras
 import numpy as np
 
 from tfprune.deciding import schedules
-from tfprune.deciding.amounts import is_share
+from tfprune.deciding.amounts import is_number, is_share
 from tfprune.deciding.criteria import Random
 from tfprune.deciding.method import BoundMethod, BoundWeightMethod, Masks
 from tfprune.deciding.methods import Percentile
 from tfprune.deciding.schedules import DEFAULT_END, DEFAULT_EVERY, Constant, Moment
 from tfprune.deciding.selection import smallest
-from tfprune.errors import PruningError
+from tfprune.errors import PruningError, number
 from tfprune.model.copying import scope_of
 from tfprune.model.prunable import PrunableWeight, prunable_weights
 from tfprune.model.tree import snapshot
@@ -227,11 +227,12 @@ class RigL(MaskCallback):
         every: Moment = DEFAULT_EVERY,
     ):
         super().__init__()
-        if isinstance(fraction, bool) or not 0.0 <= fraction <= 1.0:
+        if not is_number(fraction) or not 0.0 <= fraction <= 1.0:
             raise PruningError(f"RigL: fraction={fraction!r} is not in [0, 1]; write fraction=0.3.")
         if isinstance(sparsity, schedules.Schedule) or callable(sparsity):
             raise PruningError("RigL keeps one sparsity from beginning to end; give a number, such as 0.9.")
         self.fraction = float(fraction)
+        sparsity = number("RigL: sparsity", sparsity, 0.0, 1.0, "0.9")
         amount = Constant(sparsity, begin=begin, end=end, every=every)
         criterion = Random() if initial is None else initial
         self.method = Percentile(amount, criterion=criterion, allocation=allocation, layers=layers)

@@ -5,7 +5,7 @@ from typing import Any
 
 from tfprune.deciding.schedules.ramps import Constant, Polynomial
 from tfprune.deciding.schedules.schedule import DEFAULT_EVERY, BoundSchedule, Moment, Schedule
-from tfprune.errors import PruningError
+from tfprune.errors import PruningError, answer_of, number
 
 
 class OpenEnded(Schedule):
@@ -55,7 +55,8 @@ class ScheduleFunction(OpenEnded):
         )
 
     def amount_at_step(self, step: int, bound: BoundSchedule) -> float:
-        return float(self.function(step))
+        given = answer_of(f"{self._name} at step {step}", self.function, step)
+        return number(f"{self._name} at step {step}: amount", given, least=0)
 
 
 class Tfmot(OpenEnded):
@@ -87,7 +88,7 @@ class Tfmot(OpenEnded):
             yield last
 
     def amount_at_step(self, step: int, bound: BoundSchedule) -> float:
-        return float(self.schedule(step)[1])
+        return number(f"{self._name} at step {step}: amount", self.schedule(step)[1], least=0)
 
     def get_config(self) -> dict[str, Any]:
         raise PruningError(

@@ -5,7 +5,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tfprune.deciding.amounts import is_share
+from tfprune.deciding.amounts import is_number, is_share
 from tfprune.deciding.schedules.schedule import (
     DEFAULT_END,
     DEFAULT_EVERY,
@@ -15,7 +15,7 @@ from tfprune.deciding.schedules.schedule import (
     moment_of,
     step_of,
 )
-from tfprune.errors import PruningError
+from tfprune.errors import PruningError, number
 
 
 class Constant(Schedule):
@@ -31,7 +31,7 @@ class Constant(Schedule):
 
     def __init__(self, value: float, begin: Moment = 0.0, end: Moment = DEFAULT_END, every: Moment = DEFAULT_EVERY):
         super().__init__(begin, end, every)
-        self.value = float(value)
+        self.value = number(f"{self._name}: value", value)
 
     def amount_at(self, progress: float) -> float:
         return self.value
@@ -51,7 +51,8 @@ class Ramp(Schedule):
         super().__init__(begin, end, every)
         self.check("initial", initial)
         self.check("final", final)
-        self.initial, self._final = float(initial), float(final)
+        self.initial = number(f"{self._name}: initial", initial)
+        self._final = number(f"{self._name}: final", final)
 
     @property
     def final(self) -> float:
@@ -100,8 +101,8 @@ class Polynomial(Ramp):
         every: Moment = DEFAULT_EVERY,
     ):
         super().__init__(initial, final, begin, end, every)
-        if not power > 0:
-            raise PruningError(f"Polynomial: power={power} gives no ramp; write a power above 0, such as 3.")
+        if not is_number(power) or not power > 0:
+            raise PruningError(f"Polynomial: power={power!r} gives no ramp; write a power above 0, such as 3.")
         self.power = power
 
     def arguments(self) -> dict[str, Any]:
@@ -197,7 +198,12 @@ class Piecewise(Schedule):
         every: Moment | None = None,
     ):
         # In JSON every key is text; a config that was saved comes back with such keys.
-        pairs = {_number(key) if isinstance(key, str) else key: float(value) for key, value in dict(amounts).items()}
+        if not isinstance(amounts, Mapping):
+            raise PruningError(f"Piecewise: {amounts!r} is no mapping; write Piecewise({{0.0: 0.5, 0.5: 0.8}}).")
+        pairs = {
+            _number(key) if isinstance(key, str) else key: number(f"Piecewise: the amount at {key!r}", value)
+            for key, value in amounts.items()
+        }
         if not pairs:
             raise PruningError("Piecewise: no amounts given; write Piecewise({0.0: 0.5, 0.5: 0.8}).")
         if len({isinstance(key, int) for key in pairs}) > 1:
@@ -246,5 +252,8 @@ class Piecewise(Schedule):
         return self.amounts[self._moments[reached - 1]] if reached else 0.0
 
 
-def _number(text: str) -> Moment:
-    return float(text) if any(mark in text for mark in ".e") else int(text)
+def _number(text: str) -> Any:
+    try:
+        return float(text) if any(mark in text for mark in ".e") else int(text)
+    except ValueError:  # said to be no moment where moments are checked
+        return text

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tfprune.errors import ConversionError, PruningError, listing, nearest, printable
+from tfprune.errors import ConversionError, PruningError, listing, nearest, path_of, printable
 from tfprune.lite.file import flatbuffer
 from tfprune.lite.file.contents import End, Operator, ends, gzip_size, operators_of, quantization_of
 from tfprune.lite.file.inspect import Inspection, inspect
@@ -20,6 +20,7 @@ from tfprune.lite.file.isolation import IsolatedInterpreter, machine_memory
 from tfprune.lite.file.metadata import read_origin
 from tfprune.lite.file.paths import FilePaths, paths_of
 from tfprune.lite.file.soundness import read_sound_model, result_bytes
+from tfprune.model.data import real_array
 from tfprune.model.files import replacing
 from tfprune.model.native import reason_of, silence
 
@@ -109,7 +110,7 @@ class LiteModel:
         Raises:
             PruningError: There is no such file, it is truncated, or it is another kind of file.
         """
-        model = cls(flatbuffer.read_content(Path(path)), isolate=isolate)
+        model = cls(flatbuffer.read_content(path_of("path", path, "model.tflite")), isolate=isolate)
         try:
             model.interpreter()
         except ConversionError as error:
@@ -128,7 +129,7 @@ class LiteModel:
         Raises:
             PruningError: The folder does not exist or is not writable, or the path is a folder.
         """
-        target = Path(path)
+        target = path_of("path", path, "model.tflite")
         if target.is_dir():
             raise PruningError(
                 f"Cannot write '{target}': it is a folder. Give a file in it, '{target / 'model.tflite'}'."
@@ -355,7 +356,7 @@ def refusals(what: str) -> Iterator[None]:
 
 
 def _checked(array: Any, end: End) -> np.ndarray:
-    array = np.asarray(array)
+    array = real_array(array, f"Input '{end.name}'")
     fits = array.ndim == len(end.shape) and all(
         size is None or size == came for size, came in zip(end.shape[1:], array.shape[1:])
     )

@@ -333,7 +333,10 @@ def _arrays(lite: LiteModel, data: Any) -> list[np.ndarray]:
     if data is None:
         generator = np.random.default_rng(0)
         return [random_input(end, end.shape, generator) for end in lite.inputs]
-    return [array[: end.shape[0] or 1] for array, end in zip(lite.arrays(data), lite.inputs)]
+    arrays = [array[: end.shape[0] or 1] for array, end in zip(lite.arrays(data), lite.inputs)]
+    if not all(map(len, arrays)):
+        raise PruningError("benchmark was given no samples: data is empty.")
+    return arrays
 
 
 def random_input(end: End, shape: Sequence[int | None], generator: np.random.Generator) -> np.ndarray:

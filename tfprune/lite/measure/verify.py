@@ -1,5 +1,6 @@
 """Comparing a converted model with the Keras model it was made of, on data."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from tfprune.errors import PruningError, listing
+from tfprune.errors import PruningError, listing, number
 from tfprune.lite.file.contents import End
 from tfprune.lite.file.lite_model import LiteModel
 from tfprune.lite.file.zeros import KeptZeros, kept_zeros
@@ -138,6 +139,10 @@ class Verification(Report):
             ("largest difference", self.largest_difference, max_difference),
             ("relative error", worst, max_relative_error),
         )
+        for bounds, most in ((lowest, 1.0), (highest, math.inf)):
+            for name, _, bound in bounds:
+                if bound is not None:
+                    number(f"the bound of the {name}", bound, 0.0, most)
         said = []
         for name, value, bound in lowest:
             if bound is not None and value is None:

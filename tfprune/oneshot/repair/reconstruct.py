@@ -19,7 +19,7 @@ from tfprune.deciding.selection import smallest
 from tfprune.errors import PruningError, listing, nearest
 from tfprune.model.activations import observed, trained
 from tfprune.model.copying import clone_with_weights
-from tfprune.model.data import Batch, batches, input_specs
+from tfprune.model.data import Batch, batches, finite, input_specs
 from tfprune.model.layers import LinearForm
 from tfprune.model.prunable import PrunableWeight, every_weight, linear_form
 from tfprune.model.tree import as_array, places
@@ -119,7 +119,7 @@ def reconstruct(
         print(tfprune.oneshot.repair.reconstruct.reconstruct(pruned, model, images[:1000]))
     """
     way = check_way(way)
-    collected = list(batches(data, dense, f"reconstruct={way!r}"))
+    collected = list(finite(batches(data, dense, f"reconstruct={way!r}"), f"reconstruct={way!r}"))
     repairs: list[Repair] = []
     skipped: dict[str, str] = {}
     if way != "batch_norm":

@@ -2,12 +2,11 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import keras
 
-from tfprune.errors import PruningError, listing
+from tfprune.errors import PruningError, listing, path_of
 from tfprune.lite.file.lite_model import LiteModel
 from tfprune.model.checksum import opened, sealed
 from tfprune.model.files import load_model, replacing, save_model
@@ -30,7 +29,7 @@ class StepFolder:
     """
 
     def __init__(self, path: Any, header: Mapping[str, Any]):
-        self.path = None if path is None else Path(path)
+        self.path = None if path is None else path_of("folder", path, "compressed")
         self._header = json.loads(json.dumps({"format": FORMAT, **header}))
         self._records: dict[str, Any] = {}
         self._models: dict[str, Any] = {}

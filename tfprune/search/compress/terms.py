@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tfprune.errors import PruningError, nearest
+from tfprune.errors import PruningError, listed, nearest
 from tfprune.model.bounds import bound_of
 from tfprune.search.settings import check_count
 
@@ -32,8 +32,8 @@ class Terms:
     def __post_init__(self) -> None:
         for bound in self.max_drop.values() if isinstance(self.max_drop, Mapping) else [self.max_drop]:
             bound_of(bound)
-        for sparsity in self.sparsities:
-            if not 0.0 < sparsity < 1.0:
+        for sparsity in listed("sparsities", self.sparsities, "(0.8, 0.6)"):
+            if not _is_number(sparsity) or not 0.0 < sparsity < 1.0:
                 raise PruningError(f"sparsities: {sparsity!r} is no share of zeros in (0, 1); write (0.8, 0.6).")
         self._check_target()
         check_count("epochs", self.epochs, 1)
