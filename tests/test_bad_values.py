@@ -82,7 +82,7 @@ CASES = {
     "piecewise of a list": (lambda m, lite: t.Piecewise([1]), r"Piecewise: \[1\] is no mapping; write Piecewise\("),
     "piecewise at text": (lambda m, lite: t.Piecewise({"a": 0.5}), "Piecewise: moment='a' is no moment"),
     "piecewise of text": (lambda m, lite: t.Piecewise({0: "x"}), "Piecewise: the amount at 0='x' is no number"),
-    "RigL sparsity": (lambda m, lite: t.RigL("0.9"), r"RigL: sparsity='0.9' is no number in \[0, 1\]; write 0.9"),
+    "RigL sparsity": (lambda m, lite: t.RigL("0.9"), r"RigL: sparsity='0.9' is no number; write 0.9"),
     "RigL fraction": (lambda m, lite: t.RigL(0.9, fraction=None), r"RigL: fraction=None is not in \[0, 1\]"),
     "surgery margin": (lambda m, lite: t.DynamicSurgery(0.5, margin="x"), "DynamicSurgery: margin='x' is not in"),
     "proximal strength": (lambda m, lite: t.ProximalSparsity(0.5, strength=None), "strength=None is not positive"),

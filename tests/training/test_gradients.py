@@ -144,3 +144,67 @@ def test_several_replicas_are_refused():
     model._distribute_strategy = SimpleNamespace(num_replicas_in_sync=2)  # real ones need two devices from the start
     with pytest.raises(PruningError, match="trains on 2 replicas.*Train on one device"):
         GradientRecord(model, prunable_weights(model), "gradient", latest)
+
+
+def pruned_by_movement(schedule, train, **settings):
+    """The mask of a model trained by `train(model, callback)` for 16 steps of 4 samples in two epochs."""
+    model = linear(**settings)
+    callback = tfprune.PercentilePruning(schedule, criterion="movement")
+    train(model, callback)
+    assert callback.sparsity == 0.5
+    return tfprune.get_masks(model)["only/kernel"]
+
+
+RAMP = tfprune.Linear(0.25, 0.5, begin=4, end=8, every=4)
+BATCHES = tf.data.Dataset.from_tensor_slices((X, Y)).batch(2).repeat(2)
+
+
+def by_fit(model, callback):
+    model.fit(BATCHES, epochs=2, steps_per_epoch=8, verbose=0, callbacks=[callback])
+
+
+def by_a_loop(take_step):
+    """A loop of one's own that calls the callback as the guide says."""
+
+    def train(model, callback):
+        callbacks = keras.callbacks.CallbackList([callback], model=model, epochs=2, steps=8)
+        callbacks.on_train_begin()
+        for epoch in range(2):
+            callbacks.on_epoch_begin(epoch)
+            for batch, (x, y) in enumerate(BATCHES):
+                callbacks.on_train_batch_begin(batch)
+                take_step(model, x, y)
+                callbacks.on_train_batch_end(batch)
+            callbacks.on_epoch_end(epoch, {})
+        callbacks.on_train_end()
+
+    return train
+
+
+def gradient_step(model, x, y):
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean((model(x, training=True) - y) ** 2)
+    model.optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+
+
+@pytest.mark.parametrize("schedule", [RAMP, 0.5], ids=["ramp", "default"])
+@pytest.mark.parametrize("steps", [2, 4])
+def test_movement_decides_with_several_steps_at_once(schedule, steps):
+    together = pruned_by_movement(schedule, by_fit, steps_per_execution=steps)
+    if schedule is RAMP:  # whose moments are those at which the host is asked
+        np.testing.assert_array_equal(together, pruned_by_movement(RAMP, by_fit))
+
+
+@pytest.mark.parametrize(
+    "take_step",
+    [gradient_step, tf.function(gradient_step), lambda model, x, y: model.train_on_batch(x, y)],
+    ids=["eager", "compiled", "train_on_batch"],
+)
+def test_movement_in_a_loop_of_ones_own_decides_as_in_fit(take_step):
+    np.testing.assert_array_equal(pruned_by_movement(RAMP, by_a_loop(take_step)), pruned_by_movement(RAMP, by_fit))
+
+
+def test_a_run_of_a_single_execution_cannot_be_pruned_by_movement():
+    callback = tfprune.PercentilePruning(0.5, criterion="movement")
+    with pytest.raises(PruningError, match="there was no step of it yet for 'only/kernel'"):
+        linear(steps_per_execution=8).fit(BATCHES, steps_per_epoch=8, verbose=0, callbacks=[callback])

@@ -44,7 +44,6 @@ class MaskCallback(keras.callbacks.Callback):
         self._records: list[GradientRecord] = []
         self._epoch = 0
         self._seen = self._before = 0  # batches of this run, and those before this epoch; for data of unknown length
-        self._trains = False
 
     def bound_methods(self) -> list[BoundMethod]:
         """The methods to follow, tied to the model's weights."""
@@ -63,7 +62,6 @@ class MaskCallback(keras.callbacks.Callback):
             self._refuse_others(bound)
             self._runs.append(Run(bound, self._laid_out(bound.method.schedule, steps)))
             self._record(bound)
-        self._trains = True
         unheld = [weight for weight in self._weights() if constraint_of(weight.variable) is None]
         for weight in unheld:
             hold(weight.variable, new_mask(self.model, weight))
@@ -79,7 +77,7 @@ class MaskCallback(keras.callbacks.Callback):
         self._require_training("predict")
 
     def _require_training(self, place: str) -> None:
-        if not self._trains:  # `fit` evaluates too
+        if not self._runs:  # `fit` evaluates too, and what has pruned there may be handed on
             raise PruningError(f"{type(self).__name__} prunes in fit and does nothing in {place}; leave it out there.")
 
     def _refuse_others(self, bound: BoundMethod) -> None:
@@ -215,7 +213,6 @@ class MaskCallback(keras.callbacks.Callback):
         self._best.end_epoch(epoch, {key: mask for run in self._runs for key, mask in run.masks.items()})
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        self._trains = False
         self._take_restored()
         for run in self._runs:
             run.finish()

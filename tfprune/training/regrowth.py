@@ -232,7 +232,7 @@ class RigL(MaskCallback):
         if isinstance(sparsity, schedules.Schedule) or callable(sparsity):
             raise PruningError("RigL keeps one sparsity from beginning to end; give a number, such as 0.9.")
         self.fraction = float(fraction)
-        sparsity = number("RigL: sparsity", sparsity, 0.0, 1.0, "0.9")
+        sparsity = number("RigL: sparsity", sparsity, write="0.9")
         amount = Constant(sparsity, begin=begin, end=end, every=every)
         criterion = Random() if initial is None else initial
         self.method = Percentile(amount, criterion=criterion, allocation=allocation, layers=layers)

@@ -33,6 +33,8 @@ class Run:
         due = self.schedule.last_fired(last)
         if due is None or due <= self.done:
             return
+        if first < due and last < self.schedule.end and not getattr(self.bound.extras, "seen", True):
+            return  # steps of one execution have shown a criterion of training nothing yet; it decides before the next
         begins, self.done = self.done < 0, due
         kept = {weight.key: _kept(weight) for weight in self.bound.weights}
         if begins:
