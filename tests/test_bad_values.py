@@ -111,7 +111,6 @@ CASES = {
     "width": (lambda m, lite: t.summary(m).to_text("x"), "width='x' is no number of columns"),
     "sparsities": (lambda m, lite: t.compress(m, (X, Y), (X, Y), sparsities="a"), "sparsities='a' is no list"),
     "folder": (lambda m, lite: t.compress(m, (X, Y), (X, Y), folder=5), "folder=5 is no path; write 'compressed'"),
-    "no targets": (lambda m, lite: t.compress(m, X, (X, Y)), "train has no targets; write train=|has no targets"),
     "repair with NaN": (
         lambda m, lite: t.prune(m, t.Percentile(0.5), X * np.nan, "least_squares"),
         "reconstruct='least_squares': data holds NaN or infinite values, in batch 0. Take those samples out",

@@ -38,8 +38,6 @@ class Tuning:
     def __init__(self, teacher: keras.Model, train: Any, batch_size: int, distill: bool = True, labelled: bool = True):
         self._teacher, self._train, self._batch_size, self._labelled = teacher, train, batch_size, labelled
         self._whole = whole_batch(train, teacher, "compress", "train")
-        if self._whole is not None and self._whole.targets is None:
-            raise PruningError("compress trains, and train has no targets; write train=(x, y), or a dataset of both.")
         self.steps = _steps(train) if self._whole is None else -(-self._whole.size // batch_size)
         self.note = None if distill else "Fine-tuned without the unpruned model as teacher, as asked for."
         if distill:
