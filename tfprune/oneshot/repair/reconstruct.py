@@ -1,8 +1,7 @@
 """Repair without training: what is kept of each layer makes up for what was removed, from unlabelled inputs.
 
 Layers are repaired in the order in which the model calls them. Each is asked for the outputs of the dense model, from
-the inputs that the pruned and already repaired layers before it give: so it also makes up for their errors. A layer
-that ends a residual branch is asked for what the stream past it has lost besides.
+the inputs that the pruned and already repaired layers before it give: so it also makes up for their errors.
 """
 
 import warnings
@@ -24,7 +23,6 @@ from tfprune.model.layers import LinearForm
 from tfprune.model.prunable import PrunableWeight, every_weight, linear_form
 from tfprune.model.tree import as_array, places
 from tfprune.oneshot.repair.least_squares import LeastSquares
-from tfprune.oneshot.repair.streams import Side
 from tfprune.progress import stage
 from tfprune.report import Column, Report
 from tfprune.training.masks import constraint_of, held_masks, set_mask
@@ -159,6 +157,7 @@ def _repair_weights(
     pruned: keras.Model, dense: keras.Model, data: list[Batch], way: str, pattern: Pattern
 ) -> tuple[list[Repair], dict[str, str]]:
     dense = clone_with_weights(dense, keep_compiled=False)
+    models = (pruned, dense)
     old = {weight.key: weight for weight in every_weight(dense)}
     masks = held_masks(every_weight(pruned))
     weights = [weight for weight in every_weight(pruned) if weight.key in masks and weight.is_kernel]
@@ -168,7 +167,6 @@ def _repair_weights(
         for weight in weights
         if forms[weight.key] is None
     }
-    models = (Side.of(pruned), Side.of(dense))
     repairs = []
     called = _in_order_of_calls(pruned, [w for w in weights if forms[w.key] is not None], data[0], skipped)
     with stage("repair layers", total=len(called)) as bar:
@@ -205,16 +203,16 @@ class Layer:
         self.layer, self.old_layer = weight.place.layer, old.place.layer
         self.parts, self.padding = _parts(form.to_matrix(mask).shape[1])
 
-    def repair(self, models: tuple[Side, Side], data: list[Batch], way: str, pattern: Pattern) -> Repair:
+    def repair(self, models: tuple[keras.Model, keras.Model], data: list[Batch], way: str, pattern: Pattern) -> Repair:
         """Writes the best values into the pruned model, for its mask or a better one of as many zeros."""
         sums = self._sums(models, data)
         dense = self._split(self.form.to_matrix(as_array(self.old.variable)))
-        own, wanted = sums.own / sums.rows, sums.wanted / sums.rows
+        own, cross = sums.own / sums.rows, sums.cross / sums.rows
         if self.form.has_bias:
             # The bias takes up every change of the mean, so the kernel is fitted to what is left without the means.
             own = own - _outer(sums.mean, sums.mean)
-            wanted = wanted - _outer(sums.mean, sums.wanted_mean)
-        problem = LeastSquares(own, wanted, dense, int(sums.rows))
+            cross = cross - _outer(sums.mean, sums.dense_mean)
+        problem = LeastSquares(own, cross @ dense, dense, int(sums.rows))
         kept = self._split(self.form.to_matrix(self.mask))
         before = self._split(self.form.to_matrix(as_array(self.weight.variable)))
         after, found = problem.fit(kept), "least_squares"
@@ -224,8 +222,8 @@ class Layer:
             if problem.loss(fitted) < problem.loss(after):  # the rounds are greedy, so they may lose
                 kept, after, found = other, fitted, way
         energy = sums.energy(self.form.has_bias)
-        lost, left = (_error(own, wanted, energy, values) for values in (before, after))
-        self._write(after, kept, sums)
+        lost, left = (_error(own, cross @ dense, energy, values) for values in (before, after))
+        self._write(after, kept, sums, dense)
         return Repair(self.weight.key, found, lost, left, 1.0 - float(np.mean(self.mask)))
 
     def _choice(self, pattern: Pattern) -> Any:
@@ -241,14 +239,14 @@ class Layer:
 
         return choose
 
-    def _write(self, matrix: np.ndarray, kept: np.ndarray, sums: "Sums") -> None:
+    def _write(self, matrix: np.ndarray, kept: np.ndarray, sums: "Sums", dense: np.ndarray) -> None:
         mask = self.form.to_kernel(self._joined(kept))
         values = self.form.to_kernel(self._joined(matrix))
         self.weight.variable.assign(np.where(mask, values, 0.0))
         set_mask(self.weight.variable, mask)
         if self.form.has_bias:
             bias = self.layer.bias
-            change = sums.wanted_mean - np.einsum("gf,gfo->go", sums.mean, matrix)
+            change = np.einsum("gf,gfo->go", sums.dense_mean, dense) - np.einsum("gf,gfo->go", sums.mean, matrix)
             change = change.reshape(-1, self.parts, change.shape[1]).sum(axis=1)
             wanted = as_array(self.old_layer.bias) + change.reshape(tuple(bias.shape))
             held = constraint_of(bias)
@@ -263,13 +261,11 @@ class Layer:
         joined = matrix.reshape(matrix.shape[0] // self.parts, -1, matrix.shape[2])
         return joined[:, : joined.shape[1] - self.padding]
 
-    def _sums(self, models: tuple[Side, Side], data: list[Batch]) -> "Sums":
+    def _sums(self, models: tuple[keras.Model, keras.Model], data: list[Batch]) -> "Sums":
         """One pass over the data, through both models."""
         import tensorflow as tf
 
         pruned, dense = models
-        key, single = self.weight.key, self.form.shape[0] * self.parts == 1
-        streams = single and key in pruned.sums and key in dense.sums
         kernel = tf.constant(self._split(self.form.to_matrix(as_array(self.old.variable))), tf.float32)
 
         def rows(inputs: list[Any]) -> Any:
@@ -281,18 +277,21 @@ class Layer:
 
         @tf.function(input_signature=[input_specs(data)], autograph=False)
         def step(inputs: Any) -> Any:
-            here, stream = pruned.seen(inputs, self.layer, key, streams)
-            there, dense_stream = dense.seen(inputs, self.old_layer, key, streams)
-            own = rows(here)
-            wanted = tf.matmul(rows(there), kernel)
-            if streams:
-                wanted += tf.reshape(tf.cast(dense_stream - stream, tf.float32), tf.shape(wanted))
+            here: list[Any] = []
+            there: list[Any] = []
+            with observed([self.layer], lambda _, given, __: here.append(given)):
+                pruned(inputs, training=False)
+            with observed([self.old_layer], lambda _, given, __: there.append(given)):
+                dense(inputs, training=False)
+            own, old = rows(here), rows(there)
+            outputs = tf.matmul(old, kernel)
             return (
                 tf.matmul(own, own, transpose_a=True),
-                tf.matmul(own, wanted, transpose_a=True),
+                tf.matmul(own, old, transpose_a=True),
                 tf.reduce_sum(own, axis=1),
-                tf.reduce_sum(wanted, axis=1),
-                tf.reduce_sum(wanted * wanted, axis=(1, 2)),
+                tf.reduce_sum(old, axis=1),
+                tf.reduce_sum(outputs * outputs, axis=(1, 2)),
+                tf.reduce_sum(outputs, axis=1),
                 tf.shape(own)[1],
             )
 
@@ -307,14 +306,15 @@ class Layer:
 class Sums:
     """What least squares needs to know of the data, for one layer; the first axis counts groups.
 
-    `own` are products of the features that the pruned model has, `wanted` those of them with the wanted outputs.
+    `own` are products of the features that the pruned model has, `cross` those of them with the dense model's.
     """
 
     own: np.ndarray
-    wanted: np.ndarray
+    cross: np.ndarray
     own_sum: np.ndarray
-    wanted_sum: np.ndarray
+    dense_sum: np.ndarray
     squares: np.ndarray
+    outputs: np.ndarray
     rows: np.ndarray  # one number
 
     @property
@@ -323,14 +323,14 @@ class Sums:
         return self.own_sum / self.rows
 
     @property
-    def wanted_mean(self) -> np.ndarray:
-        """The mean of the wanted outputs, bias apart."""
-        return self.wanted_sum / self.rows
+    def dense_mean(self) -> np.ndarray:
+        """The mean features of the dense model."""
+        return self.dense_sum / self.rows
 
     def energy(self, centred: bool) -> float:
-        """The mean square of the wanted outputs, bias apart; their variance where centred."""
+        """The mean square of the dense layer's outputs, bias apart; their variance where centred."""
         square = float(np.sum(self.squares) / self.rows)
-        return square - float(np.sum(np.square(self.wanted_mean))) if centred else square
+        return square - float(np.sum(np.square(self.outputs / self.rows))) if centred else square
 
 
 def _outer(left: np.ndarray, right: np.ndarray) -> np.ndarray:
