@@ -275,7 +275,10 @@ def latency(names: Sequence[str], amount: float, runs: int) -> list[Report]:
         found.append(row)
         if name in PROFILED:
             profile += operators(name, files["int8 before"], files["int8 after"], runs)
-    return [Latencies(found), *([Operators(profile)] if profile else [])]
+    return [
+        Latencies(found, title=f"Removing {amount:.0%} of the MACs: size and latency"),
+        *([Operators(profile)] if profile else []),
+    ]
 
 
 def main() -> None:

@@ -122,7 +122,8 @@ def compare(
         f"operators only, {REPRESENTATIVE} representative images. int8 accuracy is that of the int8 file.",
         versions(**made_by),
     ]
-    return Comparison(runs, about)
+    ramps = {"same": "one ramp", "guide": "the ramp of tfmot's guide"}
+    return Comparison(runs, about, f"{Comparison.title}, by {ramps[ramp]}")
 
 
 def recipe(steps: int, seed: int, ramp: str) -> dict[str, Any]:

@@ -235,7 +235,7 @@ def compare(
         *([f"Latency as objective is NOT ahead at {', '.join(behind)} of the dense file's time."] if behind else []),
         versions(),
     ]
-    return Latency(rows, about)
+    return Latency(rows, about, f"Searching {network}: measured latency as objective against MACs")
 
 
 def main() -> None:

@@ -16,10 +16,11 @@ from tfprune.report import Report
 
 
 class Measured(Report):
-    """Rows as they were measured, and sentences about them; a subclass says its title and columns."""
+    """Rows as they were measured, and sentences about them; a subclass says its columns, and a title if it has one."""
 
-    def __init__(self, found: list[dict[str, Any]], about: Sequence[str] = ()):
+    def __init__(self, found: list[dict[str, Any]], about: Sequence[str] = (), title: str = ""):
         self.found, self.about = found, list(about)
+        self.title = title or self.title  # type: ignore[misc]
 
     def rows(self) -> list[dict[str, Any]]:
         return self.found
@@ -31,8 +32,9 @@ class Measured(Report):
 class BySeed(Report):
     """A row for every key, from one table of figures for each seed; a subclass says what a row holds."""
 
-    def __init__(self, runs: list[dict[Any, dict[str, Any]]], about: list[str]):
+    def __init__(self, runs: list[dict[Any, dict[str, Any]]], about: list[str], title: str = ""):
         self.runs, self.about = runs, about
+        self.title = title or self.title  # type: ignore[misc]
 
     def rows(self) -> list[dict[str, Any]]:
         return [self._row(key, [run[key] for run in self.runs]) for key in self.runs[0]]
