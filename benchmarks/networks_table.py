@@ -380,7 +380,8 @@ def page():
         "to the scale of the output (in float64 where float32 gave more than 1e-5). *Prunable* is the share of "
         "parameters in kernels, *frozen* the share of channels that stay, by reason. *Saves* compares the stripped "
         "network with the one loaded from its file; a dash is not measured; "
-        "*callback* is a subclassed network, which is trained as it is with `PercentilePruning` and not wrapped.",
+        "*callback* is a subclassed network, which is trained as it is with `PercentilePruning` and not wrapped. Rows "
+        "are kept, and brought up to date one by one.",
         "",
         f"Keras {keras.__version__}, tfprune {tfprune.__version__}.",
         "",
