@@ -325,12 +325,14 @@ def table(part, rows):
     far = [row for row in measured if (lost(row) or 0.0) >= 0.2 and equal(row)]
     whole = [row for row in measured if all(word in ("yes", "callback") for word in way(row)[:5])]
     converted = [row for row in measured if isinstance(row.get("lite_bytes"), int)]
+    trained = [row for row in measured if not (row.get("wrap") is True and "fit" not in row)]
     tried = [row for row in measured if "lite_bytes" in row]
     lines = [
         f"## {TITLES[part]}",
         "",
         f"**{len(far)} of {len(measured)} lose at least 20 % of their parameters and are equal; {len(whole)} of "
-        f"{len(measured)} go the whole way of pruning, wrapping, a step of `fit`, stripping, saving and loading; "
+        f"{len(trained)} that were trained a step go the whole way of pruning, "
+        f"wrapping, a step of `fit`, stripping, saving and loading; "
         f"{len(converted)} of {len(tried)} that were tried convert.**",
         *([f"Not measured: {', '.join(missing)}."] if missing else []),
         "",
