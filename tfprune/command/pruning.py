@@ -98,7 +98,7 @@ CHANNELS = (
     count("round_to", 1, "Channels kept are a multiple of it.", lower_bound=1),
     text("criterion", None, "How important a weight (magnitude) or a channel (l2) is."),
     words_of("layers", None, "Names of the layers to prune, with commas; all if not given."),
-    words_of("unit", None, "What may go with --channels: head, width, channel; all if not given."),
+    words_of("unit", None, "With --channels what may go: head, width, channel. With --threshold: absolute or std."),
 )
 
 
@@ -121,7 +121,6 @@ def _structured(values: flags.FlagValues) -> tfprune.Structured:
         number("sparsity", None, "Share of zeros in [0, 1); prunes by percentile."),
         number("threshold", None, "Remove weights scored up to this; instead of --sparsity."),
         *CHANNELS,
-        one_of("unit", "absolute", ["absolute", "std"], "Unit of --threshold."),
         text("pattern", "element", "Where zeros may fall: element, 4x1 (blocks), 2:4."),
         text("allocation", "lamp", "lamp, uniform, global, erk or hierarchical; with --sparsity."),
         count("epochs", 0, "Prune while training so many epochs on --data; 0 prunes at once.", lower_bound=0),
@@ -174,7 +173,7 @@ def _method(values: flags.FlagValues) -> Any:
         "layers": values.layers,
     }
     if values.threshold is not None:
-        return tfprune.Threshold(values.threshold, unit=values.unit, **shared)
+        return tfprune.Threshold(values.threshold, unit=",".join(values.unit or ["absolute"]), **shared)
     return tfprune.Percentile(values.sparsity, allocation=values.allocation, **shared)
 
 
