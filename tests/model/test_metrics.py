@@ -118,7 +118,10 @@ def broken(targets, outputs):
     ("arguments", "message"),
     [
         ({"metric": "mae", "data": X}, r"compress: the metric 'mae' needs targets, and the data have none; write \(x"),
-        ({"metric": keras.metrics.AUC(), "data": X}, "the metric 'auc' needs targets, and the data have none"),
+        (
+            {"metric": keras.metrics.AUC(name="auc"), "data": X},
+            "the metric 'auc' needs targets, and the data have none",
+        ),
         ({"metric": keras.metrics.AUC(name="auc")}, "has 2 outputs: say of which 'auc' is, as a dict: metric={'box'"),
         (
             {"metric": {"boxes": "mae"}},

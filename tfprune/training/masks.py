@@ -187,6 +187,9 @@ def apply_masks(model: keras.Model, masks: Mapping[str, Any]) -> keras.Model:
     """
     if put_masks(model, masks):
         retrace(model)
+    for key, mask in masks.items():
+        if np.size(mask) and not np.any(mask):
+            warnings.warn(f"tfprune: the mask for {key!r} keeps nothing: the whole weight is zero.", stacklevel=2)
     return model
 
 
@@ -213,8 +216,6 @@ def put_masks(model: keras.Model, masks: Mapping[str, Any]) -> bool:
                 f"The mask for '{key}' holds other values than True and False; write mask = weight != 0."
             )
         checked[key] = array.astype(bool)
-        if array.size and not checked[key].any():
-            warnings.warn(f"tfprune: the mask for {key!r} keeps nothing: the whole weight is zero.", stacklevel=4)
     unheld = [key for key in checked if constraint_of(weights[key].variable) is None]
     for key in unheld:
         hold(weights[key].variable, new_mask(model, weights[key]))

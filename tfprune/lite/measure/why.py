@@ -154,7 +154,8 @@ def explain(lite: Any, runtime: str = "litert", runs: int = 30) -> Explanation:
         ```python
         from tfprune.lite import explain
 
-        print(explain("model.tflite", runtime="web"))
+        lite.save("model.tflite")
+        print(explain("model.tflite"))
         ```
     """
     lite = LiteModel.of(lite)

@@ -40,6 +40,8 @@ def store_for_micro(lite: Any) -> LiteModel:
         ```python
         from tfprune.lite import run_micro, store_for_micro
 
+        pruned = tfprune.prune(model, tfprune.Percentile(0.9))
+        lite = tfprune.convert(pruned, "int8", representative_data=images)
         small = store_for_micro(lite)
         print(run_micro(small, images, reference=lite))
         ```
