@@ -7,7 +7,7 @@ The public names, in the order of their use:
     methods     amount + criterion + pattern + allocation: Threshold, Percentile, Structured, StructuredDepth
     training    PruningCallback, ThresholdPruning, PercentilePruning, StructuredPruning; wrap, PrunedLayer, UpdateMasks;
                 SparsityLogger; IterativePruning, DynamicSurgery, RigL, ProximalSparsity; distill
-    one-shot    prune, prune_hybrid, method_for
+    one-shot    prune, prune_hybrid, factorize, method_for
     after       strip_masks, get_masks, apply_masks
     open        inline
     channels    channel_groups, plan_shrink, ShrinkPlan, shrink, certify
@@ -44,6 +44,7 @@ if TYPE_CHECKING or not quiet.waits_for_work:
     from tfprune.model.inline import inline
     from tfprune.model.interop import from_tfmot
     from tfprune.model.summary import summary
+    from tfprune.oneshot.factorize import factorize
     from tfprune.oneshot.hybrid import prune_hybrid
     from tfprune.oneshot.prune import prune
     from tfprune.training.callbacks import (
@@ -135,6 +136,7 @@ __all__ = [
     "compress",
     "convert",
     "distill",
+    "factorize",
     "from_tfmot",
     "genetic_search",
     "get_masks",

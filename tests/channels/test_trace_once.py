@@ -1,6 +1,7 @@
 """A model is traced once: plans carry their trace to `shrink` and `certify`, for as long as it holds."""
 
 import copy
+import json
 import pickle
 
 import keras
@@ -122,6 +123,7 @@ def test_groups_read_from_a_file_say_that_they_have_no_trace():
 
 
 def test_a_file_with_an_unknown_reason_is_refused():
-    text = plan_shrink(network()).to_json().replace("they are the outputs of the model", "no reason")
-    with pytest.raises(PruningError, match="This is no shrink plan: 'no reason' is not a valid Reason"):
+    plan = json.loads(plan_shrink(network()).to_json().replace("they are the outputs of the model", "no reason"))
+    text = json.dumps({key: value for key, value in plan.items() if key != "checksum"})  # as earlier versions wrote it
+    with pytest.raises(PruningError, match="This is no shrink plan.*: 'no reason' is not a valid Reason"):
         ShrinkPlan.from_json(text)

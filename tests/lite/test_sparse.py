@@ -250,3 +250,20 @@ class TestRefused:
         other = keras.Sequential([keras.Input((8,)), layers.Dense(8, name="other")])
         with pytest.raises(PruningError, match="layers='first' matches no layer"):
             tfprune.prune(other, plan_sparse(dense_model()).method(0.9))
+
+
+def test_a_sequential_model_is_written_anew_too():
+    model = keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            layers.Conv2D(8, 3, strides=2, padding="same", activation="relu"),
+            layers.Conv2D(16, 1, activation="relu"),
+            layers.Conv2D(16, 1),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(3),
+        ]
+    )
+    written = plan_sparse(model, runtime="web").model
+    x = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)
+    assert written is not model and any(isinstance(each, layers.ZeroPadding2D) for each in written.layers)
+    np.testing.assert_allclose(written(x), model(x), atol=1e-6)

@@ -79,5 +79,5 @@ def test_wrong_use_is_told(model):
         greedy_search(model, (X, Y), levels=(0.5, 0.1))
     with pytest.raises(PruningError, match="steps=0"):
         netadapt_search(model, (X, Y), steps=0)
-    with pytest.raises(PruningError, match="random_search has no argument 'population'; it takes 'weights'"):
+    with pytest.raises(PruningError, match="random_search has no argument 'population'; it takes .*'weights'"):
         random_search(model, (X, Y), population=3)

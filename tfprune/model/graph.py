@@ -32,6 +32,14 @@ class Call(NamedTuple):
     node: Any
 
 
+def model_like(model: Any, inputs: list[Any], outputs: list[Any]) -> keras.Model:
+    """A functional model of these ends, in flat order, with the structure and the name of another."""
+    if isinstance(model, keras.Sequential):
+        return keras.Model(inputs[0], outputs[0], name=model.name)
+    pairs = ((model.input, inputs), (model.output, outputs))
+    return keras.Model(*(keras.tree.pack_sequence_as(like, flat) for like, flat in pairs), name=model.name)
+
+
 def is_graph(model: Any) -> bool:
     """Whether the calls inside `model` can be read: a functional model, or a Sequential one that has been built.
 

@@ -21,6 +21,7 @@ from tfprune.model.tree import as_array, places
 
 FORMAT = "tfprune search journal 2"
 EARLIER = ("tfprune search journal 1",)
+TABLE = "latency table"  # in the place of genes
 
 
 class Journal:
@@ -92,7 +93,7 @@ class Journal:
             if number == 1 and isinstance(entry, dict) and entry.get("format") != FORMAT:
                 return entry  # of an earlier version or another program, which is told of the header
             entry = opened(entry, needs=self._checksums)
-            if set(entry) <= set(self._header) if number == 1 else _is_evaluation(entry):
+            if set(entry) <= set(self._header) if number == 1 else _is_evaluation(entry) or _is_table(entry):
                 return entry
             why = "it holds something else"
         except (ValueError, RecursionError) as error:
@@ -148,6 +149,16 @@ def _is_evaluation(entry: Mapping[str, Any]) -> bool:
         and isinstance(figures, dict)
         and all(isinstance(value, (int, float)) for value in figures.values())
         and (failure is None or isinstance(failure, str))
+    )
+
+
+def _is_table(entry: Mapping[str, Any]) -> bool:
+    return (
+        set(entry) == {"genes", "whole", "times"}
+        and entry["genes"] == TABLE
+        and isinstance(entry["whole"], float)
+        and isinstance(entry["times"], dict)
+        and all(isinstance(row, list) and len(row) == 3 for rows in entry["times"].values() for row in rows)
     )
 
 

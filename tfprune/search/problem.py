@@ -21,7 +21,7 @@ from tfprune.search import objectives as goals
 from tfprune.search.fine_tuning import training_batches
 from tfprune.search.fitness import Fitness, FitnessError, mode_of_metric
 from tfprune.search.genome import Genes, Genome
-from tfprune.search.journal import Journal, compiled_fingerprint, data_fingerprint, model_fingerprint
+from tfprune.search.journal import TABLE, Journal, compiled_fingerprint, data_fingerprint, model_fingerprint
 from tfprune.search.latency import LatencyTable, MemoryTable, measured_latency
 from tfprune.search.result import Candidate, Keeping, SearchResult
 from tfprune.search.settings import Settings
@@ -30,7 +30,6 @@ from tfprune.search.workers import Measured, Workers
 BATCH_SIZE = 256
 CHECKED = 8  # candidates of the front whose latency is measured on whole files
 AHEAD = 4  # candidates for each worker that are sent out together
-TABLE = "latency table"  # in the place of genes in a journal
 THINNINGS = 300  # steps of 2 % of the genes, after which a budget is taken to be out of reach
 
 

@@ -9,7 +9,7 @@ from tfprune.errors import PruningError
 from tfprune.lite.sparse.cluster import Cluster
 from tfprune.model.copying import scope_of
 from tfprune.model.fresh import fresh_layer
-from tfprune.model.graph import Call, flow
+from tfprune.model.graph import Call, flow, model_like
 from tfprune.model.tree import as_array
 
 NEAR = 1e-4  # of the answers' scale; sums over turned kernels are rounded in another order
@@ -49,9 +49,7 @@ def rewritten(model: keras.Model, cluster: Cluster) -> keras.Model:
             x if x.shape == old.shape else keras.layers.Reshape(old.shape[1:])(x)
             for x, old in zip(outputs, model.outputs)
         ]
-        pairs = ((model.input, inputs), (model.output, outputs))
-        ends = [keras.tree.pack_sequence_as(like, flat) for like, flat in pairs]
-        new = keras.Model(*ends, name=model.name)
+        new = model_like(model, inputs, outputs)
     for old, layer, path in weights:
         layer.set_weights([_values(variable, path, cluster) for variable in old.weights])
     _check(model, new)
