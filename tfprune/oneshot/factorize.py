@@ -15,11 +15,12 @@ from tfprune.model.fresh import fresh_layer
 from tfprune.model.graph import Call, flow, model_like
 from tfprune.model.inline import inlined
 from tfprune.model.layers import LinearForm, facts_of
+from tfprune.model.prunable import every_weight_and_kernel
 from tfprune.model.state import carry_state
 from tfprune.model.tree import as_array, check_model
 from tfprune.progress import stage
 from tfprune.report import Column, Report
-from tfprune.training.masks import get_masks
+from tfprune.training.masks import held_masks
 
 KINDS = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 HALVINGS = 40
@@ -167,6 +168,7 @@ def factorize(
     A kernel is split along the principal directions of its layer's outputs: a layer of as many outputs as directions
     are kept, then a dense layer or 1x1 convolution of the old name, with the bias and the activation. All layers get
     the rank at which they lose the same share of their outputs; where two layers would not be smaller, one stays.
+    Single zeros of a kernel that is split are gone: prune after, not before.
 
     Args:
         model: A built Keras 3 model; it is left as it is. Subclassed models and layers of layers are opened.
@@ -184,7 +186,7 @@ def factorize(
         print(report)
     """
     check_model(model, "factorize")
-    if get_masks(model):
+    if held_masks(every_weight_and_kernel(model)):
         raise PruningError(f"'{model.name}' holds masks, which two layers cannot keep. Write strip_masks(model) first.")
     graph = inlined(model, "Splitting layers")
     candidates = _candidates(graph)
