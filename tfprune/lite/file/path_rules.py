@@ -3,7 +3,8 @@
 What is said of LiteRT and of LiteRT.js was seen by running files there: tests/lite/test_paths.py runs them again.
 """
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,66 +33,24 @@ DELEGATED = {
 
 # Those that the interpreter of the package tflite-micro registers (python_ops_resolver.cc).
 MICRO = {
-    *(
-        "ABS",
-        "ADD",
-        "ADD_N",
-        "ARG_MAX",
-        "ARG_MIN",
-        "ASSIGN_VARIABLE",
-        "AVERAGE_POOL_2D",
-        "BATCH_MATMUL",
-        "CAST",
-        "CEIL",
-    ),
-    *("BATCH_TO_SPACE_ND", "BROADCAST_ARGS", "BROADCAST_TO", "CALL_ONCE", "CONCATENATION", "CONV_2D", "COS", "CUMSUM"),
-    *(
-        "DEPTH_TO_SPACE",
-        "DEPTHWISE_CONV_2D",
-        "DEQUANTIZE",
-        "DIV",
-        "ELU",
-        "EQUAL",
-        "EXP",
-        "EXPAND_DIMS",
-        "FILL",
-        "FLOOR",
-    ),
-    *(
-        "FLOOR_DIV",
-        "FLOOR_MOD",
-        "FULLY_CONNECTED",
-        "GATHER",
-        "GATHER_ND",
-        "GREATER",
-        "GREATER_EQUAL",
-        "HARD_SWISH",
-        "IF",
-    ),
-    *("L2_NORMALIZATION", "L2_POOL_2D", "LEAKY_RELU", "LESS", "LESS_EQUAL", "LOG", "LOGICAL_AND", "LOGICAL_NOT", "MUL"),
-    *(
-        "LOGICAL_OR",
-        "LOGISTIC",
-        "LOG_SOFTMAX",
-        "MAX_POOL_2D",
-        "MAXIMUM",
-        "MEAN",
-        "MINIMUM",
-        "MIRROR_PAD",
-        "NEG",
-        "PACK",
-    ),
-    *("NOT_EQUAL", "PAD", "PADV2", "PRELU", "QUANTIZE", "READ_VARIABLE", "REDUCE_MAX", "RELU", "RELU6", "RESHAPE"),
-    *("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "ROUND", "RSQRT", "SELECT_V2", "SHAPE", "SIN", "SLICE", "SOFTMAX"),
-    *("SPACE_TO_BATCH_ND", "SPACE_TO_DEPTH", "SPLIT", "SPLIT_V", "SQRT", "SQUARE", "SQUARED_DIFFERENCE", "SQUEEZE"),
-    *("STRIDED_SLICE", "SUB", "SUM", "SVDF", "TANH", "TRANSPOSE", "TRANSPOSE_CONV", "UNIDIRECTIONAL_SEQUENCE_LSTM"),
-    *("UNPACK", "VAR_HANDLE", "WHILE", "ZEROS_LIKE", "DYNAMIC_UPDATE_SLICE", "REVERSE_V2"),
+    *("ABS", "ADD", "ADD_N", "ARG_MAX", "ARG_MIN", "ASSIGN_VARIABLE", "AVERAGE_POOL_2D", "BATCH_MATMUL", "CAST"),
+    *("CEIL", "BATCH_TO_SPACE_ND", "BROADCAST_ARGS", "BROADCAST_TO", "CALL_ONCE", "CONCATENATION", "CONV_2D", "COS"),
+    *("CUMSUM", "DEPTH_TO_SPACE", "DEPTHWISE_CONV_2D", "DEQUANTIZE", "DIV", "ELU", "EQUAL", "EXP", "EXPAND_DIMS"),
+    *("FILL", "FLOOR", "FLOOR_DIV", "FLOOR_MOD", "FULLY_CONNECTED", "GATHER", "GATHER_ND", "GREATER"),
+    *("GREATER_EQUAL", "HARD_SWISH", "IF", "L2_NORMALIZATION", "L2_POOL_2D", "LEAKY_RELU", "LESS", "LESS_EQUAL"),
+    *("LOG", "LOGICAL_AND", "LOGICAL_NOT", "MUL", "LOGICAL_OR", "LOGISTIC", "LOG_SOFTMAX", "MAX_POOL_2D", "MAXIMUM"),
+    *("MEAN", "MINIMUM", "MIRROR_PAD", "NEG", "PACK", "NOT_EQUAL", "PAD", "PADV2", "PRELU", "QUANTIZE"),
+    *("READ_VARIABLE", "REDUCE_MAX", "RELU", "RELU6", "RESHAPE", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"),
+    *("ROUND", "RSQRT", "SELECT_V2", "SHAPE", "SIN", "SLICE", "SOFTMAX", "SPACE_TO_BATCH_ND", "SPACE_TO_DEPTH"),
+    *("SPLIT", "SPLIT_V", "SQRT", "SQUARE", "SQUARED_DIFFERENCE", "SQUEEZE", "STRIDED_SLICE", "SUB", "SUM", "SVDF"),
+    *("TANH", "TRANSPOSE", "TRANSPOSE_CONV", "UNIDIRECTIONAL_SEQUENCE_LSTM", "UNPACK", "VAR_HANDLE", "WHILE"),
+    *("ZEROS_LIKE", "DYNAMIC_UPDATE_SLICE", "REVERSE_V2"),
 }
 
 
 @dataclass(frozen=True)
 class Passage:
-    """One operator with what its rule needs to know."""
+    """One operator with what its rule needs to know; `makers` has the operator that makes each tensor."""
 
     model: Any
     graph: Any
@@ -100,6 +59,7 @@ class Passage:
     runtime: str
     turned: ChannelsFirst
     number: int
+    makers: Mapping[int, Any]
 
     @property
     def has_xnnpack(self) -> bool:
@@ -116,22 +76,30 @@ class Passage:
 
     def densified(self) -> list[int]:
         """The results of DENSIFY that it reads."""
-        makers = {int(other.outputs[0]): other for other in self.graph.operators}
         return [
             int(index)
             for index in self.operator.inputs
-            if int(index) in makers and operator_name(self.model, makers[int(index)]) == "DENSIFY"
+            if int(index) in self.makers and operator_name(self.model, self.makers[int(index)]) == "DENSIFY"
         ]
 
+    @functools.cached_property
     def weights(self) -> int | None:
         """The constant that it multiplies with, as the file has it."""
         if len(self.operator.inputs) < 2 or self.name not in ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D"):
             return None
         index = int(self.operator.inputs[1])
-        makers = {int(other.outputs[0]): other for other in self.graph.operators}
-        while index in makers and operator_name(self.model, makers[index]) in ("DENSIFY", "DEQUANTIZE"):
-            index = int(makers[index].inputs[0])
+        while index in self.makers and operator_name(self.model, self.makers[index]) in ("DENSIFY", "DEQUANTIZE"):
+            index = int(self.makers[index].inputs[0])
         return index if flatbuffer.stored_bytes(self.model, self._tensor(index)) is not None else None
+
+    @functools.cached_property
+    def pattern(self) -> np.ndarray | None:
+        """Where its weights are zero; None where it has none, or they are not known."""
+        return None if self.weights is None else flatbuffer.zero_pattern(self.model, self._tensor(self.weights))
+
+    def zero_blocks(self, block: int) -> float:
+        """The share of blocks of so many weights that are zero whole."""
+        return 0.0 if self.pattern is None else float(np.mean(self.pattern.reshape(-1, block).all(axis=1)))
 
     @property
     def rows(self) -> int:
@@ -254,11 +222,10 @@ def _falls_back(passage: Passage) -> Verdict | None:
 
 
 def _dense(passage: Passage) -> Verdict | None:
-    weights = passage.weights()
-    if weights is None:
+    if passage.weights is None:
         return DENSE, ""
     outcome = DENSIFIED if passage.densified() else DENSE
-    return outcome, _why_dense(passage, weights)
+    return outcome, _why_dense(passage, passage.weights)
 
 
 RULES: Sequence[Callable[[Passage], Verdict | None]] = (
@@ -280,14 +247,13 @@ def _why_dense(passage: Passage, weights: int) -> str:
         return "no kernel makes use of its zeros; fewer channels help: tfprune.plan_shrink"
     if kernel is POINTWISE:
         return _why_not_turned(passage)
-    tensor = passage.graph.tensors[weights]
-    pattern = flatbuffer.zero_pattern(passage.model, tensor)
+    pattern = passage.pattern
     needed, rows = kernel.share(passage.rows), passage.rows
     if needed >= 1.0:
         return f"multiplies {rows} rows at once, where the dense kernel is as fast; fewer units help"
     if pattern is None or pattern.shape[-1] % kernel.block:
         return f"its inputs are no multiple of {kernel.block}; fewer units help"
-    blocks = float(np.mean(pattern.reshape(-1, kernel.block).all(axis=1)))
+    blocks = passage.zero_blocks(kernel.block)
     if blocks >= needed:
         return "its zeros are in blocks that a kernel reads: convert(..., sparse=True) stores them so"
     return f"{blocks:.0%} of its {kernel.zeros} are zero; a kernel is faster from {needed:.0%} on: tfprune.plan_sparse"
@@ -321,12 +287,7 @@ def _kernel(passage: Passage, weights: int) -> Kernel | None:
 
 def gain_of(passage: Passage, path: str, zeros: float) -> float:
     """How many times faster the zeros make an operator, as predicted."""
-    weights = passage.weights()
-    kernel = None if weights is None else _kernel(passage, weights)
-    if path != SPARSE or kernel is None or weights is None:
+    kernel = None if passage.weights is None else _kernel(passage, passage.weights)
+    if path != SPARSE or kernel is None:
         return 1.0
-    if kernel is POINTWISE:
-        return kernel.gain(zeros)
-    pattern = flatbuffer.zero_pattern(passage.model, passage.graph.tensors[weights])
-    blocks = 0.0 if pattern is None else float(np.mean(pattern.reshape(-1, kernel.block).all(axis=1)))
-    return kernel.gain(blocks, passage.rows)
+    return kernel.gain(zeros) if kernel is POINTWISE else kernel.gain(passage.zero_blocks(kernel.block), passage.rows)

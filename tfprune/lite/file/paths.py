@@ -124,13 +124,12 @@ def paths_of(lite: Any, runtime: str = "litert") -> FilePaths:
     turned = ChannelsFirst()
     if runtime in POINTWISE.runtimes and _hints_at_zeros(model, graph):
         turned = channels_first(model, graph, [number for number, name in enumerate(names) if name in DELEGATED])
+    makers = {int(operator.outputs[0]): operator for operator in graph.operators}
     found = []
     for number, (operator, name) in enumerate(zip(graph.operators, names)):
-        passage = Passage(model, graph, operator, name, runtime, turned, number)
+        passage = Passage(model, graph, operator, name, runtime, turned, number, makers)
         path, reason = next(verdict for verdict in (rule(passage) for rule in RULES) if verdict is not None)
-        weights = passage.weights()
-        pattern = None if weights is None else flatbuffer.zero_pattern(model, graph.tensors[weights])
-        zeros = None if pattern is None else float(np.mean(pattern))
+        zeros = None if passage.pattern is None else float(np.mean(passage.pattern))
         found.append(
             OperatorPath(
                 number,
