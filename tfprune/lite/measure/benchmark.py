@@ -165,10 +165,7 @@ class Benchmark(Report):
                 f"{self.threads} thread{'s' * (self.threads != 1)}; XNNPACK {'on' if self.xnnpack else 'off'}."
             )
             said.append(self.machine)
-            said.append(
-                "Counted in the file: MACs; peak, the most bytes that results need at one time; energy, ESTIMATED from "
-                f"operations and bytes moved with the constants of {SOURCE}: good for comparing models, no more."
-            )
+            said.append(self._legend())
         for row in self.rows():
             if row["memory_bytes"] is not None:
                 said.append(f"Running '{row['model']}' adds {row['memory_bytes']:,} bytes to a process, at its peak.")
@@ -177,6 +174,13 @@ class Benchmark(Report):
             threads = "" if run.threads is None else f", {run.threads} thread{'s' * (run.threads != 1)}"
             said.append(f"'{phone.name}' is read from a phone's text: {run.runs} runs{threads} of {run.graph or '?'}.")
         return said
+
+    def _legend(self) -> str:
+        """What columns mean whose headings do not tell."""
+        return (
+            "Counted in the file: MACs; peak, the most bytes that results need at one time; energy, ESTIMATED from "
+            f"operations and bytes moved with the constants of {SOURCE}: good for comparing models, no more."
+        )
 
 
 @dataclass(frozen=True, repr=False)
@@ -194,8 +198,7 @@ class WebBenchmark(Benchmark):
         return [{**row, "difference": off} for row, off in zip(super().rows(), differences)]
 
     def notes(self) -> list[str]:
-        said = [note for note in super().notes() if not note.startswith("Counted in the file")]
-        said.append("off LiteRT: the largest difference of any answer from that of native LiteRT for the same input.")
+        said = super().notes()
         for timing in self.timings:
             if not (timing.difference or 0.0) <= ALIKE * max(timing.scale, 1e-6):
                 said.append(
@@ -203,6 +206,9 @@ class WebBenchmark(Benchmark):
                     "tfprune why --runtime web tells the reason."
                 )
         return said
+
+    def _legend(self) -> str:
+        return "off LiteRT: the largest difference of any answer from that of native LiteRT for the same input."
 
 
 ALIKE = 1e-3  # of the largest answer; kernels of two processors round in different orders
