@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
+from tfprune.deciding.amounts import is_share
 from tfprune.errors import PruningError, listing
 from tfprune.model.activations import observed
 from tfprune.model.copying import compile_like, scope_of
-from tfprune.model.data import Batch, batches
+from tfprune.model.data import batches
 from tfprune.model.fresh import fresh_layer
 from tfprune.model.graph import Call, flow, model_like
 from tfprune.model.inline import inlined
@@ -93,11 +94,8 @@ class _LargeLayer:
     def add(self, inputs: Any) -> None:
         """Takes in the input of one call."""
         rows = as_array(self.form.rows(inputs))[0].astype(np.float64)
-        self.sum, self.squares, self.count = (
-            self.sum + rows.sum(0),
-            self.squares + rows.T @ rows,
-            self.count + len(rows),
-        )
+        self.sum, self.squares = self.sum + rows.sum(0), self.squares + rows.T @ rows
+        self.count += len(rows)
 
     def decompose(self) -> None:
         """Finds the directions, the strongest first (Zhang et al., "Accelerating very deep convolutional networks for
@@ -113,30 +111,23 @@ class _LargeLayer:
         energy, directions = np.linalg.eigh(self.matrix.T @ moment @ self.matrix)
         energy, self.directions = np.maximum(energy[::-1], 0.0), directions[:, ::-1]
         # Error that each rank leaves, from none to all.
-        left = np.concatenate([[energy.sum()], energy.sum() - np.cumsum(energy)])
-        self.errors = np.sqrt(np.maximum(left, 0.0) / max(energy.sum(), np.finfo(float).tiny))
+        left = np.append(np.cumsum(energy[::-1])[::-1], 0.0)
+        self.errors = np.sqrt(left / max(left[0], np.finfo(float).tiny))
         self.price = features + outputs  # entries a rank
         self.size = self.matrix.size
 
     def rank(self, error: float) -> int:
         """The least rank of 1 or more that leaves no more than this error."""
-        return max(1, int(np.argmax(self.errors <= error))) if (self.errors <= error).any() else len(self.errors) - 1
+        return max(1, int(np.argmax(self.errors <= error)))
 
     def entries(self, rank: int) -> int:
         """Entries of the kernels at a rank: whole where two layers would not be smaller."""
         return min(self.size, rank * self.price)
 
-    def split(self, rank: int) -> Split:
-        """What stands in the report."""
-        whole = rank * self.price >= self.size
-        return Split(
-            self.path,
-            tuple(self.layer.kernel.shape),
-            None if whole else rank,
-            self.size,
-            self.entries(rank),
-            0.0 if whole else float(self.errors[rank]),
-        )
+    def split(self, rank: int | None) -> Split:
+        """What stands in the report; a rank of None leaves the layer whole."""
+        after, error = (self.size, 0.0) if rank is None else (self.entries(rank), float(self.errors[rank]))
+        return Split(self.path, tuple(self.layer.kernel.shape), rank, self.size, after, error)
 
     def made(self, rank: int) -> list[tuple[keras.Layer, list[np.ndarray]]]:
         """The two layers, each with its weights: the first gives the strongest directions, the second mixes them."""
@@ -199,7 +190,7 @@ def factorize(
         made = _rebuilt(graph, {key: candidates[key].made(rank) for key, rank in ranks.items()})
     if model.compiled:
         compile_like(model, made)
-    splits = [each.split(ranks.get(key, len(each.errors) - 1)) for key, each in candidates.items()]
+    splits = [each.split(ranks.get(key)) for key, each in candidates.items()]
     return (made, Factorization(tuple(splits), samples)) if return_report else made
 
 
@@ -233,7 +224,7 @@ def _shares(amount: Any, candidates: Mapping[int, _LargeLayer], model: keras.Mod
 
 
 def _share(amount: Any) -> float:
-    if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not 0 <= amount < 1:
+    if not is_share(amount):
         raise PruningError(f"amount={amount!r}: give the share of the entries that goes, in [0, 1), such as 0.5.")
     return float(amount)
 
@@ -247,7 +238,6 @@ def _listen(graph: keras.Model, candidates: Mapping[int, _LargeLayer], data: Any
         by_layer[id(layer)].add(inputs)
 
     with observed([candidate.layer for candidate in candidates.values()], record):
-        batch: Batch
         for batch in batches(data, graph, "factorize()"):
             graph(batch.inputs, training=False)
             samples += batch.size
@@ -268,21 +258,20 @@ def _ranks(candidates: Mapping[int, _LargeLayer], shares: Sequence[tuple[float, 
                 f"amount={share:g} is out of reach: rank 1 in every layer leaves {left(1.0):,} entries, and "
                 f"{wanted:,.0f} are to stay. Write an amount of at most {1 - left(1.0) / (wanted / (1 - share)):.3f}."
             )
-        low, high = 0.0, 1.0
-        for _ in range(HALVINGS if left(0.0) > wanted else 0):
+        low, high = 0.0, 1.0 if left(0.0) > wanted else 0.0
+        for _ in range(HALVINGS if high else 0):
             middle = (low + high) / 2
             low, high = (low, middle) if left(middle) <= wanted else (middle, high)
-        error = high if left(0.0) > wanted else 0.0
         for key in keys:
-            rank = candidates[key].rank(error)
-            if rank * candidates[key].price < candidates[key].size:
+            rank = candidates[key].rank(high)
+            if candidates[key].entries(rank) < candidates[key].size:
                 ranks[key] = rank
     return ranks
 
 
 def _rebuilt(graph: keras.Model, pairs: Mapping[int, list[tuple[keras.Layer, list[np.ndarray]]]]) -> keras.Model:
     """The graph anew, with two layers in the place of some."""
-    fresh: dict[int, Any] = {}
+    fresh: dict[int, tuple[Any, Any]] = {}  # by id of the old one: both
 
     def visit(call: Call) -> list[Any]:
         old = call.operation
@@ -290,8 +279,8 @@ def _rebuilt(graph: keras.Model, pairs: Mapping[int, list[tuple[keras.Layer, lis
             (first, _), (second, _) = pairs[id(old)]
             return [second(first(*call.args, **call.kwargs))]
         if id(old) not in fresh:
-            fresh[id(old)] = fresh_layer(old)
-        return keras.tree.flatten(fresh[id(old)](*call.args, **call.kwargs))
+            fresh[id(old)] = old, fresh_layer(old)
+        return keras.tree.flatten(fresh[id(old)][1](*call.args, **call.kwargs))
 
     with scope_of(graph):
         inputs = [keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name) for x in graph.inputs]
@@ -300,19 +289,7 @@ def _rebuilt(graph: keras.Model, pairs: Mapping[int, list[tuple[keras.Layer, lis
     for layers in pairs.values():
         for layer, weights in layers:
             layer.set_weights(weights)
-    for call in _calls(graph):
-        if id(call) in fresh and isinstance(call, keras.Layer):
-            carry_state(call, fresh[id(call)])
+    for old, new in fresh.values():
+        if isinstance(old, keras.Layer):
+            carry_state(old, new)
     return made
-
-
-def _calls(graph: keras.Model) -> list[Any]:
-    """Every layer or operation of the graph, once."""
-    found: dict[int, Any] = {}
-
-    def visit(call: Call) -> Sequence[Any]:
-        found[id(call.operation)] = call.operation
-        return call.outputs
-
-    flow(graph, list(graph.inputs), visit)
-    return list(found.values())
