@@ -1,5 +1,6 @@
 """How the outputs of two models compare: how far they are from each other, how often they agree and are right."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +83,7 @@ class Comparison:
         if not self._judge.possible and labels is not None and labels.size == wanted.size:
             self._values.add_values(labels.reshape(wanted.shape), wanted, answer)
         for reading in self._judge.possible:  # a later batch may leave fewer of them
-            self._tallies[reading].add(reading, wanted, answer, labels)
+            self._tallies[reading].add(reading, (wanted, answer), labels)
 
     def result(self) -> OutputComparison:
         """The comparison over all batches so far."""
@@ -105,24 +106,30 @@ class Comparison:
 
 
 class Tally:
-    """What is counted of the decisions of two models in one reading."""
+    """What is counted of the decisions of several models in one reading; agreement and payers of the first and last.
 
-    def __init__(self) -> None:
+    Args:
+        models: How many they are.
+    """
+
+    def __init__(self, models: int = 2):
         self.decisions = self.agreed = self.judged = 0
-        self.right = [0, 0]
-        self.counts: list[Any] = [0, 0]
+        self.right, self.won, self.lost = [0] * models, [0] * models, [0] * models
+        self.counts: list[Any] = [0] * models
         self.payers = Payers(decisions=True)
 
-    def add(self, reading: Reading, wanted: np.ndarray, answer: np.ndarray, labels: np.ndarray | None) -> None:
+    def add(self, reading: Reading, scores: Sequence[np.ndarray], labels: np.ndarray | None) -> None:
         """Counts one batch."""
-        both = reading.decided(wanted), reading.decided(answer)
-        self.decisions += both[0].size
-        self.agreed += int(np.count_nonzero(both[0] == both[1]))
+        shape, decided = scores[0].shape, [reading.decided(each) for each in scores]
+        self.decisions += decided[0].size
+        self.agreed += int(np.count_nonzero(decided[0] == decided[-1]))
         if labels is None:
             return
-        truth = reading.truth(labels, wanted.shape)
+        truth = reading.truth(labels, shape)
         self.judged += truth.size
-        self.payers.add_decisions(truth, *both, reading.kind == "binary" and wanted.shape[-1] > 1)
-        for index, decided in enumerate(both):
-            self.right[index] += int(np.count_nonzero(decided == truth))
-            self.counts[index] = self.counts[index] + reading.counts(decided, truth, wanted.shape[-1])
+        self.payers.add_decisions(truth, decided[0], decided[-1], reading.kind == "binary" and shape[-1] > 1)
+        for index, each in enumerate(decided):
+            self.right[index] += int(np.count_nonzero(each == truth))
+            self.won[index] += int(np.count_nonzero((each == truth) & (decided[0] != truth)))
+            self.lost[index] += int(np.count_nonzero((each != truth) & (decided[0] == truth)))
+            self.counts[index] = self.counts[index] + reading.counts(each, truth, shape[-1])

@@ -10,7 +10,6 @@ import keras
 import numpy as np
 
 from tfprune.errors import PruningError, listing, number
-from tfprune.lite.file.contents import End
 from tfprune.lite.file.lite_model import LiteModel
 from tfprune.lite.file.zeros import KeptZeros, kept_zeros
 from tfprune.lite.measure.comparison import Comparison, OutputComparison
@@ -273,8 +272,7 @@ def verify(
         outputs = signature.answers(model, batch.inputs)
         expected = [as_array(output) for output in flat_outputs(outputs)]
         names = output_names(model, outputs)
-        given = lite([batch.inputs[index] for index in order])
-        answers = by_output(given if isinstance(given, list) else [given], lite.outputs, names)
+        answers = answers_to(lite, [batch.inputs[index] for index in order], names)
         count = batch.size
         truth = labels_of(labels, batch.targets, names, slice(samples, samples + count), count)
         comparisons = comparisons or [Comparison(model, name) for name in names]
@@ -345,18 +343,19 @@ def file_answers(model: keras.Model, lite: LiteModel, batches: Sequence[Batch]) 
     for batch in batches:
         arrays = [as_array(array) for array in keras.tree.flatten(batch.inputs)]
         names = names or output_names(model, model(batch.inputs, training=False))
-        given = lite([arrays[index] for index in order])
-        parts.append(by_output(given if isinstance(given, list) else [given], lite.outputs, names))
+        parts.append(answers_to(lite, [arrays[index] for index in order], names))
     return joined(parts)
 
 
-def by_output(answers: list[np.ndarray], ends: Sequence[End], names: Sequence[str]) -> list[np.ndarray]:
-    """The file's outputs in the order of the model's: by name, else by place."""
+def answers_to(lite: LiteModel, inputs: list[np.ndarray], names: Sequence[str]) -> list[np.ndarray]:
+    """What a file answers to inputs in its own order, in the order of the model's outputs: by name, else by place."""
+    given = lite(inputs)
+    answers = given if isinstance(given, list) else [given]
     if len(answers) != len(names):
         raise PruningError(
             f"The file gives {len(answers)} outputs and the model {len(names)}: the file was not made of this model."
         )
-    known = [end.name for end in ends]
+    known = [end.name for end in lite.outputs]
     return [answers[known.index(name)] for name in names] if set(known) == set(names) else answers
 
 

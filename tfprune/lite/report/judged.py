@@ -8,7 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.model.judge import READINGS, Judge, Reading
+from tfprune.lite.measure.comparison import Tally
+from tfprune.model.judge import READINGS, Judge
 
 SURE = 1.96  # standard errors to each side of a 95 % interval
 
@@ -73,7 +74,7 @@ class Judges:
 
     def __init__(self, model: keras.Model, names: Sequence[str]):
         self._judge, self._names = Judge(model), tuple(names)
-        self._tallies = {reading: _Counts(len(names)) for reading in READINGS}
+        self._tallies = {reading: Tally(len(names)) for reading in READINGS}
 
     def add(self, scores: Sequence[np.ndarray], labels: np.ndarray | None) -> None:
         """Takes in one batch of the answers of all models, and its labels where there are any."""
@@ -85,30 +86,8 @@ class Judges:
     def result(self) -> Judged | None:
         """What all batches gave; None without labels, and for an output that decides nothing."""
         tally = self._tallies.get(self._judge.reading) if self._judge.reading else None
-        if tally is None or not tally.decisions:
+        if tally is None or not tally.judged:
             return None
         hits, labels = np.array([counts[0] for counts in tally.counts]), tally.counts[0][2]
         right, won, lost = (tuple(counts) for counts in (tally.right, tally.won, tally.lost))
-        return Judged(self._names, tally.decisions, right, won, lost, hits, labels)
-
-
-class _Counts:
-    """What is counted in one reading."""
-
-    def __init__(self, models: int):
-        self.decisions = 0
-        self.right, self.won, self.lost = [0] * models, [0] * models, [0] * models
-        self.counts: list[Any] = [0] * models
-
-    def add(self, reading: Reading, scores: Sequence[np.ndarray], labels: np.ndarray) -> None:
-        """Counts one batch."""
-        truth = reading.truth(labels, scores[0].shape)
-        self.decisions += truth.size
-        first = reading.decided(scores[0]) == truth
-        for place, each in enumerate(scores):
-            decided = reading.decided(each)
-            right = decided == truth
-            self.right[place] += int(right.sum())
-            self.won[place] += int((right & ~first).sum())
-            self.lost[place] += int((first & ~right).sum())
-            self.counts[place] = self.counts[place] + reading.counts(decided, truth, each.shape[-1])
+        return Judged(self._names, tally.judged, right, won, lost, hits, labels)

@@ -8,12 +8,13 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune.deciding.amounts import is_share
 from tfprune.errors import ConversionError, PruningError
 from tfprune.lite.convert.convert import convert
 from tfprune.lite.file.lite_model import LiteModel
 from tfprune.lite.measure.benchmark import Benchmark, benchmark
 from tfprune.lite.measure.layer_errors import LayerErrors, layer_errors
-from tfprune.lite.measure.verify import by_output, verify
+from tfprune.lite.measure.verify import answers_to, verify
 from tfprune.lite.quantize.representative import checked_batches
 from tfprune.lite.report.judged import Judged, Judges
 from tfprune.lite.report.model_report import AFTER, BEFORE, FILE, ModelReport
@@ -22,6 +23,7 @@ from tfprune.lite.report.verdict import verdict_of
 from tfprune.model.data import Batch
 from tfprune.model.files import output_path, replacing
 from tfprune.model.graph import is_graph
+from tfprune.model.labels import labels_of
 from tfprune.model.prunable import every_weight_and_kernel
 from tfprune.model.signature import flat_outputs, matched_inputs, output_names, signature_of
 from tfprune.model.summary import summary
@@ -98,7 +100,7 @@ def _checked(model: keras.Model, baseline: keras.Model | None, out: Any, max_dro
     for each in (model, baseline):
         if each is not None:
             check_model(each, "report on")
-    if isinstance(max_drop, bool) or not isinstance(max_drop, (int, float)) or not 0 <= max_drop < 1:
+    if not is_share(max_drop):
         raise PruningError(f"max_drop={max_drop!r}: give a share in [0, 1), such as 0.01 for one point.")
     if baseline is not None:
         shapes = [[given.shape for given in signature_of(each).inputs] for each in (model, baseline)]
@@ -128,6 +130,7 @@ def _judged(models: dict[str, keras.Model], file: LiteModel | None, pieces: Sequ
     model = models[AFTER]
     signature = signature_of(model)
     judges = Judges(model, [*models, *([FILE] if file is not None else [])])
+    order = [] if file is None else matched_inputs([end.name for end in file.inputs], signature, model)
     for piece in pieces:
         scores = []
         for each in models.values():
@@ -135,13 +138,8 @@ def _judged(models: dict[str, keras.Model], file: LiteModel | None, pieces: Sequ
             scores.append(as_array(flat_outputs(answers)[0]))
         names = output_names(model, answers)
         if file is not None:
-            order = matched_inputs([end.name for end in file.inputs], signature, model)
-            given = file([piece.inputs[index] for index in order])
-            scores.append(by_output(given if isinstance(given, list) else [given], file.outputs, names)[0])
-        labels = piece.targets
-        if isinstance(labels, dict):
-            labels = labels.get(names[0])
-        judges.add(scores, None if labels is None else np.asarray(keras.tree.flatten(labels)[0]))
+            scores.append(answers_to(file, [piece.inputs[index] for index in order], names)[0])
+        judges.add(scores, labels_of(None, piece.targets, names, slice(0, piece.size), piece.size)[0])
     return judges.result()
 
 
