@@ -21,7 +21,18 @@ from tfprune.deciding import criteria
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-GUIDE = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+
+
+def read_guide():
+    """The chapters of the guide as one text, in the order in which its first page lists them."""
+    folder = ROOT / "docs" / "guide"
+    index = (folder / "index.md").read_text(encoding="utf-8")
+    chapters = re.findall(r"^\d+\. \[.*?\]\((\w+\.md)\)", index, flags=re.M)
+    assert {path.name for path in folder.iterdir()} == {"index.md", *chapters}
+    return "\n".join([index, *((folder / name).read_text(encoding="utf-8") for name in chapters)])
+
+
+GUIDE = read_guide()
 MEASURED = ROOT / "docs" / "benchmarks" / "demo_fashion_mnist.json"
 
 
@@ -112,10 +123,9 @@ def test_the_guides_commands_are_the_examples_of_the_help():
 
 
 def test_links_between_the_pages_lead_somewhere():
-    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/guide.md", "docs/architecture.md"):
-        page = ROOT / name
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "benchmarks" / "README.md"]:
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), f"{name} links to {target}"
+            assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
 
 
 def test_the_readmes_table_is_what_the_demo_measured():

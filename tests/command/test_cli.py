@@ -417,7 +417,7 @@ def test_flags_may_be_written_with_dashes(inside, tmp_path, capsys):
 def test_exit_codes_are_one_table_in_help_and_guide(capsys):
     assert cli.main(["--help"]) == 0
     printed = capsys.readouterr().out
-    guide = (Path(cli.__file__).parents[2] / "docs" / "guide.md").read_text(encoding="utf-8")
+    guide = (Path(cli.__file__).parents[2] / "docs" / "guide" / "command.md").read_text(encoding="utf-8")
     for code, meaning in cli.EXIT_CODES.items():
         assert f"  {code} " in printed and meaning in printed
         assert f"| {code} | {meaning} |" in guide
