@@ -21,8 +21,6 @@ from tfprune.model.signature import flat_outputs, signature_of
 # The largest difference from Keras, in shares of the largest output; int8 has 256 steps and several roundings.
 TOLERANCE = {"float32": 1e-5, "float16": 2e-3, "dynamic": 0.05, "int8": 0.15, "int16x8": 0.08}
 WITHOUT_INT16 = {  # what TensorFlow's int16 quantizer has no rule for
-    "embedding": "looks up token numbers in .*not taken in int16x8",
-    "float_tokens": "looks up token numbers in 'table'",
     "attention": "no such form of 'NEG'",
 }
 

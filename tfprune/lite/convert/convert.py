@@ -21,6 +21,7 @@ from tfprune.lite.convert.four_bits import pack_four_bits
 from tfprune.lite.convert.islands import join_islands
 from tfprune.lite.convert.layer_names import layer_at, paths_along, paths_before_ends
 from tfprune.lite.convert.layer_results import compare_layers, worst_layers
+from tfprune.lite.convert.lookups import Behind, behind_tables, put_in_front
 from tfprune.lite.convert.refusal import explained
 from tfprune.lite.convert.request import Request
 from tfprune.lite.convert.trace import INPUT, OUTPUT, loops, prepared, save, trace, unrolled_notes
@@ -115,7 +116,7 @@ def convert(
     check_model(model, "convert")
     asked = Request(quantization, io, sparse, batch_size, float_layers, weight_bits, bias_correction, sequence_length)
     request = asked.checked(model)
-    _refuse_layers(model, quantization)
+    _refuse_layers(model)
     origin = origin_of(model, quantization, metadata or {})
     model, renamed = with_aliases(model)
     source = frozen(model, request.float_layers) if request.learned else model
@@ -125,8 +126,12 @@ def convert(
         if representative_data is None:
             raise PruningError(_missing_data(quantization, signature))
         data = calibration(representative_data, signature, source)
-    content, names = _converted(source, signature, request, data.samples)
-    lite = _finished(content, signature, [renamed.get(name, name) for name in names], source, request, origin)
+    seen, samples = signature, data.samples
+    if quantization == "int16x8":
+        seen = behind_tables(source, signature, request.batch_size)
+        samples = seen.samples(data.samples) if isinstance(seen, Behind) else data.samples
+    content, names = _converted(source, seen, request, samples)
+    lite = _finished(content, seen, [renamed.get(name, name) for name in names], source, request, origin)
     if renamed:
         called = ", ".join(f"{name!r} is {alias!r}" for alias, name in renamed.items())
         lite.notes += (f"TensorFlow refuses some names of layers. In the file {called}.",)
@@ -166,7 +171,7 @@ def _stored_sparsely(lite: LiteModel, model: keras.Model, samples: Samples, smal
     return stored
 
 
-def _refuse_layers(model: keras.Model, quantization: str) -> None:
+def _refuse_layers(model: keras.Model) -> None:
     """Raises for layers in a representation that the converter does not read."""
     policies = {place.path: place.layer.dtype_policy for place in places(model)}
     quantized = [path for path, policy in policies.items() if policy.quantization_mode]
@@ -174,12 +179,6 @@ def _refuse_layers(model: keras.Model, quantization: str) -> None:
         raise PruningError(
             f"'{model.name}' has been quantized by Keras itself (model.quantize) in {listing(quantized)}, which the "
             "converter does not read. Convert the model from before that, with quantization='int8'."
-        )
-    tables = [place.path for place in places(model) if isinstance(place.layer, keras.layers.Embedding)]
-    if tables and quantization == "int16x8":
-        raise ConversionError(
-            f"'{model.name}' looks up token numbers in {listing(tables)}, which are not taken in int16x8. "
-            "Use quantization='int8', or convert the part of the model behind the embedding."
         )
     double = [path for path, policy in policies.items() if policy.compute_dtype == "float64"]
     if double:
@@ -283,6 +282,8 @@ def _finished(
     _name_ends(model, "outputs", OUTPUT, names)
     if request.learned:
         take_out_marks(model)
+    if isinstance(signature, Behind):
+        put_in_front(model, signature)
     notes = give_integer_ends(model) if request.float_layers and request.io == "int8" else []
     notes += join_islands(model) if request.quantization == "int8" else []
     notes += unrolled_notes(source) if request.is_integer else []
