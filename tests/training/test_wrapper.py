@@ -164,6 +164,48 @@ def test_a_network_by_arguments_is_stripped_to_one_that_keras_loads(tmp_path):
     np.testing.assert_array_equal(answers(keras.models.load_model(tmp_path / "plain.keras"), x), answers(wrapped, x))
 
 
+@keras.saving.register_keras_serializable("tfprune_tests")
+class Reader(keras.Model):
+    def __init__(self, width, name="reader", **kwargs):
+        self.embedding = layers.ReversibleEmbedding(10, width, name="token_embedding")
+        inputs = keras.Input((4,), dtype="int32")
+        super().__init__(inputs, layers.Dense(width, name="dense")(self.embedding(inputs)), name=name, **kwargs)
+        self.width = width
+
+    def get_config(self):
+        return {"width": self.width, "name": self.name}
+
+
+@keras.saving.register_keras_serializable("tfprune_tests")
+class Writer(keras.Model):
+    """Calls a layer of the model inside it once more."""
+
+    def __init__(self, reader, **kwargs):
+        inputs = keras.Input((4,), dtype="int32")
+        super().__init__(inputs, reader.embedding(reader(inputs), reverse=True), **kwargs)
+        self.reader = reader
+
+    def get_config(self):
+        return {"reader": keras.saving.serialize_keras_object(self.reader), "name": self.name}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(keras.saving.deserialize_keras_object(config.pop("reader")), **config)
+
+
+def test_a_network_that_shares_a_layer_with_a_network_inside_it_is_stripped_to_both_classes(tmp_path):
+    # Keras saves plain functional models of that kind, and cannot load them.
+    wrapped = tfprune.wrap(Writer(Reader(6)), tfprune.Percentile(0.5))
+    wrapped.compile("sgd", "mse")
+    words = np.arange(8).reshape(2, 4)
+    wrapped.fit(words, np.zeros((2, 4, 10)), verbose=0, callbacks=[tfprune.UpdateMasks()])
+    plain = tfprune.strip_masks(wrapped)
+    assert (type(plain), type(plain.reader)) == (Writer, Reader)
+    np.testing.assert_array_equal(plain(words), wrapped(words))
+    plain.save(tmp_path / "plain.keras")
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "plain.keras")(words), plain(words))
+
+
 def test_paths_are_the_same_in_every_copy_of_a_model_whose_classes_make_their_layers():
     first, second = (tfprune.get_masks(tfprune.wrap(make("own_layers")[0], 0.5)) for _ in range(2))
     assert list(first) == list(second)

@@ -310,7 +310,11 @@ def _results(model: keras.Model, inputs: Any) -> list[tuple[Call, list[np.ndarra
 
 
 def _plain_kind(layer: keras.Layer) -> type:
-    return type(getattr(layer, "holds_masks_of", layer))
+    """The class of a layer without its masks; a graph stays the same function in a plain functional model."""
+    plain = getattr(layer, "holds_masks_of", layer)
+    if is_graph(plain) and not isinstance(plain, keras.Sequential):
+        return keras.Model
+    return type(plain)
 
 
 def _named(layer: keras.Layer) -> str:
