@@ -22,6 +22,7 @@ from tfprune.lite.convert.islands import join_islands
 from tfprune.lite.convert.layer_names import layer_at, paths_along, paths_before_ends
 from tfprune.lite.convert.layer_results import compare_layers, worst_layers
 from tfprune.lite.convert.lookups import Behind, behind_tables, put_in_front
+from tfprune.lite.convert.low_pads import count_low_pads, lowest_padded, padding_with
 from tfprune.lite.convert.refusal import explained
 from tfprune.lite.convert.request import Request
 from tfprune.lite.convert.trace import INPUT, OUTPUT, loops, prepared, save, trace, unrolled_notes
@@ -211,6 +212,10 @@ def _converted(model: keras.Model, signature: Signature, request: Request, sampl
             function, names = _traced(model, signature, request.batch_size, unroll)
             if unroll:
                 _refuse_loops(model, function, request)
+            low_pads = count_low_pads(model, function, request.quantization) if samples else 0
+            if low_pads:
+                with padding_with(lowest_padded(model, signature, samples, low_pads)):
+                    function, names = _traced(model, signature, request.batch_size, unroll)
             save(function, folder)
             converter = tf.lite.TFLiteConverter.from_saved_model(folder)
             _configure(converter, request, samples)
