@@ -14,8 +14,9 @@ import argparse
 import random
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+from unittest import mock
 
 import keras
 import numpy as np
@@ -46,6 +47,21 @@ class Table(Measured):
         self.title, self.columns = title, columns  # type: ignore[misc]
 
 
+class AtFullWidth(Fitness):
+    """The search's evaluation without its engine of slices (`tfprune/search/thin.py`)."""
+
+    def _try_thin(self) -> None:
+        return None
+
+
+class WithoutStem(Fitness):
+    """The search's evaluation whose first layers are computed for each candidate (without `tfprune/search/stem.py`)."""
+
+    def _try_thin(self) -> Any:
+        with mock.patch("tfprune.search.thin.LARGEST", 0):
+            return super()._try_thin()
+
+
 def dense_network(data: Dataset, seed: int, epochs: int) -> keras.Model:
     """The CNN, trained without the images held back for validation."""
     keras.utils.set_random_seed(seed)
@@ -59,11 +75,16 @@ def speed(data: Dataset, epochs: int, rounds: int, per_round: int = 5) -> Table:
     model = dense_network(data, 0, epochs)
     x, y = data.x_train[-SAMPLES:], data.y_train[-SAMPLES:]
     genome = genomes.make("channels", model, None, None, "element", None)
-    fitness = Fitness(model, genome, list(batches((x, y), model, "benchmark", 256)), goals.get(("accuracy", "macs")))
+    samples, objectives = list(batches((x, y), model, "benchmark", 256)), goals.get(("accuracy", "macs"))
 
-    def searched(genes: Any) -> tuple[float, float]:
-        figures = fitness(genes)
-        return figures["accuracy"], figures["macs"]
+    def searching(kind: type[Fitness]) -> Callable[[Any], tuple[float, float]]:
+        fitness = kind(model, genome, samples, objectives)
+
+        def searched(genes: Any) -> tuple[float, float]:
+            figures = fitness(genes)
+            return figures["accuracy"], figures["macs"]
+
+        return searched
 
     def masked(genes: Any) -> tuple[float, float]:
         candidate = keras.models.clone_model(model)
@@ -80,7 +101,9 @@ def speed(data: Dataset, epochs: int, rounds: int, per_round: int = 5) -> Table:
         return accuracy, genome.macs(genes)
 
     ways = {
-        "search": searched,
+        "search": searching(Fitness),
+        "search, first layers anew for each": searching(WithoutStem),
+        "search, under masks at full width": searching(AtFullWidth),
         "cloned, masked, compiled, evaluated": masked,
         "built small, compiled, evaluated": shrunk,
     }
