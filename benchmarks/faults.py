@@ -4,11 +4,13 @@
     python benchmarks/faults.py names --output docs/benchmarks/faults_names
     python benchmarks/faults.py threads --output docs/benchmarks/faults_threads
     python benchmarks/faults.py kills --output docs/benchmarks/faults_kills
+    python benchmarks/faults.py walks --walks 1000 --output docs/benchmarks/faults_walks
 
 `mutations` damages files of every format by bit flips, cuts, blocks of zeros and blocks of noise, and uses each: a
 `.tflite` is inspected, run, compared with its model, and timed. A foreign exception, a use that hangs, a result that
 differs in silence where there is a checksum: each is counted. `names` takes layers of hostile names the whole way,
-`threads` calls, converts and trains from several threads, `kills` ends searches by SIGKILL and goes on with them.
+`threads` calls, converts and trains from several threads, `kills` ends searches by SIGKILL and goes on with them,
+`walks` takes random networks through the stages in random order (tests/walks.py) and looks at the laws after each.
 """
 
 import argparse
@@ -37,6 +39,7 @@ from tfprune.report import Column
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 import damaged
 
+ROOT = Path(__file__).resolve().parent.parent
 NAMES = [
     "[red]x",
     "esc\x1b[31mred",
@@ -47,6 +50,7 @@ NAMES = [
     "line\nbreak",
     "naïve Ω",
 ] + ["abc\u202edef", "100%", "emoji😀", "semi;colon", "a\\b", "`code`", "*b*", "tab\tx", "caret^", "#h", "a b", "-d"]
+WALKS_AT_ONCE = 20
 SEARCH = """
 import os, signal, sys
 import keras, numpy as np
@@ -224,8 +228,42 @@ def kills(options: argparse.Namespace) -> Faults:
     ])  # fmt: skip
 
 
+def walks(options: argparse.Namespace) -> Faults:
+    """Random walks over the workflow, in processes of their own, for TensorFlow keeps what it has compiled."""
+    stages, failed, taken, number = Counter[str](), [], 0, options.seed
+    folders = [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    while taken < options.walks:
+        command = [sys.executable, "-c", f"import walks; walks.take({number}, {WALKS_AT_ONCE})"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        lines = done.stdout.splitlines() or [""]
+        if done.returncode or not lines[-1].startswith("{"):
+            failed.append(f"Seed {number}: the process ended with {done.returncode}.")
+            print(failed[-1], done.stderr[-3000:], flush=True)
+        else:
+            found = json.loads(lines[-1])
+            taken += found["walks"]
+            stages.update(found["stages"])
+            print(number, taken, found["error"], flush=True)
+            if found["error"]:
+                failed.append(f"Seed {number}: {found['error'].strip().splitlines()[-1]}")
+        number += 1
+        if number - options.seed > 2 * options.walks:
+            break
+    rows = [{"stage": stage, "times": times} for stage, times in sorted(stages.items())]
+    columns = [Column("stage", "stage"), Column("times", "times", ",d")]
+    return Faults("Random walks over the workflow", columns, rows, [
+        f"{taken:,} walks of up to 7 stages over random small networks, seeds {options.seed} to {number - 1}, "
+        f"{len(failed)} of which broke a law of the design or raised what no stage may raise. After every stage: zeros "
+        "exact, masks kept, the given model left alone; stripped equal to the bit; shrunk equal within 1e-5 of the "
+        "output's scale; sparsity as promised; the file agrees with its model.",
+        *failed,
+        versions(),
+    ])  # fmt: skip
+
+
 PARTS: dict[str, Callable[[argparse.Namespace], Faults]] = {
-    "mutations": mutations, "names": names, "threads": threads, "kills": kills,
+    "mutations": mutations, "names": names, "threads": threads, "kills": kills, "walks": walks,
 }  # fmt: skip
 
 
@@ -234,6 +272,7 @@ def main() -> None:
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--count", type=int, default=10000, help="damaged files in all")
     parser.add_argument("--kills", type=int, default=8)
+    parser.add_argument("--walks", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     add_output(parser)
     options = parser.parse_args()

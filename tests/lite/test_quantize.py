@@ -685,6 +685,34 @@ def test_a_layer_of_the_users_is_left_in_float(data):
     assert report.left_in_float == {"doubled_1": "Doubled computes in a `call` of its own"}
 
 
+def test_what_is_no_float_is_not_rounded():
+    tokens = keras.Input((3,), dtype="int32")
+    y = layers.LSTM(4)(layers.Embedding(9, 4, mask_zero=True)(tokens))  # Keras hands a mask of booleans on
+    rows = np.array([[1, 2, 0], [3, 0, 0]], np.int32)
+    quantized = quantize_aware(keras.Model(tokens, layers.Dense(2)(y)), rows)
+    assert convert(quantized, "int8")(rows).shape == (2, 2)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class NoBuild(layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = layers.Dense(4)
+
+    def call(self, x):
+        return self.dense(x)
+
+
+def test_a_layer_that_makes_its_weights_in_its_first_call_is_copied():
+    x = keras.Input((4,))
+    model = keras.Model(x, layers.Dense(3)(NoBuild()(x)))
+    links = [len(layer._outbound_nodes) for layer in model.layers]
+    rows = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+    quantized = quantize_aware(model, rows)
+    np.testing.assert_allclose(quantized(rows), model(rows), atol=0.1)  # a few steps of int8
+    assert [len(layer._outbound_nodes) for layer in model.layers] == links
+
+
 def test_report_reads_the_same_after_loading(data, tmp_path):
     x, _ = data
     image = keras.Input((8, 8, 2), name="x")

@@ -121,6 +121,25 @@ def test_wrapped_layers_and_channels_go_by_movement_too():
     assert (~tfprune.get_masks(model)["hidden/kernel"].any(axis=0)).sum() == 2
 
 
+@pytest.mark.parametrize("amount", [0.75, 0.25])
+def test_a_run_by_movement_goes_on_from_the_zeros_of_an_earlier_run(amount):
+    model, inputs, targets = make("dense")
+    model.fit(inputs, targets, batch_size=4, verbose=0, callbacks=[tfprune.PercentilePruning(0.5)])
+    seen = []
+
+    def look(batch, logs):
+        seen.append(sum(np.count_nonzero(~mask) for mask in tfprune.get_masks(model).values()))
+
+    callbacks = [
+        tfprune.PercentilePruning(amount, criterion="movement", allocation="global"),
+        keras.callbacks.LambdaCallback(on_train_batch_end=look),
+    ]
+    model.fit(inputs, targets, batch_size=4, epochs=6, verbose=0, callbacks=callbacks)
+    assert seen[0] == round(0.5 * 72)  # before anything has moved
+    assert seen[-1] == round(amount * 72)
+    assert amount < 0.5 or min(seen) == seen[0]
+
+
 def test_movement_without_training_is_told():
     model, inputs, targets = make("dense")
     with pytest.raises(PruningError, match=r"adds up what happens in training.*Write model.fit\(\.\.\., callbacks="):

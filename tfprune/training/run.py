@@ -21,7 +21,8 @@ class Run:
         self.done = -1
         self._masks: Masks = {}
         self._settled = _settled(schedule)
-        self._floor = 0  # zeros that the run began with, and that its ramp does not give back on its way up
+        # Zeros that the run began with, and that its ramp does not give back on its way up; None until it is known.
+        self._floor: int | None = None
 
     def advance(self, first: int, last: int, resumed: bool) -> None:
         """Decides the masks for the training steps `first` to `last`, where the schedule fires among them.
@@ -33,10 +34,15 @@ class Run:
         due = self.schedule.last_fired(last)
         if due is None or due <= self.done:
             return
-        if first < due and last < self.schedule.end and not getattr(self.bound.extras, "seen", True):
+        seen = getattr(self.bound.extras, "seen", True)
+        if first < due and last < self.schedule.end and not seen:
             return  # steps of one execution have shown a criterion of training nothing yet; it decides before the next
-        begins, self.done = self.done < 0, due
+        begins, self.done = self._floor is None, due
         kept = {weight.key: _kept(weight) for weight in self.bound.weights}
+        amount = self.schedule(due)
+        if begins and not seen and not amount and any(_is_decided(weight) for weight in self.bound.weights):
+            self._set(kept)  # what the end of the ramp takes away is known after the first step
+            return
         if begins:
             self._floor = self._zeros_to_keep(kept, resumed)
         if begins and due < first and self._floor and isinstance(self.bound.method, Threshold):
@@ -44,7 +50,6 @@ class Run:
             # threshold, under which further weights have come since.
             self._set(kept)
             return
-        amount = self.schedule(due)
         self.bound.progress = (due - self.schedule.begin) / max(1, self.schedule.end - self.schedule.begin)
         decided = self.bound.decide(amount, kept) if amount > 0 else _nothing_pruned(kept)
         self._set(kept if self._floor and masks.zeros(decided) < self._floor else decided)

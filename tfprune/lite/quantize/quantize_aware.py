@@ -23,11 +23,12 @@ from tfprune.lite.quantize.rules import Use, quantize_call
 from tfprune.lite.quantize.weight_bits import Bits, checked_weight_bits, refuse_left
 from tfprune.model.copying import compile_like
 from tfprune.model.graph import Call, flow, is_graph
+from tfprune.model.hooks import forget_calls
 from tfprune.model.inline import opened
 from tfprune.model.layers import facts_of
 from tfprune.model.signature import signature_of
 from tfprune.model.state import carry_state
-from tfprune.model.tree import Place, as_array, check_model, named_weights, places
+from tfprune.model.tree import Place, as_array, check_model, children, named_weights, places
 from tfprune.training.masks import constraint_of, set_mask
 from tfprune.training.wrapper import PrunedLayer
 
@@ -186,6 +187,7 @@ class _Carrier:
             output_shape=tuple(call.outputs[0].shape),
             results=len(call.outputs),
             shared=self.calls[id(call.operation)] > 1,
+            is_float=all(keras.backend.is_float_dtype(output.dtype) for output in call.outputs),
         )
         results = quantize_call(self.program, use)
         for number, value in enumerate(results):
@@ -206,7 +208,7 @@ class _Carrier:
             copy = float32_copy(source, self.program.unique(call.path))
             if isinstance(source, keras.Layer):
                 if not copy.built and source.built:
-                    copy.build_from_config(source.get_build_config() or {})
+                    _build_like(source, copy, call)
                 carry_state(source, copy)
                 for old, new in zip(source.weights, copy.weights):
                     constraint = constraint_of(old)
@@ -241,6 +243,21 @@ class _Carrier:
                     set_mask(variable, kept)
                 for step in steps:
                     step.apply = wrapped
+
+
+def _build_like(source: keras.Layer, copy: keras.Layer, call: Call) -> None:
+    """Makes the weights of a copy; those inside a layer without a `build` of its own come with a call."""
+    if type(copy).build is keras.Layer.build and children(copy):
+
+        def alike(x: Any) -> Any:
+            return keras.Input(batch_shape=x.shape, dtype=x.dtype) if isinstance(x, keras.KerasTensor) else x
+
+        given = call.node.arguments
+        args, kwargs = keras.tree.map_structure(alike, (given.args, given.kwargs))
+        copy(*args, **kwargs)
+        forget_calls(copy)
+    else:
+        copy.build_from_config(source.get_build_config() or {})
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ class Use:
         output_shape: Shape of the first result.
         results: Number of results.
         shared: Whether the layer is called more than once.
+        is_float: Whether the results are floats, which can be rounded.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Use:
     output_shape: tuple[int | None, ...]
     results: int
     shared: bool
+    is_float: bool = True
 
 
 Rule = Callable[[Program, Use], Any]
@@ -97,9 +99,8 @@ def quantize_call(program: Program, use: Use) -> list[Value]:
         result = apply_rule(program, use)
         return [result] if isinstance(result, Value) else result
     except NoInt8KernelError as reason:
-        return program.emit(
-            use.operation, *use.args, name=use.name, count=use.results, left_in_float=str(reason), **use.kwargs
-        )
+        left = {"left_in_float": str(reason)} if use.is_float else {"result": None}
+        return program.emit(use.operation, *use.args, name=use.name, count=use.results, **left, **use.kwargs)
 
 
 def require_channels_last(layer: Any) -> None:
