@@ -688,9 +688,9 @@ def test_a_layer_of_the_users_is_left_in_float(data):
 def test_what_is_no_float_is_not_rounded():
     tokens = keras.Input((3,), dtype="int32")
     y = layers.LSTM(4)(layers.Embedding(9, 4, mask_zero=True)(tokens))  # Keras hands a mask of booleans on
-    rows = np.array([[1, 2, 0], [3, 0, 0]], np.int32)
+    rows = np.random.default_rng(0).integers(0, 9, (16, 3)).astype(np.int32)
     quantized = quantize_aware(keras.Model(tokens, layers.Dense(2)(y)), rows)
-    assert convert(quantized, "int8")(rows).shape == (2, 2)
+    assert convert(quantized, "int8")(rows).shape == (16, 2)
 
 
 @keras.saving.register_keras_serializable(package="tests")
