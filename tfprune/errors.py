@@ -7,6 +7,7 @@ import difflib
 import importlib
 import math
 import os
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +23,30 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() or each == "\n" else repr(each)[1:-1] for each in text)
+
+
+# Names are the user's, or whoever's who made a file, and may hold what a terminal, a page or a plot would obey. A cell
+# and a message keep control characters out; these three do the rest for their medium, and rich is given plain texts.
+
+
+def in_cell(text: str) -> str:
+    """A text in one line, its control characters written out."""
+    return printable(text).replace("\n", "\\n")
+
+
+def in_markdown(text: str) -> str:
+    """A text that Markdown shows as it is: no tags, links, emphasis, formulas or further columns.
+
+    >>> in_markdown("<b> [x](y) a|b _c_ block_1")
+    '&lt;b> \\\\[x\\\\](y) a\\\\|b \\\\_c\\\\_ block_1'
+    """
+    text = printable(text).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"[\\`*|$~\[\]]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
+
+
+def in_plot(text: str) -> str:
+    """A text that matplotlib draws as it is: a dollar begins a formula there, and a label after "_" is left out."""
+    return re.sub("^_", " _", in_cell(text).replace("$", "\\$"))
 
 
 class PrintableError(Exception):

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from tfprune.errors import PruningError, printable, require
+from tfprune.errors import PruningError, in_cell, in_markdown, in_plot, printable, require
 
 
 class Column(NamedTuple):
@@ -39,7 +39,8 @@ class Report:
 
     title: ClassVar[str] = ""
     columns: ClassVar[Sequence[Column]] = ()
-    plotted: ClassVar[str] = ""  # key of the column that `plot` draws, against the first column
+    plotted: ClassVar[str | Sequence[str]] = ""  # keys of the columns that `plot` draws, a panel each
+    coloured: ClassVar[str] = ""  # key of the column whose words tell the colour of a bar
 
     def rows(self) -> list[dict[str, Any]]:
         """The lines of the table, each with a value (or None) under the key of every column."""
@@ -74,24 +75,28 @@ class Report:
         return "\n".join(lines)
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
-        """Draws the report's main column as bars; returns the matplotlib figure, saved to `path` when given.
+        """Draws what the report answers; returns the matplotlib figure, saved to `path` when given.
+
+        Lines and words have the colours of matplotlib's style sheet, `dark_background` too. Of more than 40 rows the
+        largest are drawn, and a line tells how many more there are.
 
         Raises:
             MissingPackageError: matplotlib is missing (`pip install tfprune[plot]`).
             PruningError: The report has nothing to draw.
         """
-        if not self.plotted:
+        keys = (self.plotted,) if isinstance(self.plotted, str) else self.plotted
+        drawn = [column for key in keys for column in self.columns if column.key == key]
+        if not drawn:
             raise PruningError(f"{type(self).__name__} has no column to draw; print it or use .to_dict().")
-        rows = [row for row in self.rows() if row.get(self.plotted) is not None]
-        labels = [in_plot(str(row[self.columns[0].key])) for row in rows]
-        figure = new_figure(8, 1 + 0.3 * len(rows))
-        axes = figure.subplots()
-        axes.barh(range(len(rows)), [float(row[self.plotted]) for row in rows])
-        axes.set_yticks(range(len(rows)), labels)
-        axes.invert_yaxis()
-        axes.set_title(in_plot(self.title))
-        axes.set_xlabel(in_plot(next(column.heading for column in self.columns if column.key == self.plotted)))
-        return saved(figure, path)
+        rows = [row for row in self.rows() if row.get(drawn[0].key) is not None]
+        kinds = [str(row.get(self.coloured) or "none") if self.coloured else "" for row in rows]
+        panels = []
+        for column in drawn:
+            values = {kind: [row[column.key] if kind == own else None for row, own in zip(rows, kinds)]
+                      for kind in dict.fromkeys(kinds)}  # fmt: skip
+            panels.append(Panel(column.heading, column.form, values))
+        labels = [str(row[self.columns[0].key]) for row in rows]
+        return saved(draw_bars(self.title, labels, panels), path)
 
     def _cells(self) -> list[list[str]]:
         rows: list[Mapping[str, Any]] = list(self.rows())
@@ -243,7 +248,7 @@ class Layout:
         if place or self._cell(place) <= room:
             return texts
         for tail in (room // 2, 2 * room // 3, room // 3):
-            short = {text: _shortened(text, room, tail) for text in texts}
+            short = {text: shortened(text, room, tail) for text in texts}
             if len(set(short.values())) == len(short):
                 return [short[text] for text in texts]
         return texts
@@ -257,30 +262,6 @@ class Layout:
             return ""
         self.texts[0][: len(names)] = [name.removeprefix(prefix) for name in names]
         return prefix
-
-
-# Names are the user's, or whoever's who made a file, and may hold what a terminal, a page or a plot would obey. A cell
-# and a message keep control characters out; these three do the rest for their medium, and rich is given plain texts.
-
-
-def in_cell(text: str) -> str:
-    """A text in one line, its control characters written out."""
-    return printable(text).replace("\n", "\\n")
-
-
-def in_markdown(text: str) -> str:
-    """A text that Markdown shows as it is: no tags, links, emphasis, formulas or further columns.
-
-    >>> in_markdown("<b> [x](y) a|b _c_ block_1")
-    '&lt;b> \\\\[x\\\\](y) a\\\\|b \\\\_c\\\\_ block_1'
-    """
-    text = printable(text).replace("&", "&amp;").replace("<", "&lt;")
-    return re.sub(r"[\\`*|$~\[\]]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
-
-
-def in_plot(text: str) -> str:
-    """A text that matplotlib draws as it is: a dollar begins a formula there, and a label after "_" is left out."""
-    return re.sub("^_", " _", in_cell(text).replace("$", "\\$"))
 
 
 def folded(text: str, width: int) -> str:
@@ -298,7 +279,8 @@ def folded(text: str, width: int) -> str:
     return "\n".join([*lines, line.rstrip()])
 
 
-def _shortened(text: str, width: int, tail: int) -> str:
+def shortened(text: str, width: int, tail: int) -> str:
+    """A text of at most so many characters, cut in the middle so that as many as `tail` stay at its end."""
     return text if len(text) <= width else f"{text[: width - tail - 1]}…{text[-tail:]}"
 
 
@@ -319,6 +301,84 @@ def writing(path: Any) -> Iterator[None]:
         raise
     except (OSError, TypeError, ValueError) as error:
         raise PruningError(f"Cannot write {str(path)!r}: {getattr(error, 'strerror', None) or error}.") from error
+
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999999")  # Okabe and Ito (2008)
+MOST = 40  # bars in a picture
+
+
+class Panel(NamedTuple):
+    """One of the bar charts that stand side by side.
+
+    The words at its axis with the unit, how a value is written, and by the name of each series a value or None for
+    every label. Series are `stacked` to one bar, or lie one below the other; one named "" is not in the legend.
+    """
+
+    heading: str
+    form: str
+    series: Mapping[str, Sequence[Any]]
+    stacked: bool = True
+
+    def reach(self) -> list[Any]:
+        """How far the bars of each label reach."""
+        return [(sum if self.stacked else max)(value or 0 for value in row) for row in zip(*self.series.values())]
+
+    def draw(self, axes: Any, rows: Sequence[int], colours: Mapping[str, str]) -> None:
+        """Draws the bars of some labels, with what they reach in words."""
+        from matplotlib.ticker import EngFormatter, MaxNLocator
+
+        height, starts = 0.8 / (1 if self.stacked else len(self.series)), [0] * len(rows)
+        said: dict[float, Any] = {}  # by its height
+        for number, (name, values) in enumerate(self.series.items()):
+            known = [(place, values[row]) for place, row in enumerate(rows) if values[row] is not None]
+            lift = 0 if self.stacked else height * (number - (len(self.series) - 1) / 2)
+            left, lengths = [starts[place] for place, _ in known], [value for _, value in known]
+            axes.barh([p + lift for p, _ in known], lengths, height, left, color=colours[name], label=in_plot(name))
+            for place, value in known:
+                starts[place] += value if self.stacked else 0
+                said[place + lift] = starts[place] if self.stacked else value
+        for y, value in said.items():
+            text = Column("", "", self.form).text(value)
+            axes.annotate(text, (value, y), (2, 0), textcoords="offset points", va="center", fontsize=6)
+        axes.set_xlim(0, 1.18 * max(said.values(), default=0) or 1)
+        axes.set_xlabel(in_plot(self.heading))
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        if self.form.endswith("%"):
+            axes.xaxis.set_major_formatter(lambda value, place: f"{100 * value:.3g}%")
+        elif self.form.endswith("d"):
+            axes.xaxis.set_major_formatter(EngFormatter())
+
+
+def draw_bars(title: str, labels: Sequence[str], panels: Sequence[Panel], beside: Sequence[str] = ()) -> Any:
+    """A matplotlib figure of horizontal bars: of many labels those that reach furthest in the first panel.
+
+    Args:
+        title: What stands above.
+        labels: What stands to the left of each bar.
+        panels: The bar charts.
+        beside: What stands to the right of each bar. Defaults to nothing.
+    """
+    reach = panels[0].reach()
+    rows = sorted(sorted(range(len(labels)), key=lambda row: -reach[row])[:MOST])
+    ticks, more = [shortened(labels[row], 40, 24) for row in rows], len(labels) - len(rows)
+    thick = max(1 if panel.stacked else 0.6 * len(panel.series) for panel in panels)
+    figure = new_figure(5 + 3 * len(panels) + 3 * bool(beside), 1.6 + 0.24 * thick * (len(rows) + bool(more)))
+    every = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    names = list(dict.fromkeys(name for panel in panels for name in panel.series))
+    for axes, panel in zip(every, panels):
+        panel.draw(axes, rows, {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(names)})
+    every[0].set_yticks(range(len(rows) + bool(more)), [*map(in_plot, ticks), *[f"and {more:,} more"] * bool(more)])
+    every[0].set_ylim(len(rows) + bool(more) - 0.4, -0.6)
+    every[0].tick_params(axis="y", labelsize=8)
+    if beside:
+        right = every[-1].twinx()
+        right.set_ylim(every[0].get_ylim())
+        right.set_yticks(range(len(rows)), [in_plot(shortened(beside[row], 60, 24)) for row in rows], fontsize=7)
+    (figure.suptitle if len(panels) > 1 else every[0].set_title)(in_plot(title if labels else f"{title}: no rows"))
+    keys = {name: bars for axes in every for bars, name in zip(*axes.get_legend_handles_labels()) if name}
+    if keys:
+        figure.legend(keys.values(), keys.keys(), loc="outside lower center", ncols=4, fontsize=8)
+    return figure
 
 
 def saved(figure: Any, path: str | os.PathLike[str] | None) -> Any:

@@ -278,3 +278,16 @@ def test_a_full_disk_is_told_and_what_was_kept_is_whole(model, tmp_path):
         signal.signal(signal.SIGXFSZ, before)
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["steps.json"]
     assert StepFolder(tmp_path / "kept", {"seed": 0}).found == ["unpruned"]
+
+
+def test_the_picture_has_every_step_the_bound_and_the_file(whole):
+    result, _ = whole
+    figure = result.plot()
+    (axes,) = figure.axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("MACs left of the unpruned model", "accuracy")
+    numbers = [number for text in axes.texts for number in text.get_text().split(", ")]
+    assert sorted(numbers) == [str(number) for number in range(1, len(result.steps) + 1)]
+    lines = {line.get_label(): line for line in axes.lines}
+    assert list(lines["the int8 file"].get_xydata()[0]) == [result.macs, result.accuracy]
+    assert lines["bound, 10 points lost"].get_ydata()[0] == pytest.approx(result.dense_accuracy - 0.1)
+    assert "2 channels to 50%" in [text.get_text() for text in figure.legends[0].get_texts()]

@@ -35,6 +35,17 @@ def result(model):
     return genetic_search(model, (X, Y), ("accuracy", "macs", "parameters"), **QUICK)
 
 
+def test_the_picture_has_the_front_and_the_one_that_was_picked(result):
+    figure = result.plot()
+    (axes,) = figure.axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("MACs of one sample", "accuracy")
+    lines = {line.get_label(): line for line in axes.lines}
+    assert len(lines["front"].get_xdata()) == len(result.front)
+    picked = lines[f"picked: candidate {result.best.number}"]
+    assert list(picked.get_xydata()[0]) == [result.best["macs"], result.best["accuracy"]]
+    assert figure.legends and axes.get_legend() is None
+
+
 def rebuilt(result, candidate):
     return tfprune.shrink(tfprune.strip_masks(result.apply(candidate)))
 

@@ -1,6 +1,7 @@
 """Certificates: is the shrunk model the same function as the masked one?"""
 
 import enum
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from tfprune.channels.branches import Bypass, zero_branches
 from tfprune.channels.dead import dead_channels, dead_groups
-from tfprune.channels.plan import ShrinkPlan
+from tfprune.channels.plan import ShrinkPlan, why_kept
 from tfprune.channels.rules import has_rule
 from tfprune.channels.sizes import Sizes
 from tfprune.errors import PruningError
@@ -17,7 +18,7 @@ from tfprune.model.data import batches
 from tfprune.model.graph import is_graph
 from tfprune.model.inline import inputs_of, opened, sample
 from tfprune.model.tree import as_array, check_model
-from tfprune.report import Column, Report
+from tfprune.report import Column, Panel, Report, draw_bars, saved
 
 TOLERANCE = 1e-5
 """Largest difference, relative to the output's scale, that rounding in float32 accounts for."""
@@ -39,6 +40,7 @@ class Certificate(Report):
         exactness: The class of exactness.
         largest: Largest difference over all outputs, relative to the scale of each.
         samples: How many inputs were compared.
+        plan: The channels that went from one model to the other, with the reasons; None where that is not known.
     """
 
     title = "Certificate"
@@ -49,12 +51,14 @@ class Certificate(Report):
         Column("difference", "largest difference", ".2e"),
         Column("relative", "relative to scale", ".2e"),
     )
-    plotted = "relative"
 
-    def __init__(self, rows: Sequence[dict[str, Any]], exactness: Exactness, samples: int):
+    def __init__(
+        self, rows: Sequence[dict[str, Any]], exactness: Exactness, samples: int, plan: ShrinkPlan | None = None
+    ):
         self._rows = list(rows)
         self.exactness = exactness
         self.samples = samples
+        self.plan = plan
 
     @property
     def largest(self) -> float:
@@ -69,6 +73,16 @@ class Certificate(Report):
 
     def notes(self) -> list[str]:
         return [f"{self.exactness.value} ({self.samples} inputs compared)."]
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Draws the channels of each group, kept and removed, with the reasons; the differences where none is known."""
+        title = f"{self.title}: {self.exactness.value}"
+        if self.plan is not None:
+            reasons = [self.plan.why[name] for name in self.plan]
+            return saved(draw_bars(title, list(self.plan), [self.plan.panel()], reasons), path)
+        differences = {"": [row["relative"] for row in self._rows]}
+        panel = Panel(f"largest difference over the output's scale (rounding: up to {TOLERANCE:g})", ".2e", differences)
+        return saved(draw_bars(title, [row["output"] for row in self._rows], [panel]), path)
 
     def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), "exactness": self.exactness.name.lower(), "samples": self.samples}
@@ -126,12 +140,16 @@ def certify(
         )
     count = len(before[0])
     largest = max((row["relative"] for row in rows), default=0.0)
-    return Certificate(rows, _exactness(masked, shrunk, largest, plan), count)
+    exactness, carried_out = _exactness(masked, shrunk, largest, plan)
+    return Certificate(rows, exactness, count, plan or carried_out)
 
 
-def _exactness(masked: keras.Model, shrunk: keras.Model, largest: float, plan: ShrinkPlan | None) -> Exactness:
+def _exactness(
+    masked: keras.Model, shrunk: keras.Model, largest: float, plan: ShrinkPlan | None
+) -> tuple[Exactness, ShrinkPlan | None]:
+    """The class of exactness, and where it is proven the channels that went."""
     if not largest <= TOLERANCE:
-        return Exactness.APPROXIMATE
+        return Exactness.APPROXIMATE, None
     if is_graph(shrunk):
         traced = plan is not None and not plan.approximate and plan.groups.holds_for(masked, values=True)
         if plan is not None and traced:
@@ -144,8 +162,9 @@ def _exactness(masked: keras.Model, shrunk: keras.Model, largest: float, plan: S
         left = [sizes.size(variable) for variable in graph.weights if id(variable) not in gone]
         found = [tuple(v.shape) for v in shrunk.weights]
         if left == found or (gone and sorted(left) == sorted(found)):  # without a branch layers change places
-            return Exactness.FOLDED if folds else Exactness.EXACT
-    return Exactness.EQUAL
+            why = {name: why_kept(group, keep[name], "dead") for name, group in groups.items()}
+            return (Exactness.FOLDED if folds else Exactness.EXACT), ShrinkPlan(groups, keep, why, "", folds=folds)
+    return Exactness.EQUAL, None
 
 
 def _outputs(masked: keras.Model, shrunk: keras.Model, data: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:

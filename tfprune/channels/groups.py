@@ -1,5 +1,6 @@
 """Channel groups: the channels of several weights that can only be removed together."""
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ from tfprune.channels.trace import Role, Trace
 from tfprune.errors import PruningError, nearest
 from tfprune.model.graph import parts_of
 from tfprune.model.inline import opened
-from tfprune.report import Column, Report
+from tfprune.report import Column, Panel, Report, draw_bars, saved
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +104,6 @@ class ChannelGroups(Report, Mapping[str, ChannelGroup]):
         Column("macs", "MACs/channel", ",.0f"),
         Column("frozen", "kept as it is because of"),
     )
-    plotted = "channels"
 
     def __init__(
         self,
@@ -181,6 +181,14 @@ class ChannelGroups(Report, Mapping[str, ChannelGroup]):
             }
             for name, group in self.items()
         ]
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Draws the channels of each group: those that can be removed, and those that stay, with the reason."""
+        rows = self.rows()
+        free = [0 if row["frozen"] else row["channels"] for row in rows]
+        stay = [row["channels"] if row["frozen"] else 0 for row in rows]
+        panel = Panel("channels", ",d", {"can be removed": free, "stay": stay})
+        return saved(draw_bars(self.title, list(self), [panel], [row["frozen"] or "" for row in rows]), path)
 
     def totals(self) -> dict[str, Any]:
         return {"channels": sum(group.size for group in self.values())}

@@ -19,7 +19,7 @@ from tfprune.channels.units import preferred, units
 from tfprune.errors import PruningError, listing
 from tfprune.model.checksum import checksum, opened, sealed
 from tfprune.model.files import existing_file
-from tfprune.report import Column, Report
+from tfprune.report import Column, Panel, Report, draw_bars, saved
 
 FORMAT = "tfprune shrink plan 1"
 KEYS = {"title", "rows", "totals", "notes", "format", "model", "fingerprint", "folds", "approximate"}
@@ -52,7 +52,6 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
         Column("macs", "MACs saved", ",.0f"),
         Column("why", "why"),
     )
-    plotted = "kept"
 
     def __init__(
         self,
@@ -137,6 +136,19 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
                 }
             )
         return rows
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Draws the channels of each group, those that are kept and those that go, with the reason."""
+        return saved(draw_bars(self.title, list(self), [self.panel()], [self.why[name] for name in self]), path)
+
+    def panel(self) -> Panel:
+        """The channels of each group as bars: kept, removed, and those that cannot be removed."""
+        kept = [int(keep.sum()) for keep in self.values()]
+        gone = [keep.size - count for keep, count in zip(self.values(), kept)]
+        stuck = [group.frozen is not None for group in self.groups.values()]
+        free = [0 if fixed else count for count, fixed in zip(kept, stuck)]
+        fixed = [count if fixed else 0 for count, fixed in zip(kept, stuck)]
+        return Panel("channels", ",d", {"kept": free, "removed": gone, "cannot be removed": fixed})
 
     def totals(self) -> dict[str, Any]:
         return {"kept": sum(int(keep.sum()) for keep in self.values()), **self.groups.totals()}
@@ -304,7 +316,7 @@ def plan_shrink(
         chosen = chosen_channels(method, model, groups, data) if choose is None else {}
         keep = {name: chosen.get(name, np.ones(group.size, bool)) for name, group in groups.items()}
     groups.require_some_left(keep)
-    why = {name: _why(group, keep[name], "dead" if method is None else "chosen") for name, group in groups.items()}
+    why = {name: why_kept(group, keep[name], "dead" if method is None else "chosen") for name, group in groups.items()}
     whole = Bypass(groups, branches).weights
     for name, group in groups.items():
         if all(id(member.variable) in whole for member in group.members):
@@ -339,7 +351,8 @@ def fingerprint(groups: ChannelGroups) -> str:
     return digest.hexdigest()[:32]
 
 
-def _why(group: ChannelGroup, keep: np.ndarray, cause: str) -> str:
+def why_kept(group: ChannelGroup, keep: np.ndarray, cause: str) -> str:
+    """Why the channels of a group stay or go, in words; `cause` is `"dead"` or `"chosen"`."""
     if group.frozen:
         return f"kept, {group.frozen}"
     if keep.all():

@@ -60,7 +60,7 @@ class DemoResult(Report):
         Column("gzip_bytes", "gzip", ",d"),
         Column("milliseconds", "ms", ".3f"),
     )
-    plotted: ClassVar[str] = "gzip_bytes"
+    plotted: ClassVar[Sequence[str]] = ("lite_accuracy", "gzip_bytes", "milliseconds")
 
     dataset: str
     sparsity: float

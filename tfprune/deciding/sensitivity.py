@@ -16,17 +16,18 @@ from tfprune.deciding.method import Masks
 from tfprune.deciding.patterns import Pattern
 from tfprune.deciding.selection import smallest
 from tfprune.deciding.structured import BoundStructured, Structured
-from tfprune.errors import PruningError, answer_of, listed, listing, nearest, number
+from tfprune.errors import PruningError, answer_of, in_plot, listed, listing, nearest, number
 from tfprune.model.aliases import under_aliases
 from tfprune.model.copying import clone_with_weights
 from tfprune.model.data import Batch, batches, joined
 from tfprune.model.direction import chosen_mode, mode_of
+from tfprune.model.drawing import CURVES, as_shares, draw_curves, draw_heat
 from tfprune.model.metrics import DECIDED, compiled_metric, found_metrics
 from tfprune.model.prunable import PrunableWeight, every_weight, prunable_weights
 from tfprune.model.signature import flat_outputs
 from tfprune.model.tree import as_array, check_model
 from tfprune.progress import shown, stage
-from tfprune.report import Column, Report, in_plot, new_figure, saved
+from tfprune.report import Column, Report, new_figure, saved
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -93,36 +94,59 @@ class Sensitivity(Report):
         """
         if not is_share(sparsity):
             raise PruningError(f"amounts: {sparsity} is no sparsity in [0, 1); write 0.8 for 80 % zeros.")
-        total = sum(self.sizes.values())
+        total, level = sum(self.sizes.values()), self._levels_at()
         low, high = 0.0, 2.0
         for _ in range(60):  # halving until the tolerance is exact to the last entry
             middle = (low + high) / 2
-            removed = sum(size * self._level(key, middle) for key, size in self.sizes.items())
+            removed = sum(size * level(key, middle) for key, size in self.sizes.items())
             low, high = (middle, high) if removed < sparsity * total else (low, middle)
-        counts = {key: int(size * self._level(key, high)) for key, size in self.sizes.items()}
+        counts = {key: int(size * level(key, high)) for key, size in self.sizes.items()}
         excess = sum(counts.values()) - round(sparsity * total)
         for key in sorted(counts, key=lambda key: -counts[key]):
             step = max(min(excess, counts[key]), counts[key] - self.sizes[key] + 1)
             counts[key], excess = counts[key] - step, excess - step
         return {key: count / self.sizes[key] for key, count in counts.items()}
 
-    def _level(self, key: str, tolerance: float) -> float:
+    def _levels_at(self) -> Callable[[str, float], float]:
         """The sparsity of a weight at a tolerance: up to 1 within what was measured, up to 2 beyond it."""
-        worst = max((float(self.losses(other)[-1]) for other in self.values), default=0.0) or 1.0
+        losses = {key: self.losses(key) for key in self.values}
+        worst = max((float(loss[-1]) for loss in losses.values()), default=0.0) or 1.0
         # A hair's breadth for every level, so that levels of equal loss come one after the other.
-        losses = self.losses(key) / worst + 1e-6 * np.asarray(self.levels)
-        return float(np.interp(tolerance, [0.0, *losses, 2.0], [0.0, *self.levels, 1.0]))
+        places = {key: [0.0, *(loss / worst + 1e-6 * np.asarray(self.levels)), 2.0] for key, loss in losses.items()}
+        return lambda key, tolerance: float(np.interp(tolerance, places[key], [0.0, *self.levels, 1.0]))
 
-    def plot(self, path: Any = None) -> Any:
-        """Draws the metric over the sparsity, a line for each weight; saved to `path` when given."""
-        figure = new_figure(8, 5)
+    def plot(self, path: Any = None, amounts: Any = None) -> Any:
+        """Draws the metric over the sparsity, a line for each weight; of more than eight what each loses as a map.
+
+        Args:
+            path: Where to save the picture. Defaults to None: nowhere.
+            amounts: What was chosen, to be marked: a sparsity overall, or one for each weight as `amounts` gives them.
+                Defaults to None: nothing.
+
+        Returns:
+            The matplotlib figure.
+        """
+        chosen = {} if amounts is None else amounts if isinstance(amounts, Mapping) else self.amounts(amounts)
+        several = len(self.values) > CURVES
+        figure = new_figure(9, 1.8 + 0.22 * min(len(self.values), 41) if several else 5)
         axes = figure.subplots()
-        for key, values in self.values.items():
-            axes.plot([0.0, *self.levels], [self.dense, *values], marker="o", label=in_plot(key))
-        axes.set_title(self.title)
-        axes.set_xlabel("sparsity of one weight")
-        axes.set_ylabel(in_plot(self.metric))
-        axes.legend()
+        if several:
+            losses = {key: self.losses(key).tolist() for key in self.values}
+            places = {key: float(np.interp(amount, self.levels, range(len(self.levels))))
+                      for key, amount in chosen.items()}  # fmt: skip
+            image = draw_heat(axes, [f"{level:.0%}" for level in self.levels], losses, places)
+            figure.colorbar(image, ax=axes, label=in_plot(f"{self.metric}: how much worse than {self.dense:.4g}"))
+        else:
+            curves = {key: [self.dense, *values] for key, values in self.values.items()}
+            draw_curves(axes, [0.0, *self.levels], curves, chosen)
+            axes.set_ylabel(in_plot(self.metric))
+            as_shares(axes.xaxis)
+            if "accuracy" in self.metric:
+                as_shares(axes.yaxis)
+            figure.legend(loc="outside right upper", fontsize=8)
+        marked = f"; marked: {'dots' if several else 'rings'} at the amounts chosen" if chosen else ""
+        axes.set_title(f"{self.title}{marked}")
+        axes.set_xlabel("share of zeros in one weight or group alone")
         return saved(figure, path)
 
 

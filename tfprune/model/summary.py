@@ -1,5 +1,6 @@
 """What a model holds, layer by layer: parameters, zeros, multiply-accumulates."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,7 +12,7 @@ from tfprune.model.altered import has_lora, in_effect
 from tfprune.model.macs import model_macs, whole_layer
 from tfprune.model.prunable import PrunableWeight, every_weight_and_kernel
 from tfprune.model.tree import as_array, check_model
-from tfprune.report import Column, Report
+from tfprune.report import Column, Panel, Report, draw_bars, saved
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,6 @@ class Summary(Report):
     """A model's layers with their parameters, zeros and multiply-accumulates; see `summary`."""
 
     title: ClassVar[str] = "Summary"
-    plotted: ClassVar[str] = "sparsity"
     columns: ClassVar[Sequence[Column]] = (
         Column("layer", "layer"),
         Column("kind", "kind"),
@@ -101,6 +101,14 @@ class Summary(Report):
 
     def totals(self) -> dict[str, Any]:
         return {"parameters": self.parameters, "zeros": self.zeros, "sparsity": self.sparsity, "macs": self.macs}
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Draws where the parameters are, and which of them are zero, beside where the multiply-accumulates are."""
+        full = [layer.parameters - layer.zeros for layer in self.layers]
+        panels = [Panel("parameters", ",d", {"not zero": full, "zero": [layer.zeros for layer in self.layers]})]
+        if any(layer.macs for layer in self.layers):
+            panels.append(Panel("MACs of one sample", ",d", {"": [layer.macs for layer in self.layers]}))
+        return saved(draw_bars(f"Model {self.name}", [layer.layer for layer in self.layers], panels), path)
 
     def notes(self) -> list[str]:
         notes = [f"Model '{self.name}'. Zeros and sparsity count kernels; MACs are for one sample, zeros included."]

@@ -1,5 +1,6 @@
 """Low rank: a large layer as two smaller ones, the ranks chosen so that every layer loses alike."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -20,7 +21,7 @@ from tfprune.model.prunable import every_weight_and_kernel
 from tfprune.model.state import carry_state
 from tfprune.model.tree import as_array, check_model
 from tfprune.progress import stage
-from tfprune.report import Column, Report
+from tfprune.report import Column, Panel, Report, draw_bars, saved
 from tfprune.training.masks import held_masks
 
 KINDS = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
@@ -58,7 +59,6 @@ class Factorization(Report):
     """
 
     title: ClassVar[str] = "Layers split in two"
-    plotted: ClassVar[str] = "error"
     columns: ClassVar[Sequence[Column]] = (
         Column("layer", "layer"),
         Column("shape", "kernel"),
@@ -76,6 +76,13 @@ class Factorization(Report):
 
     def totals(self) -> dict[str, Any]:
         return {key: sum(getattr(split, key) for split in self.splits) for key in ("before", "after")}
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Draws the entries of each kernel before and after, beside the error behind the layer."""
+        entries = {key: [getattr(split, key) for split in self.splits] for key in ("before", "after")}
+        panels = [Panel("entries of the kernel", ",d", entries, stacked=False)]
+        panels.append(Panel("error over the output", ".2%", {"": [split.error for split in self.splits]}))
+        return saved(draw_bars(self.title, [split.layer for split in self.splits], panels), path)
 
     def notes(self) -> list[str]:
         of = f"the outputs for {self.samples:,} samples" if self.samples else "the kernels, without data"

@@ -28,7 +28,7 @@ class Hybrid(Report):
     """
 
     title: ClassVar[str] = "Hybrid pruning"
-    plotted: ClassVar[str] = "nonzero"
+    plotted: ClassVar[Sequence[str]] = ("nonzero", "macs")
     columns: ClassVar[Sequence[Column]] = (
         Column("stage", "stage"),
         Column("parameters", "parameters", ",d"),

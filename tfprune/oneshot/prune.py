@@ -1,5 +1,6 @@
 """Pruning at once, without training."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -21,7 +22,7 @@ from tfprune.oneshot.repair.channel_choice import choose_channels
 from tfprune.oneshot.repair.reconstruct import Reconstruction, check_way, warn_of_skipped
 from tfprune.oneshot.repair.reconstruct import reconstruct as repair
 from tfprune.progress import shown
-from tfprune.report import Column, Report
+from tfprune.report import Column, Panel, Report, draw_bars, saved
 from tfprune.training.masks import get_masks, put_masks
 
 
@@ -30,7 +31,6 @@ class Pruning(Report):
     """What `prune` did: zeros of every weight, batches that were read, and the error before and after a repair."""
 
     title: ClassVar[str] = "Pruning"
-    plotted: ClassVar[str] = "sparsity"
     columns: ClassVar[Sequence[Column]] = (
         Column("weight", "weight"),
         Column("entries", "entries", ",d"),
@@ -71,6 +71,16 @@ class Pruning(Report):
         entries = sum(mask.size for mask in self.masks.values())
         zeros = entries - sum(int(np.count_nonzero(mask)) for mask in self.masks.values())
         return {"entries": entries, "zeros": zeros, "sparsity": zeros / entries if entries else 0.0}
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Draws the entries of each weight that are kept and that are zero, beside the errors of a repair."""
+        rows = self.rows()
+        entries = {"kept": [row["entries"] - row["zeros"] for row in rows], "zero": [row["zeros"] for row in rows]}
+        panels = [Panel("entries", ",d", entries), Panel("zeros", ".1%", {"zero": [row["sparsity"] for row in rows]})]
+        if self.reconstruction is not None:
+            errors = {f"{key} the repair": [row[key] for row in rows] for key in ("before", "after")}
+            panels.append(Panel("error over the output", ".4f", errors, stacked=False))
+        return saved(draw_bars(self.title, [row["weight"] for row in rows], panels), path)
 
     def notes(self) -> list[str]:
         notes = [f"By {self.method!r}."]

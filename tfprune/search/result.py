@@ -9,12 +9,13 @@ import keras
 import numpy as np
 
 from tfprune.channels.plan import ShrinkPlan, plan_shrink
-from tfprune.errors import PruningError
+from tfprune.errors import PruningError, in_plot
 from tfprune.model.copying import clone_with_weights
 from tfprune.model.data import Batch
+from tfprune.model.drawing import as_shares, counted
 from tfprune.model.state import carry_state
 from tfprune.oneshot.repair.reconstruct import recalibrate
-from tfprune.report import Column, Report, in_plot, new_figure, saved
+from tfprune.report import COLOURS, Column, Report, new_figure, saved
 from tfprune.search.fine_tuning import FineTuning
 from tfprune.search.genome import ChannelGenome, Genes, Genome
 from tfprune.search.objectives import QUALITIES, Judgement
@@ -170,24 +171,29 @@ class SearchResult(Report):
         Returns:
             The matplotlib figure.
         """
-        figure = new_figure(8, 5)
+        figure = new_figure(9, 5)
         axes = figure.subplots()
         names = [objective.name for objective in self.judgement.objectives]
-        across, up = (names[1], names[0]) if len(names) > 1 else ("evaluation", names[0])
+        up, across = names[0], names[1] if len(names) > 1 else "evaluation"
 
         def points(candidates: Sequence[Candidate]) -> tuple[list[float], list[float]]:
             known = [each for each in candidates if each.failure is None]
             return [each.number if len(names) == 1 else each[across] for each in known], [each[up] for each in known]
 
-        axes.scatter(*points(self.evaluated), s=8, color="0.75", label="evaluated")
-        axes.plot(
-            *points(sorted(self.front, key=lambda each: each[across] if len(names) > 1 else 0)), "o-", label="front"
-        )
-        axes.scatter(*points([self.dense]), marker="s", color="black", label="unpruned")
-        axes.set_xlabel(in_plot(across))
-        axes.set_ylabel(in_plot(up))
+        front = sorted(self.front, key=lambda each: each[across] if len(names) > 1 else 0)
+        axes.scatter(*points(self.evaluated), s=10, color=COLOURS[6], label="evaluated")
+        axes.plot(*points(front), "o-", color=COLOURS[0], label="front")
+        axes.plot(*points([self.dense]), "s", color=COLOURS[3], markersize=9, label="unpruned")
+        best = f"picked: candidate {self.best.number}"
+        axes.plot(*points([self.best]), "*", color=COLOURS[1], markersize=17, markeredgecolor=COLOURS[0], label=best)
+        for axis, name in ((axes.xaxis, across), (axes.yaxis, up)):
+            axis.set_label_text(in_plot({**HEADINGS, "macs": "MACs of one sample"}.get(name, name)))
+            if name == "accuracy":
+                as_shares(axis)
+            elif name in ("macs", "parameters", "memory"):
+                axis.set_major_formatter(counted())
         axes.set_title(self.title)
-        axes.legend()
+        figure.legend(loc="outside right upper", fontsize=8)
         return saved(figure, path)
 
     def _candidate(self, candidate: Candidate | int | None) -> Candidate:

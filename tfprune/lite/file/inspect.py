@@ -4,6 +4,7 @@ Everything is read from the file itself and nothing is run, so it also works for
 and for sparsely encoded tensors, on which the interpreter's own `get_tensor_details` can crash.
 """
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from tfprune.lite.file.contents import (
 )
 from tfprune.lite.file.metadata import read_origin
 from tfprune.lite.file.soundness import read_sound_model
-from tfprune.report import Column, Report
+from tfprune.report import Column, Panel, Report, draw_bars, saved
 
 
 @dataclass(frozen=True, repr=False)
@@ -59,7 +60,6 @@ class Inspection(Report):
         Column("pattern", "N:M"),
         Column("encoding", "encoding"),
     )
-    plotted: ClassVar[str] = "sparsity"
 
     operators: tuple[Operator, ...]
     constants: tuple[StoredTensor, ...]
@@ -174,6 +174,14 @@ class Inspection(Report):
             "Outputs: " + "; ".join(_end_text(end) for end in self.outputs) + ".",
             *self._origin_notes(),
         ]
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Draws where the bytes of the weights are, in which type, beside the share of each that is zero."""
+        rows = [row for row in self.rows() if row["bytes"]]
+        types = dict.fromkeys(row["dtype"] for row in rows)
+        parts = {each: [row["bytes"] if row["dtype"] == each else None for row in rows] for each in types}
+        panels = [Panel("bytes", ",d", parts), Panel("zeros", ".1%", {"": [row["sparsity"] for row in rows]})]
+        return saved(draw_bars(f"{self.title}: {self.size:,} bytes", [row["name"] for row in rows], panels), path)
 
     def _origin_notes(self) -> list[str]:
         if not self.origin:

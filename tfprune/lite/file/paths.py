@@ -1,5 +1,6 @@
 """Which way each operator of a file takes through a runtime, read without running it, and what its zeros bring."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,7 +15,7 @@ from tfprune.lite.file.flatbuffer import operator_name, type_name
 from tfprune.lite.file.kernels import POINTWISE, RUNTIMES
 from tfprune.lite.file.path_rules import BROKEN, DELEGATED, RULES, SPARSE, Passage, gain_of, title_of
 from tfprune.lite.file.sparsity import block_of
-from tfprune.report import Column, Report
+from tfprune.report import Column, Panel, Report, draw_bars, saved
 
 WEB_TYPES = ("float32", "int32", "uint8")  # of the tensors that a page can give to LiteRT.js and take from it
 
@@ -66,7 +67,6 @@ class FilePaths(Report):
         Column("gain", "gain", ".1f"),
         Column("reason", "why"),
     )
-    plotted: ClassVar[str] = "macs"
 
     runtime: str
     operators: tuple[OperatorPath, ...]
@@ -96,6 +96,15 @@ class FilePaths(Report):
 
     def totals(self) -> dict[str, Any]:
         return {"macs": sum(found.macs for found in self.operators), "gain": self.gain}
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Draws where the multiply-accumulates are, by the way that they go through the runtime, and why that one."""
+        ways = dict.fromkeys(found.path for found in self.operators)
+        parts = {way: [found.macs if found.path == way else None for found in self.operators] for way in ways}
+        labels = [f"{found.operator} {found.tensor}" for found in self.operators]
+        reasons = [found.reason for found in self.operators]
+        title = f"{self.title}: {self.runtime}"
+        return saved(draw_bars(title, labels, [Panel("MACs of one sample", ",d", parts)], reasons), path)
 
     def notes(self) -> list[str]:
         if self.broken:

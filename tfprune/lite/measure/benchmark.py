@@ -139,7 +139,7 @@ class Benchmark(Report):
         Column("activation_bytes", "peak", ",d"),
         Column("microjoules", "uJ (est.)", ",.2f"),
     )
-    plotted: ClassVar[str] = "median_ms"
+    plotted: ClassVar[Sequence[str]] = ("median_ms", "bytes")
 
     timings: tuple[Timing, ...]
     threads: int

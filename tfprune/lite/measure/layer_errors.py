@@ -1,5 +1,6 @@
 """Where a converted model departs from its Keras model: the error of every layer's result, and where it comes in."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,7 +14,7 @@ from tfprune.lite.quantize.representative import first_samples, single_samples
 from tfprune.model.graph import require_graph
 from tfprune.model.signature import matched_inputs, signature_of
 from tfprune.model.tree import check_model
-from tfprune.report import Column, Report
+from tfprune.report import Column, Panel, Report, draw_bars, saved
 
 SAMPLES = 32
 
@@ -37,7 +38,6 @@ class LayerErrors(Report):
         Column("added", "added here", "+.2%"),
         Column("largest_difference", "largest difference", ".3g"),
     )
-    plotted: ClassVar[str] = "error"
 
     layers: tuple[LayerError, ...]
     fused: tuple[str, ...]
@@ -49,6 +49,14 @@ class LayerErrors(Report):
 
     def rows(self) -> list[dict[str, Any]]:
         return [{column.key: getattr(found, column.key) for column in self.columns} for found in self.layers]
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Draws how far the file is from Keras behind each layer: what comes in with its inputs, and what it adds."""
+        brought = [max(found.error - max(found.added, 0.0), 0.0) for found in self.layers]
+        added = [found.error - came for found, came in zip(self.layers, brought)]
+        heading = "root mean square of the differences over that of Keras' values"
+        panel = Panel(heading, ".2%", {"comes in with its inputs": brought, "added by the layer": added})
+        return saved(draw_bars(self.title, [found.layer for found in self.layers], [panel]), path)
 
     def notes(self) -> list[str]:
         said = [f"{self.samples:,} sample{'s' * (self.samples != 1)}; errors are root mean squares over Keras' values."]

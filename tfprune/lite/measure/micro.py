@@ -45,7 +45,7 @@ class MicroRun(Report):
         Column("agreement", "agrees with LiteRT", ".2%"),
         Column("largest_difference", "largest difference", ".3g"),
     )
-    plotted: ClassVar[str] = "arena"
+    plotted: ClassVar[Sequence[str]] = ("size", "arena")
 
     size: int
     arena: int

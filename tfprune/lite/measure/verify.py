@@ -1,6 +1,7 @@
 """Comparing a converted model with the Keras model it was made of, on data."""
 
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from tfprune.model.labels import labels_of, require_all_used
 from tfprune.model.metrics import found_metrics
 from tfprune.model.signature import flat_outputs, matched_inputs, output_names, signature_of
 from tfprune.model.tree import as_array, check_model
-from tfprune.report import Column, Report
+from tfprune.report import Column, Panel, Report, draw_bars, saved
 
 
 @dataclass(frozen=True, repr=False)
@@ -51,7 +52,6 @@ class Verification(Report):
         Column("relative_error", "error", ".2%"),
         Column("largest_difference", "largest", ".3g"),
     )
-    plotted: ClassVar[str] = "relative_error"
 
     samples: int
     outputs: tuple[OutputComparison, ...]
@@ -173,6 +173,16 @@ class Verification(Report):
             }
             for output in self.outputs
         ]
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Draws for each output how far the file is from Keras, and how often both are right where labels tell."""
+        panels = [Panel("error over Keras' values", ".2%", {"": [each.relative_error for each in self.outputs]})]
+        if self.agreement is not None:
+            panels.append(Panel("top-1 agreement", ".2%", {"": [each.agreement for each in self.outputs]}))
+        if self.accuracy is not None:
+            keras, lite = ([getattr(each, key) for each in self.outputs] for key in ("accuracy", "lite_accuracy"))
+            panels.append(Panel("accuracy", ".2%", {"Keras": keras, "file": lite}, stacked=False))
+        return saved(draw_bars(self.title, [output.name for output in self.outputs], panels), path)
 
     def notes(self) -> list[str]:
         said = [

@@ -39,7 +39,8 @@ class Explanation(Report):
         Column("path", "path"),
         Column("reason", "why"),
     )
-    plotted: ClassVar[str] = "time"
+    plotted: ClassVar[Sequence[str]] = ("time", "macs")
+    coloured: ClassVar[str] = "path"
 
     paths: FilePaths
     quantization: str

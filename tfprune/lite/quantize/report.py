@@ -55,6 +55,7 @@ class QuantizationReport(Report):
         Column("high", "to", ".4g"),
     )
     plotted: ClassVar[str] = "zeros"
+    coloured: ClassVar[str] = "computes"
 
     def rows(self) -> list[dict[str, Any]]:
         """One row for each layer."""

@@ -1,5 +1,6 @@
 """What `report` measured: the main figures as a table, everything as plain values."""
 
+import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,13 +9,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tfprune.errors import PruningError, nearest
 from tfprune.lite.measure.benchmark import Benchmark
 from tfprune.lite.measure.layer_errors import LayerErrors
 from tfprune.lite.measure.verify import Verification
 from tfprune.lite.report.judged import Judged
 from tfprune.lite.report.verdict import Verdict
+from tfprune.model.drawing import kernel_figure
 from tfprune.model.summary import Summary
-from tfprune.report import Column, Report
+from tfprune.report import Column, Panel, Report, draw_bars, saved
 
 BEFORE, AFTER, FILE = "before", "after", "in the file"
 PACKAGES = ("tfprune", "keras", "tensorflow", "ai-edge-litert", "numpy")
@@ -52,28 +55,57 @@ class ModelReport(Report):
     layers: LayerErrors | None = None
     remarks: tuple[str, ...] = ()
 
-    def rows(self) -> list[dict[str, Any]]:
-        rows = []
+    def figures(self) -> list[tuple[str, Any, Any, str]]:
+        """What was measured: its name, the value before (None without a baseline) and after, and how it is written."""
+        found: list[tuple[str, Any, Any, str]] = []
         if self.judged is not None:
             for name in self.judged.names[1 if BEFORE in self.judged.names else 0 :]:
                 before = self.judged.accuracy(BEFORE) if BEFORE in self.judged.names else None
                 what = "accuracy in the file" if name == FILE else "accuracy"
-                rows.append(_row(what, before, self.judged.accuracy(name), ".2%", points=True))
-        counts = {name: (found.parameters, found.parameters - found.zeros, found.macs) for name, found in self._pairs()}
+                found.append((what, before, self.judged.accuracy(name), ".2%"))
+        counts = {
+            name: (each.parameters, each.parameters - each.zeros, each.macs) for name, each in self.summaries.items()
+        }
         for place, what in enumerate(("parameters", "weights that are not zero", "MACs of one sample")):
-            rows.append(_row(what, counts[BEFORE][place] if BEFORE in counts else None, counts[AFTER][place], ",d"))
+            found.append((what, counts[BEFORE][place] if BEFORE in counts else None, counts[AFTER][place], ",d"))
         if self.times is not None:
-            found = {timing.name: timing.row() for timing in self.times.timings}
+            timings = {timing.name: timing.row() for timing in self.times.timings}
             for key, what, form in (
                 ("bytes", "bytes of the file", ",d"),
                 ("gzip_bytes", "bytes compressed by gzip", ",d"),
                 ("median_ms", "milliseconds here", ".3f"),
             ):
-                rows.append(_row(what, found[BEFORE][key] if BEFORE in found else None, found[AFTER][key], form))
-        return rows
+                found.append((what, timings[BEFORE][key] if BEFORE in timings else None, timings[AFTER][key], form))
+        return found
 
-    def _pairs(self) -> list[tuple[str, Summary]]:
-        return list(self.summaries.items())
+    def rows(self) -> list[dict[str, Any]]:
+        return [_row(*figure) for figure in self.figures()]
+
+    def plot(self, path: str | os.PathLike[str] | None = None, weight: str | None = None) -> Any:
+        """Draws what is left of the baseline in each figure; or the values and zeros of one kernel.
+
+        Args:
+            path: Where to save the picture. Defaults to None: nowhere.
+            weight: Key of a kernel, such as `"conv1/kernel"`. Defaults to None: the figures of the whole.
+
+        Returns:
+            The matplotlib figure.
+
+        Raises:
+            PruningError: There is no such kernel, or no baseline to draw the figures against.
+        """
+        kernels = self.kernels[AFTER]
+        if weight is not None:
+            if weight not in kernels:
+                raise PruningError(f"plot: {weight!r} is no kernel of the model. {nearest(weight, kernels)}")
+            return saved(kernel_figure(weight, self.kernels.get(BEFORE, {}).get(weight), kernels[weight]), path)
+        figures = [figure for figure in self.figures() if figure[1] and figure[2] is not None]
+        if not figures:
+            raise PruningError("plot: there is no baseline to draw against; write weight='...' for one kernel.")
+        left = [after / before for _, before, after, _ in figures]
+        labels = [f"{name}: {_row(name, *rest)[AFTER]}" for name, *rest in figures]
+        panel = Panel("share of the baseline that is left", ".1%", {"": left})
+        return saved(draw_bars(f"{self.title}. Safe to ship: {self.verdict.answer}", labels, [panel]), path)
 
     def notes(self) -> list[str]:
         return [str(self.verdict), *self.remarks]
@@ -109,10 +141,10 @@ class ModelReport(Report):
         }
 
 
-def _row(figure: str, before: Any, after: Any, form: str, points: bool = False) -> dict[str, Any]:
+def _row(figure: str, before: Any, after: Any, form: str) -> dict[str, Any]:
     column = Column("", "", form)
     change = None
-    if before is not None and after is not None and points:
+    if before is not None and after is not None and form.endswith("%"):
         change = f"{100 * (after - before):+.2f} points"
     elif before and after is not None:
         change = f"{before / after:.1f} times less" if after and before / after >= 2 else f"{after / before - 1:+.1%}"

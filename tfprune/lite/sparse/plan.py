@@ -1,6 +1,7 @@
 """Which kernel will run each layer of a model with zeros, and what it asks for: told before anything is trained."""
 
 import functools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -19,7 +20,7 @@ from tfprune.lite.sparse.rewriting import rewritten
 from tfprune.model.graph import Call, flow, require_graph
 from tfprune.model.layers import layer_macs
 from tfprune.model.tree import check_model
-from tfprune.report import Column, Report
+from tfprune.report import Column, Panel, Report, draw_bars, saved
 
 SMALL = 0.02  # share of a model's multiply-accumulates below which a layer is not worth its zeros
 USUAL = 0.9  # the share of zeros for which gains are shown
@@ -73,7 +74,6 @@ class SparsePlan(Report):
         Column("gain", f"gain at {USUAL:.0%}", ".1f"),
         Column("reason", "why not"),
     )
-    plotted: ClassVar[str] = "gain"
 
     source: keras.Model
     runtime: str
@@ -94,6 +94,20 @@ class SparsePlan(Report):
             if found.kernel is not None:
                 macs[found.kernel] = macs.get(found.kernel, 0) + found.macs
         return max(macs, key=lambda kernel: macs[kernel], default=None)
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Draws where the multiply-accumulates are, by the sparse kernel that will run them, and why none will."""
+        rows = self.rows()
+        kernels = dict.fromkeys(row["kernel"] for row in rows)
+        parts = {each or "no sparse kernel": [row["macs"] if row["kernel"] == each else None for row in rows]
+                 for each in kernels}  # fmt: skip
+        panels = [Panel("MACs of one sample", ",d", parts)]
+        if self.prunable:
+            panels.append(
+                Panel(f"times faster at {USUAL:.0%} zeros, predicted", ".1f", {"": [r["gain"] for r in rows]})
+            )
+        reasons = [row["reason"] or "" for row in rows]
+        return saved(draw_bars(self.title, [row["layer"] for row in rows], panels, reasons), path)
 
     @functools.cached_property
     def model(self) -> keras.Model:

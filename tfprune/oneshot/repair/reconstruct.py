@@ -4,6 +4,7 @@ Layers are repaired in the order in which the model calls them. Each is asked fo
 the inputs that the pruned and already repaired layers before it give: so it also makes up for their errors.
 """
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from tfprune.model.prunable import PrunableWeight, every_weight, linear_form
 from tfprune.model.tree import as_array, places
 from tfprune.oneshot.repair.least_squares import LeastSquares
 from tfprune.progress import stage
-from tfprune.report import Column, Report
+from tfprune.report import Column, Panel, Report, draw_bars, saved
 from tfprune.training.masks import constraint_of, held_masks, set_mask
 
 WAYS = ("batch_norm", "least_squares", "obs")
@@ -63,7 +64,6 @@ class Reconstruction(Report):
         Column("before", "error before", ".4f"),
         Column("after", "error after", ".4f"),
     )
-    plotted = "after"
 
     repairs: Sequence[Repair] = ()
     skipped: dict[str, str] = field(default_factory=dict)
@@ -76,6 +76,12 @@ class Reconstruction(Report):
             {"weight": r.key, "sparsity": r.sparsity, "way": r.way, "before": r.before, "after": r.after}
             for r in self.repairs
         ]
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Draws the error of each layer's output before and after the repair."""
+        errors = {key: [getattr(repair, key) for repair in self.repairs] for key in ("before", "after")}
+        panel = Panel("error over the output of the dense layer", ".4f", errors, stacked=False)
+        return saved(draw_bars(self.title, [repair.key for repair in self.repairs], [panel]), path)
 
     def notes(self) -> list[str]:
         notes = [f"Read {self.samples} samples in {self.batches} batches."]

@@ -1,16 +1,19 @@
 """What a compression did, step by step, and what came of it."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import keras
 
+from tfprune.errors import in_plot
 from tfprune.lite.file.lite_model import LiteModel
 from tfprune.lite.measure.benchmark import Benchmark
 from tfprune.lite.measure.comparison import OutputComparison
 from tfprune.model.bounds import SLACK, Bounds
-from tfprune.report import Column, Report
+from tfprune.model.drawing import as_shares, draw_path
+from tfprune.report import COLOURS, Column, Report, new_figure, saved, shortened
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,6 @@ class Compression(Report):
     """
 
     title: ClassVar[str] = "Compression"
-    plotted: ClassVar[str] = "accuracy"
 
     model: keras.Model
     lite: LiteModel
@@ -167,6 +169,38 @@ class Compression(Report):
             }
             for step in self.steps
         ]
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Draws the first metric against the multiply-accumulates (parameters where these are unknown) at each step.
+
+        A line joins the steps within the bound, another lies at the bound, and a star is the int8 file.
+
+        Args:
+            path: Where to save the picture. Defaults to None: nowhere.
+
+        Returns:
+            The matplotlib figure.
+        """
+        figure, metric = new_figure(11, 5.5), self.bounds.metrics[0]
+        axes = figure.subplots()
+        of = "parameters" if any(step.macs is None for step in self.steps) else "macs"
+        points = [(float(getattr(step, of)), step.accuracy) for step in self.steps]
+        draw_path(axes, points, [not step.outcome.startswith("beyond") for step in self.steps])
+        left = self.parameters if of == "parameters" or self.macs is None else self.macs
+        axes.plot([left], [self.accuracy], "*", color=COLOURS[2], markersize=17, label="the int8 file")
+        bound = self.dense_accuracy - (1 if metric.mode == "max" else -1) * self.bounds.allowed[0]
+        axes.axhline(bound, color=COLOURS[1], linestyle="--", label=f"bound, {self.bounds.each[0].text(metric)} lost")
+        axes.set_xlabel(f"{'MACs' if of == 'macs' else 'parameters'} left of the unpruned model")
+        axes.set_ylabel(in_plot(metric.name))
+        as_shares(axes.xaxis)
+        if metric.is_share:
+            as_shares(axes.yaxis)
+        axes.set_title(self.title)
+        steps = [f"{number} {shortened(step.name, 34, 12)}" for number, step in enumerate(self.steps, 1)]
+        handles, names = axes.get_legend_handles_labels()
+        blanks = [axes.plot([], [], linestyle="none")[0] for _ in steps]
+        figure.legend([*handles, *blanks], [*names, *map(in_plot, steps)], loc="outside right upper", fontsize=8)
+        return saved(figure, path)
 
     def notes(self) -> list[str]:
         ratios = self.ratios
