@@ -221,7 +221,7 @@ def test_a_certificate_shows_what_went_and_else_the_differences():
     model = lite_models.convolutional()
     masked = tfprune.strip_masks(tfprune.prune(model, tfprune.Structured(0.4), verbose=0))
     figure = tfprune.certify(masked, tfprune.shrink(masked)).plot()
-    (kept, removed, stuck) = figure.axes[0].containers
+    _, removed, stuck = figure.axes[0].containers
     assert sum(bar.get_width() for bar in removed) == round(0.4 * 48) and stuck[-1].get_width() == 5
     assert "exact: only zeros were removed" in figure.axes[0].get_title() and unreadable(figure) == []
     (axes,) = tfprune.certify(model, masked).plot().axes
