@@ -126,7 +126,7 @@ def test_version(capsys):
         ("search model.keras --data data.npz --report front.bmp", "must end with .json or .md"),
         ("compress model.keras --data data.npz", "--output is missing. Write tfprune compress"),
         ("compress model.keras --data data.npz --target tiny --output a.tflite", "--target=tiny is no share of a cost"),
-        ("compress model.keras --data inputs.npy --output a.tflite", "compressing needs an array y"),
+        ("compress model.keras --data data.npz --max_drop few --output a.tflite", "--max_drop=few is no number. Write"),
         ("convert model.keras --quantization int8 --output new.tflite", "Write --data train.npz"),
         ("convert model.keras --quantization int7 --output new.tflite", "--quantization=int7"),
         ("convert model.keras --output new.tfl", "must end with .tflite"),
@@ -431,3 +431,26 @@ def test_compress_writes_the_file_and_keeps_the_steps(inside, capsys):
     assert json.loads(capsys.readouterr().out)["within_bound"]
     assert LiteModel.load(inside / "small.tflite").quantization == "int8"
     assert (inside / "steps" / "steps.json").is_file()
+
+
+def test_compress_judges_by_a_metric_that_is_asked_for(inside, capsys):
+    line = "compress model.keras --data data.npz --metric loss --mode min --target parameters=0.9 --max_drop 900%"
+    assert cli.main([*line.split(), "--epochs", "1", "--output", "small.tflite", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["within_bound"] and told["metrics"]["loss"]["mode"] == "min"
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [("--data inputs.npy --metric accuracy", "targets"), ("--data data.npz --metric accurcy", "'accuracy'")],
+)
+def test_compress_says_which_metric_it_cannot_judge_by(line, message, inside, capsys):
+    code, errors = refused(capsys, f"compress model.keras {line} --output refused.tflite")
+    assert code == 1 and message in errors
+    assert not (inside / "refused.tflite").exists()
+
+
+def test_compress_without_labels_judges_by_the_answers(inside, capsys):
+    line = "compress model.keras --data inputs.npy --max_drop 100% --epochs 1 --output small.tflite --json"
+    assert cli.main(line.split()) == 0
+    assert "difference" in capsys.readouterr().out

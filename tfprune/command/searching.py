@@ -127,7 +127,9 @@ def _search(words: list[str], values: flags.FlagValues) -> None:
     "tfprune compress MODEL.keras --data TRAIN.npz --output MODEL.tflite",
     "tfprune compress demo/dense.keras --data digits --folder steps --output small.tflite",
     options=(
-        number("max_drop", 0.01, "Accuracy that may be lost; 0.01 is one point."),
+        text("max_drop", "0.01", "How much worse the metric may become, in its own unit or as a share: 0.01, 5%."),
+        text("metric", None, "A metric of the compiled model, or loss, f1, iou; its first metric if not given."),
+        one_of("mode", None, ["max", "min"], "Whether a large or a small value is better; told by the metric's name."),
         text("target", "smallest", "smallest, or a share to reach: macs=0.3, bytes=0.25, latency=0.5."),
         count("epochs", 3, "Of each fine-tuning.", lower_bound=1),
         number("validation", 0.1, "Share of --data, the last, by which steps are judged.", 0.01, 0.9),
@@ -139,17 +141,20 @@ def _search(words: list[str], values: flags.FlagValues) -> None:
     required=("data", "output"),
 )
 def _compress(words: list[str], values: flags.FlagValues) -> None:
-    """Makes the smallest int8 file that loses no more accuracy than allowed: channels, weights, quantization."""
+    """Makes the smallest int8 file that is no worse than allowed: channels, weights, quantization."""
     output = checked_output(values, (".tflite",))
     with as_usage():
         target = values.target
         target = target if target == "smallest" else _shares("target", [target])
+        max_drop = _bound(values.max_drop)
     model = read_model(words[0], values)
-    samples = _labelled(values, model, "compressing")
-    count = round(len(samples.targets) * (1 - values.validation))
-    train, val = samples.taken(slice(count)), samples.taken(slice(count, None))
-    names = ("max_drop", "folder", "epochs", "seed")
-    result = tfprune.compress(model, train[:2], val[:2], target=target, **{name: values[name].value for name in names})
+    samples = read_samples(values, "train", model)
+    count = round(samples.size * (1 - values.validation))
+    parts = (samples.taken(slice(count)), samples.taken(slice(count, None)))
+    train, val = (part.inputs if part.targets is None else part[:2] for part in parts)
+    names = ("metric", "mode", "folder", "epochs", "seed")
+    chosen = {name: values[name].value for name in names}
+    result = tfprune.compress(model, train, val, target=target, max_drop=max_drop, **chosen)
     show(result, values)
     if not result.within_bound:
         raise PruningError(
@@ -158,6 +163,16 @@ def _compress(words: list[str], values: flags.FlagValues) -> None:
         )
     result.lite.save(output)  # type: ignore[arg-type]  # --output is required
     tell_written(output, values)  # type: ignore[arg-type]
+
+
+def _bound(word: str) -> float | str:
+    """How much may be lost, as `compress` takes it; it says itself what is wrong with a share."""
+    if word.endswith("%"):
+        return word
+    try:
+        return float(word)
+    except ValueError as error:
+        raise PruningError(f"--max_drop={word} is no number. Write --max_drop 0.01 or --max_drop 5%.") from error
 
 
 def _labelled(values: flags.FlagValues, model: keras.Model, purpose: str) -> Batch:
