@@ -256,6 +256,10 @@ def test_a_target_in_bytes_or_milliseconds_is_reached_as_measured(digits, name, 
     assert result.within_bound and result.accuracy > 0.9 and result.parameters < 1.0
     if name == "bytes":  # the sizes of files are the same on every machine
         assert result.meets_target and len(result.lite.content) <= share * len(tfprune.convert(network).content)
+        compared = tfprune.verify(network, result.lite, *val, robustness=True)
+        assert set(result.robustness) == {"noise", "blur", "brightness"}  # noise depends on the size of batches
+        assert all(result.robustness[kind] == compared.robustness[kind] for kind in ("blur", "brightness"))
+        assert "Right on disturbed images: noise" in " ".join(str(result).split())
 
 
 def test_a_target_that_nothing_meets_is_said_to_be_missed(model):

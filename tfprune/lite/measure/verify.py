@@ -15,6 +15,7 @@ from tfprune.lite.file.lite_model import LiteModel
 from tfprune.lite.file.zeros import KeptZeros, kept_zeros
 from tfprune.lite.measure.comparison import Comparison, OutputComparison
 from tfprune.lite.measure.layer_errors import LayerErrors, layer_errors
+from tfprune.lite.measure.robustness import Robustness, required_image, robustness_note
 from tfprune.lite.quantize.representative import checked_batches
 from tfprune.model.data import Batch, joined
 from tfprune.model.hooks import compile_arguments
@@ -39,6 +40,8 @@ class Verification(Report):
         layers: The error behind each layer, where it was asked for.
         metrics: Name of a metric -> its value in Keras and in the file, of what the model is judged by beside accuracy.
         remarks: Why a metric that the model is compiled with could not be measured.
+        robustness: `"noise"`, `"blur"`, `"brightness"` -> accuracy of Keras and of the file on images disturbed so,
+            where it was asked for.
     """
 
     title: ClassVar[str] = "Keras and .tflite compared"
@@ -62,6 +65,7 @@ class Verification(Report):
     layers: LayerErrors | None = None
     metrics: dict[str, tuple[float, float]] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    robustness: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def agreement(self) -> float | None:
@@ -193,6 +197,8 @@ class Verification(Report):
         said += self.remarks
         for output in self.outputs:
             said += output.paying(len(self.outputs) > 1)
+        if self.robustness:
+            said.append(robustness_note(self.robustness, "Keras", ".tflite"))
         found = [weight for weight in self.weights if weight.kept is not None]
         lost = [weight for weight in found if weight.kept != weight.zeros]
         missing = [weight.key for weight in self.weights if weight.kept is None]
@@ -218,6 +224,7 @@ class Verification(Report):
             "layers": None if self.layers is None else self.layers.to_dict(),
             "groups": {output.name: [vars(group) for group in output.groups] for output in self.outputs},
             "metrics": {name: list(values) for name, values in self.metrics.items()},
+            "robustness": {kind: list(values) for kind, values in self.robustness.items()},
             "float_ops": self.float_ops,
             "samples": self.samples,
             "zeros": self.zeros,
@@ -239,6 +246,7 @@ def verify(
     isolate: bool = False,
     metric: Any = None,
     mode: Any = None,
+    robustness: bool = False,
 ) -> Verification:
     """Runs a Keras model and its converted form on the same data and compares what they answer.
 
@@ -255,6 +263,8 @@ def verify(
         metric: What else both are judged by, as in `compress`: a name, a Keras metric, a function of (targets,
             outputs), or a dict of these by output. Defaults to None: the metric that the model is compiled with.
         mode: `"max"` or `"min"` where the metric does not say which is better.
+        robustness: Whether to run both on noisy, blurred and brighter images too, and to say how right they are there;
+            for models that take images. Takes four times as long. Defaults to False.
 
     Returns:
         A `Verification`, which prints as a table: top-1 agreement, accuracy and F1 of both, differences, zeros kept;
@@ -277,18 +287,26 @@ def verify(
     order = matched_inputs([end.name for end in lite.inputs], signature, model)
     comparisons: list[Comparison] = []
     judging = _Judging(model, metric, mode)
+    disturbed: Robustness | None = None
+    image = required_image(signature) if robustness else None
     samples = 0
+
+    def both(inputs: Sequence[np.ndarray]) -> tuple[Any, list[np.ndarray], list[np.ndarray]]:
+        outputs = signature.answers(model, inputs)
+        answers = answers_to(lite, [inputs[index] for index in order], output_names(model, outputs))
+        return outputs, [as_array(output) for output in flat_outputs(outputs)], answers
+
     for batch in checked_batches(data, signature, "verify()"):
-        outputs = signature.answers(model, batch.inputs)
-        expected = [as_array(output) for output in flat_outputs(outputs)]
-        names = output_names(model, outputs)
-        answers = answers_to(lite, [batch.inputs[index] for index in order], names)
-        count = batch.size
+        outputs, expected, answers = both(batch.inputs)
+        names, count = output_names(model, outputs), batch.size
         truth = labels_of(labels, batch.targets, names, slice(samples, samples + count), count)
         comparisons = comparisons or [Comparison(model, name) for name in names]
         for comparison, wanted, answer, right in zip(comparisons, expected, answers, truth):
             comparison.add(wanted, answer, right)
         judging.add(batch, outputs, expected, answers, truth)
+        if image is not None:
+            disturbed = disturbed or Robustness(model, names, lambda inputs: both(inputs)[1:], image)
+            disturbed.add(batch.inputs, truth)
         samples += count
     require_all_used(labels, samples)
     metrics, remarks = judging.result()
@@ -302,6 +320,7 @@ def verify(
         layers=layer_errors(model, lite, data) if layers else None,
         metrics=metrics,
         remarks=remarks,
+        robustness=disturbed.result() if disturbed else {},
     )
 
 

@@ -1,7 +1,7 @@
 """What a compression did, step by step, and what came of it."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ from tfprune.errors import in_plot
 from tfprune.lite.file.lite_model import LiteModel
 from tfprune.lite.measure.benchmark import Benchmark
 from tfprune.lite.measure.comparison import OutputComparison
+from tfprune.lite.measure.robustness import robustness_note
 from tfprune.model.bounds import SLACK, Bounds
 from tfprune.model.drawing import as_shares, draw_path
 from tfprune.report import COLOURS, Column, Report, new_figure, saved, shortened
@@ -59,6 +60,8 @@ class Compression(Report):
         bounds: The metrics, the unpruned model's values, and how much worse each may become.
         values: Of the int8 file, by each metric.
         outputs: How the int8 file compares with the unpruned model on the validation data, output by output.
+        robustness: `"noise"`, `"blur"`, `"brightness"` -> accuracy of the unpruned model and of the int8 file on
+            validation images disturbed so; empty for other inputs and where nothing is decided.
     """
 
     title: ClassVar[str] = "Compression"
@@ -67,7 +70,7 @@ class Compression(Report):
     lite: LiteModel
     accuracy: float
     dense_accuracy: float
-    max_drop: float
+    max_drop: float | str | Mapping[str, float | str]
     target: Any
     steps: tuple[Milestone, ...]
     timing: Benchmark
@@ -77,6 +80,7 @@ class Compression(Report):
     bounds: Bounds = field(kw_only=True)
     values: tuple[float, ...] = field(kw_only=True)
     outputs: tuple[OutputComparison, ...] = ()
+    robustness: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def columns(self) -> Sequence[Column]:  # type: ignore[override]
@@ -220,6 +224,8 @@ class Compression(Report):
             notes.append(f"THE BOUND IS BROKEN: {'; '.join(self.broken)}. No step stayed within it.")
         for output in self.outputs:
             notes += output.paying(len(self.outputs) > 1)
+        if self.robustness:
+            notes.append(robustness_note(self.robustness, "unpruned", "in the int8 file"))
         if not self.meets_target:
             notes.append(f"THE TARGET {self.target} IS NOT MET within the bound.")
         return [*notes, *self.notices]
@@ -230,6 +236,7 @@ class Compression(Report):
             "accuracy": self.accuracy,
             "metrics": self.metrics,
             "groups": {output.name: [vars(group) for group in output.groups] for output in self.outputs},
+            "robustness": {kind: list(values) for kind, values in self.robustness.items()},
             "dense_accuracy": self.dense_accuracy,
             "within_bound": self.within_bound,
             "meets_target": self.meets_target,

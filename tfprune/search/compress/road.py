@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from tfprune.channels import has_rule
 from tfprune.channels.plan import ShrinkPlan, plan_shrink
@@ -16,15 +17,16 @@ from tfprune.lite.convert.convert import convert
 from tfprune.lite.file.lite_model import LiteModel
 from tfprune.lite.measure.benchmark import benchmark
 from tfprune.lite.measure.comparison import Comparison, OutputComparison
+from tfprune.lite.measure.robustness import Answers, Robustness, Shares, image_of
 from tfprune.lite.measure.verify import file_answers
 from tfprune.lite.quantize import quantize_aware
 from tfprune.model.copying import clone_with_weights, compile_like
-from tfprune.model.data import joined
+from tfprune.model.data import Batch, joined
 from tfprune.model.inline import inlined
 from tfprune.model.labels import labels_of
 from tfprune.model.metrics import answers_of
-from tfprune.model.signature import output_names
-from tfprune.model.tree import check_model
+from tfprune.model.signature import output_names, signature_of
+from tfprune.model.tree import as_array, check_model
 from tfprune.progress import shown, stage
 from tfprune.search.compress.distillation import first_samples
 from tfprune.search.compress.report import Compression
@@ -48,7 +50,7 @@ def compress(
     model: keras.Model,
     train: Any,
     val: Any,
-    max_drop: float = 0.01,
+    max_drop: float | str | Mapping[str, float | str] = 0.01,
     target: Any = "smallest",
     *,
     metric: Any = None,
@@ -317,20 +319,44 @@ class Road:
             bounds=self._steps.bounds,
             values=tuple(values),
             outputs=self._compared(chosen, lite),
+            robustness=self._disturbed(chosen, lite),
         )
 
     def _compared(self, chosen: Stop, lite: LiteModel) -> tuple[OutputComparison, ...]:
         """How the file compares with the unpruned model, and which classes lost most."""
         model, val = self._model, self._steps.val
         wanted, given = answers_of(model, val), file_answers(chosen.model, lite, val)
-        names = output_names(model, model(val[0].inputs, training=False))
-        labels = joined([labels_of(None, b.targets, names, slice(0, b.size), b.size) for b in val])
         compared = []
-        for name, *parts in zip(names, wanted, given, labels):
+        for name, *parts in zip(self._names, wanted, given, joined([self._labels(batch) for batch in val])):
             comparison = Comparison(model, name)
             comparison.add(*parts)
             compared.append(comparison.result())
         return tuple(compared)
+
+    def _disturbed(self, chosen: Stop, lite: LiteModel) -> Shares:
+        """How right the unpruned model and the file are on disturbed images."""
+        model, signature = self._model, signature_of(self._model)
+        image = image_of(signature)
+        if image is None or self._steps.val[0].targets is None:
+            return {}
+
+        def both(inputs: Sequence[np.ndarray]) -> tuple[Answers, Answers]:
+            given = [Batch(keras.tree.map_structure(lambda number: inputs[number], signature.structure))]
+            return answers_of(model, given), file_answers(chosen.model, lite, given)
+
+        disturbed = Robustness(model, self._names, both, image)
+        for batch in self._steps.val:
+            disturbed.add([as_array(array) for array in keras.tree.flatten(batch.inputs)], self._labels(batch))
+        return disturbed.result()
+
+    @functools.cached_property
+    def _names(self) -> list[str]:
+        """The names of the model's outputs."""
+        return output_names(self._model, self._model(self._steps.val[0].inputs, training=False))
+
+    def _labels(self, batch: Batch) -> list[np.ndarray | None]:
+        """The labels of each output."""
+        return list(labels_of(None, batch.targets, self._names, slice(0, batch.size), batch.size))
 
 
 def _budget(level: float) -> dict[str, float]:

@@ -19,7 +19,7 @@ class Terms:
         PruningError: One of them is wrong.
     """
 
-    max_drop: float
+    max_drop: float | str | Mapping[str, float | str]
     target: Any
     epochs: int
     sparsities: Sequence[float]
