@@ -400,7 +400,7 @@ BACKBONES: dict[str, Any] = {
     "DINOV2Backbone": {**DINO, "patch_size": 14, "image_shape": (56, 56, 3)},
     "DINOV2Backbone (SwiGLU)": lambda: dino("2", patch_size=14, image_shape=(56, 56, 3), use_swiglu_ffn=True),
     "DINOV3Backbone": {**DINO, "patch_size": 16, "image_shape": (64, 64, 3)},
-    "DebertaV3Backbone": TEXT,
+    "DebertaV3Backbone": {**TEXT, "bucket_size": 4},
     "DeepLabV3Backbone": lambda: make(
         "DeepLabV3Backbone",
         image_encoder=make("ResNetBackbone", **RESNET),

@@ -213,3 +213,48 @@ def test_structured_halves_a_small_transformer():
     model = encoder(before=True, outputs="classes")
     small = shrink(model, plan_shrink(model, tfprune.Structured(0.3)))
     assert small.count_params() < 0.8 * model.count_params()
+
+
+def rotary(x, places):
+    """Rotated in pairs by the place in the sequence, with a table that heads share."""
+    angles = ops.cast(places, "float32")[:, None] * np.array([1.0, 1.0, 0.1, 0.1], "float32")
+    turned = ops.reshape(ops.stack([-x[..., 1::2], x[..., ::2]], axis=4), (-1, STEPS, 4, 4))
+    return x * ops.cos(angles)[None, :, None] + turned * ops.sin(angles)[None, :, None]
+
+
+def test_whole_heads_behind_rotary_embeddings_go_in_one_attention_operation():
+    inputs = keras.Input((STEPS, 5))
+    parts = [ops.reshape(layers.Dense(16, name=name)(inputs), (-1, STEPS, 4, 4)) for name in ("query", "key", "value")]
+    places = positions(inputs[..., 0])
+    scores = ops.dot_product_attention(rotary(parts[0], places), rotary(parts[1], places), parts[2])
+    model = randomise(keras.Model(inputs, layers.Dense(3, name="out")(ops.reshape(scores, (-1, STEPS, 16)))))
+    groups = channel_groups(model)
+    assert next((group.size, group.unit, group.frozen) for group in groups.values()) == (4, "head", None)
+    check_shrinks(model)
+
+
+def test_a_stream_through_experts_goes_with_their_outputs():
+    x = inputs = keras.Input((STEPS, 5))
+    stream = layers.Dense(8, name="stream")(x)
+    inner = ops.relu(ops.einsum("btd,edf->betf", stream, weight(x, 3, 8, 6, name="up")))
+    given = ops.einsum("betf,efd->betd", inner, weight(x, 3, 6, 8, name="down"))
+    shares = ops.softmax(layers.Dense(3, name="gate")(stream), axis=-1)
+    stream = stream + ops.sum(given * ops.transpose(shares, (0, 2, 1))[..., None], axis=1)
+    stream = layers.RMSNormalization(name="norm")(stream)  # which zeros go through
+    model = randomise(keras.Model(inputs, layers.Dense(2, name="out")(stream)))
+    assert channel_groups(model)["stream"].frozen is None
+    check_shrinks(model)
+
+
+def test_heads_that_share_numbers_along_an_axis_go():
+    inputs = keras.Input((STEPS, 5))
+    query, value = (ops.reshape(layers.Dense(12, name=name)(inputs), (-1, STEPS, 4, 3)) for name in ("query", "value"))
+    table = ops.reshape(layers.Dense(12, name="far")(weight(inputs, 7, 5, name="apart")), (7, 4, 3))
+    scores = ops.einsum("bthd,rhd->bhtr", query, table)
+    numbers = np.abs(np.arange(STEPS)[:, None] - np.arange(STEPS)).astype("int32")
+    numbers = ops.zeros_like(inputs[:, :1, :1], dtype="int32")[:, None] + numbers
+    scores = ops.softmax(ops.take_along_axis(scores, ops.repeat(numbers, 4, axis=1), axis=3))
+    mixed = ops.einsum("bhts,bshd->bthd", scores, value)
+    model = randomise(keras.Model(inputs, layers.Dense(2, name="out")(ops.reshape(mixed, (-1, STEPS, 12)))))
+    _, small = check_shrinks(model)
+    assert small.get_layer("query").units < 12

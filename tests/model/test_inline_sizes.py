@@ -62,9 +62,30 @@ def fourier(self, x):
     return ops.concatenate([real, imaginary], axis=-1)
 
 
+def near_and_before(self, x):
+    steps = ops.shape(x)[1]
+    # An array, since sizes are numbers in a trace: 1 on three diagonals, and on all below the second above.
+    near = np.tri(steps, steps, 1) - np.tri(steps, steps, -2) if isinstance(steps, int) else _near(steps)
+    return ops.einsum("ts,bsd->btd", ops.cast(near, x.dtype), x)
+
+
+def _near(steps):
+    apart = ops.arange(steps)[:, None] - ops.arange(steps)[None]
+    return (apart >= -1) & (apart <= 1)
+
+
+def a_table_for_samples_and_heads(self, x):
+    samples, steps = ops.shape(x)[:2]
+    apart = ops.arange(steps)[:, None] - ops.arange(steps)[None]
+    scores = ops.cast(ops.broadcast_to(apart, (samples, 3, steps, steps)), x.dtype)
+    return ops.sum(ops.einsum("bhts,bsd->bhtd", scores, x), axis=1)
+
+
 @pytest.mark.parametrize(
     "does",
     [
+        near_and_before,
+        a_table_for_samples_and_heads,
         as_many_tokens_as_samples,
         one_row_for_each_word,
         padded_before_and_behind,
@@ -80,3 +101,47 @@ def test_what_depends_on_an_open_size_follows_it(does):
     for samples, steps in ((1, 4), (2, 9), (4, 2)):
         x = np.random.default_rng(steps).normal(size=(samples, steps, 4)).astype("float32")
         np.testing.assert_allclose(np.asarray(plain(x)), np.asarray(model(x)), atol=3e-5)
+
+
+class Pyramid(layers.Layer):
+    """Adds a coarse map to a fine one, which only fits where sizes are even."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.fine, self.coarse = layers.Conv2D(4, 1), layers.Conv2D(4, 3, strides=2, padding="same")
+        self.enlarge = layers.UpSampling2D(2)
+
+    def call(self, x):
+        return self.fine(x) + self.enlarge(self.coarse(x))
+
+
+def test_a_layer_that_takes_even_sizes_alone_opens_with_those():
+    model = keras.Sequential([keras.Input((None, None, 3)), Pyramid(name="pyramid")])
+    plain = tfprune.inline(model)
+    assert [type(layer).__name__ for layer in plain.layers].count("Conv2D") == 2
+    x = np.random.default_rng(0).normal(size=(2, 10, 6, 3)).astype("float32")
+    np.testing.assert_allclose(plain(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+def test_a_size_with_less_than_an_input_is_counted():
+    inputs = keras.Input((None,), dtype="int32")
+    model = keras.Model(inputs, Behind(name="behind")(inputs))
+    plain = tfprune.inline(model)
+    assert not any(isinstance(layer, Behind) for layer in plain.layers)
+    words = np.arange(10).reshape(2, 5)
+    np.testing.assert_array_equal(plain(words), model(words))
+
+
+class Behind(layers.Layer):
+    """A row of a table for each word behind the first."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.words = layers.Embedding(10, 4)
+
+    def build(self, shape):
+        self.table = self.add_weight(shape=(1, 12, 4), initializer="normal", name="table")
+
+    def call(self, ids):
+        behind = self.words(ids[:, 1:])
+        return behind + ops.take(self.table, ops.arange(ops.shape(behind)[1]), axis=1)

@@ -311,10 +311,12 @@ def arange_by(replacement: Callable[..., Any]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def plain_slices() -> Iterator[None]:
-    """Lets symbolic tensors take `x[:n]`, which Keras takes of arrays only, or as `x[:n, ...]`."""
+    """Lets symbolic tensors take `x[:n]` and `x[[:n, None]]`, which Keras takes of arrays only, or as `x[:n, ...]`."""
     plain = keras.KerasTensor.__getitem__
 
     def get_item(tensor: Any, key: Any) -> Any:
+        if isinstance(key, list) and any(isinstance(part, slice) for part in key):
+            key = tuple(key)
         return plain(tensor, (key,) if isinstance(key, slice) or key is None or key is Ellipsis else key)
 
     keras.KerasTensor.__getitem__ = get_item

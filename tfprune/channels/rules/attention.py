@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -157,11 +158,11 @@ def dot_product_attention(visit: Visit) -> Channels:
     for other in others:
         visit.freeze(other, Reason.OTHER_AXIS)
     # Keras says that the output is as wide as the query is, so the value's width goes with it.
-    query, value = ([visit.tied(f, [3]).line(3) for f in t.factors if 3 in f.axes] for t in (tensors[0], tensors[2]))
+    query, value = ([f for f in t.factors if 3 in f.axes] for t in (tensors[0], tensors[2]))
     if len(query) == len(value) == 1:
-        visit.join(query[0].labels, value[0].labels)
-    else:
-        visit.freeze([line.spread(4, 3) for line in (*query, *value)], Reason.FIXED_PARTNER)
+        visit.join(*(visit.tied(f, [3]).line(3).labels for f in (*query, *value)))
+    else:  # as behind rotary embeddings; whole heads may go all the same
+        tensors = [replace(t, factors=tuple(visit.frozen_axis(t, [3], Reason.FIXED_PARTNER))) for t in tensors]
     letters = [dict(zip(term, range(4))) for term in ("btnh", "bsnh", "bsnd")]
     return contracted(visit, tensors, letters, dict(zip("btnd", range(4))))
 

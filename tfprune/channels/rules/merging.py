@@ -205,6 +205,21 @@ def division(visit: Visit) -> Channels:
     return merged(visit, operands, function)
 
 
+def take_along_axis(visit: Visit) -> Channels:
+    """`keras.ops.take_along_axis`: nothing may go along the axis; along others entries meet their numbers."""
+    op = visit.layer
+    operands = [visit.argument(name, place) for place, name in enumerate(("x", "indices"))]
+    if op.axis is None or any(not isinstance(x, Channels) or x.constant is not None for x in operands):
+        return visit.freeze_all(Reason.INPUT_SHAPE)[0]
+    axis = op.axis % len(visit.shape)
+    placed = []
+    for x in operands:
+        rest = visit.frozen_axis(x, [axis], Reason.INPUT_SHAPE)
+        shape = (*x.shape[:axis], 1, *x.shape[axis + 1 :])
+        placed.append(Channels(shape, tuple(rest)))
+    return merged(visit, placed)
+
+
 def _of_all(function: Function) -> Function:
     """NumPy's reduction as a function of the operands."""
     return lambda *arrays: function(arrays, axis=0)
@@ -227,5 +242,6 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("Divide", "TrueDivide", "FloorDivide", "Mod", "Fmod", "Power"), division),
     "DivideNoNan": lambda visit: merged(visit, operands_of(visit)),  # 0 for x / 0
     "Where": _merge_rule(np.where),
+    "TakeAlongAxis": take_along_axis,
 }
 OPERATIONS = {name: Entry(rule, replay=replay_with_constants) for name, rule in _RULES.items()}

@@ -1,6 +1,7 @@
 """Layers and operations that only move or repeat entries: what they do is done to the labels."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -8,7 +9,7 @@ import numpy as np
 
 from tfprune.channels.labels import Channels, Factor, reshape
 from tfprune.channels.reasons import Reason
-from tfprune.channels.rules.registry import Entry, Resized
+from tfprune.channels.rules.registry import Entry, Resized, fresh_operation
 from tfprune.channels.visit import Rule, Visit
 
 layers = keras.layers
@@ -120,15 +121,25 @@ def tile(visit: Visit) -> Channels:
 
 
 def repeat(visit: Visit) -> Channels:
-    """`keras.ops.repeat` by one number along an axis."""
+    """`keras.ops.repeat` by one number along an axis; copies of a single entry may go as those they meet do."""
     op = visit.layer
     if op.axis is None or not isinstance(op.repeats, int):
         return visit.freeze_all(Reason.INPUT_SHAPE)[0]
     axis = visit.input.axis(op.axis)
-    return visit.result(
+    factors = [
         f.map(lambda values: np.repeat(values, op.repeats, axis) if values.shape[axis] > 1 else values)
         for f in visit.input.factors
-    )
+    ]
+    if visit.input.shape[axis] == 1 and axis and op.repeats > 1:
+        factors.append(replace(visit.along(axis, visit.fresh(op.repeats, "copies")), alike=True))
+    return visit.result(factors)
+
+
+def _replay_repeat(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], new: Resized) -> Any:
+    x = args[0] if args else kwargs["x"]
+    if op.axis is not None and x.shape[op.axis] == 1 and isinstance(op.repeats, int):
+        return ops.repeat(x, new.outputs[0][op.axis], axis=op.axis)
+    return fresh_operation(op)(*args, **kwargs)
 
 
 def depth_space(visit: Visit) -> Channels:
@@ -166,6 +177,6 @@ OPERATIONS = {
     "Roll": Entry(roll, replay=_replay_roll),
     "BroadcastTo": Entry(broadcast, replay=_replay_broadcast),
     "Tile": Entry(tile),
-    "Repeat": Entry(repeat),
+    "Repeat": Entry(repeat, replay=_replay_repeat),
     **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), Entry(depth_space)),
 }

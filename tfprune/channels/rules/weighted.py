@@ -235,6 +235,8 @@ def einsum_dense(visit: Visit) -> Channels:
             visit.freeze(line, Reason.OTHER_AXIS)
         elif letter in kernel and letter not in out_axes:
             visit.use(Role.INPUT, layer.kernel, kernel.index(letter), line)
+        elif letter in out_axes and visit.shape[out_axes[letter]] is None:  # the layer does not say how long it is
+            visit.freeze(line, Reason.OPEN_SIZE)
         elif letter in out_axes:
             after = line.with_values(math.nan, math.nan)
             if letter in kernel:

@@ -240,7 +240,7 @@ class Building:
                 f"a constant in it of shape {a.shape} and {b.shape} in two traces depends on open sizes"
             )
         known = {axis: size for axis, size in sizes.items() if size is not None}
-        result = next((found for way in (_even, _counting, _triangle) if (found := way(a, b, known)) is not None), None)
+        result = next((found for way in (_even, _counting, _band) if (found := way(a, b, known)) is not None), None)
         if result is None:
             raise CannotOpenError(f"a constant in it of shape {a.shape} changes along an open size")
         return result
@@ -266,18 +266,29 @@ def _counting(a: np.ndarray, b: np.ndarray, sizes: Mapping[int, Size]) -> Any:
     return keras.ops.cast(index_like(sizes[0]), str(a.dtype)) * step + start
 
 
-def _triangle(a: np.ndarray, b: np.ndarray, sizes: Mapping[int, Size]) -> Any:
-    """A constant that is 1 on and below the diagonal of two open axes."""
+def _band(a: np.ndarray, b: np.ndarray, sizes: Mapping[int, Size]) -> Any:
+    """A constant that is 1 on some diagonals of two open axes side by side, as below the first, or near it."""
     if len(sizes) != 2:
         return None
     (i, j), rank = sizes, a.ndim
-    for each in (a, b):
+    numbers = [np.arange(each.shape[i])[:, None] - np.arange(each.shape[j]) for each in (a, b)]
+    seen = np.moveaxis(a, (i, j), (0, 1)).reshape(*numbers[0].shape, -1)[..., 0]
+    if not seen.any():
+        return None
+    # A diagonal at the edge of the smaller one goes on in the larger.
+    low, high = (int(edge(numbers[0][seen != 0])) for edge in (np.min, np.max))
+    open_ends = low == numbers[0].min(), high == numbers[0].max()
+    for each, places in zip((a, b), numbers):
+        inside = (open_ends[0] | (places >= low)) & (open_ends[1] | (places <= high))
         shape = [each.shape[axis] if axis in sizes else 1 for axis in range(rank)]
-        lower = np.tril(np.ones((each.shape[i], each.shape[j]))).reshape(shape)
-        if not np.array_equal(each, np.broadcast_to(lower, each.shape).astype(each.dtype)):
+        if not np.array_equal(each, np.broadcast_to(inside.reshape(shape), each.shape).astype(each.dtype)):
             return None
     rows, columns = (placed(index_like(sizes[axis]), rank, axis) for axis in (i, j))
-    return keras.ops.cast(rows >= columns, str(a.dtype))
+    within = [] if open_ends[0] else [rows - columns >= low]
+    within += [] if open_ends[1] else [rows - columns <= high]
+    if not within:
+        return None
+    return keras.ops.cast(functools.reduce(keras.ops.logical_and, within), str(a.dtype))
 
 
 def _require_same_settings(operation: Any, other: Any) -> None:

@@ -15,12 +15,13 @@ from tfprune.model.graph import is_graph, nodes_in_order, parts_of, require_grap
 from tfprune.model.hooks import maker_of
 from tfprune.model.inline.building import Building, computes_like_keras
 from tfprune.model.inline.inputs import Inputs, inputs_of, sample
-from tfprune.model.inline.reasons import CannotOpenError, reason_of
+from tfprune.model.inline.reasons import CannotOpenError, may_be_the_size, reason_of
 from tfprune.model.inline.sizes import LENGTHS, SHORT, InputSpec, Pair, Size, groupings, sizes_for
 from tfprune.model.inline.tracing import CallTrace, traced
 from tfprune.model.tree import children, every_layer, places, weight_keys
 
 TOLERANCE = 1e-5  # of the largest output
+LARGEST = 60  # of the sizes that are tried for fewer closed layers alone
 
 Known = Callable[[Any], bool]
 
@@ -172,7 +173,8 @@ def _opened(model: keras.Model, inputs: Inputs, known: Known) -> Opened:
                 continue
             if best is None or len(found.closed) < len(best.closed):
                 best = found
-            break
+            if not any(map(may_be_the_size, found.closed.values())) or lengths[0] > LARGEST:
+                break
         if best is not None and not best.closed:
             break
         others.append(sizes_for(inputs.specs, groups, SHORT))

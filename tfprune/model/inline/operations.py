@@ -80,10 +80,11 @@ def broadcast_to(building: Any, a: TracedCall, b: TracedCall) -> Any:
     came = (1,) * (len(one) - len(came)) + came
     differing = [axis for axis in range(len(one)) if one[axis] != two[axis]]
     fixed = tuple(came[axis] if axis in differing else size for axis, size in enumerate(one))
-    if fixed != came:
-        if any(came[axis] != 1 for axis in differing):
-            raise CannotOpenError(f"it broadcasts to {one} and {two} in two traces")
+    if fixed != came and all(came[axis] == 1 for axis in differing):
         x = keras.ops.broadcast_to(x, fixed)
+    elif fixed != came:  # beside axes that are as long as an open size already
+        for axis in (axis for axis in range(len(one)) if fixed[axis] != came[axis]):
+            x = keras.ops.repeat(x, fixed[axis], axis=axis)
     grown = [axis for axis in differing if came[axis] == 1]
     return spread(x, {axis: _size(building, one[axis], two[axis], "the shape it broadcasts to") for axis in grown})
 

@@ -43,6 +43,11 @@ def reason_of(error: BaseException) -> str:
     return (known or f"{type(error).__name__}: {text[:200]}") + _line(error)
 
 
+def may_be_the_size(reason: str) -> bool:
+    """Whether a layer may open with other sizes: something in its call went wrong that has no known cause."""
+    return re.match(r"[A-Z]\w*Error: ", reason) is not None
+
+
 def _line(error: BaseException) -> str:
     """The last line of the user's own code on the way to an error."""
     frames = [

@@ -33,7 +33,7 @@ class Size(NamedTuple):
         line = keras.ops.moveaxis(self.tensor, self.axis, 0)[(slice(None), *first)]
         line = keras.ops.zeros_like(line, dtype="int32")
         if self.more < 0:
-            return line[: self.more]
+            return line[: self.more, ...]  # outside of a trace Keras takes no slice alone
         return keras.ops.pad(line, (self.more, 0)) if self.more else line
 
 

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from tfprune.model import hooks
+from tfprune.model.inline.answers import losses_told, no_known_backend, numbers_of_axes
 from tfprune.model.inline.reasons import CannotOpenError, reason_of
 from tfprune.model.inline.sizes import Size, index_like, length
 from tfprune.model.tree import children, every_layer, places
@@ -131,7 +132,9 @@ class _Tracer:
             stack.enter_context(hooks.weights_by(lambda layer, variable: self._symbolic(variable, layer)))
             stack.enter_context(hooks.arange_by(self._arange))
             stack.enter_context(hooks.plain_slices())
-            stack.enter_context(_losses_told(self._note_loss))
+            stack.enter_context(losses_told(self._note_loss))
+            stack.enter_context(numbers_of_axes())
+            stack.enter_context(no_known_backend())
             try:
                 yield
             finally:
@@ -282,6 +285,7 @@ class _Tracer:
                 name
                 for name, value in before.items()
                 if not hooks.is_bookkeeping(name)
+                and not isinstance(own.get(name), Flag)  # what it was told at this call
                 and (
                     (isinstance(value, SCALARS) and own.get(name) != value)
                     or (name in entries and len(entries[name]) != len(own.get(name, ())))
@@ -374,21 +378,6 @@ class _Tracer:
             path = operation.name if isinstance(operation, keras.Layer) else type(operation).__name__.lower()
             path = f"{place}/{path}" if place else path
         return TracedCall(operation, node.arguments.args, node.arguments.kwargs, node.outputs, path, place, owner)
-
-
-@contextlib.contextmanager
-def _losses_told(note: Callable[[Any], None]) -> Iterator[None]:
-    """Tells `note` of every layer that adds a loss, which no symbolic tensor can be."""
-    plain = keras.Layer.add_loss
-
-    def add_loss(layer: Any, loss: Any) -> None:
-        note(layer)
-
-    keras.Layer.add_loss = add_loss
-    try:
-        yield
-    finally:
-        keras.Layer.add_loss = plain
 
 
 def _takes(layer: Any, argument: str) -> bool:
