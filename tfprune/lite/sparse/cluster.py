@@ -15,6 +15,7 @@ from typing import Any
 import keras
 
 from tfprune.model.graph import Call, flow
+from tfprune.model.hooks import operation_name
 
 # Behind a mean that keeps four axes it may go on: squeezed channels come back by a product, or a head follows.
 BEFORE, INSIDE, POOLED, AFTER = "before", "inside", "pooled", "after"
@@ -26,6 +27,9 @@ POINTWISE_LAYERS = (
     *(keras.layers.Multiply, keras.layers.Rescaling),
 )
 SCALING = (keras.layers.Multiply, keras.layers.Add)  # of an image by its squeezed channels
+# The same as operations of `keras.ops` on tensors of the model.
+SCALING_OPERATIONS = ("Add", "Multiply")
+POINTWISE_OPERATIONS = (*SCALING_OPERATIONS, "Relu", "Relu6", "LeakyRelu", "Sigmoid", "Tanh", "Elu", "Silu")
 ACTIVATIONS = ("linear", "relu", "relu6", "leaky_relu", "sigmoid", "tanh", "elu", "silu", "hard_sigmoid", "hard_silu")
 
 
@@ -150,6 +154,10 @@ def _step(call: Call, given: list[Flowing], cluster: Cluster) -> tuple[str, Padd
         if isinstance(layer, keras.layers.ZeroPadding2D):
             return BEFORE, layer.padding
         return BEFORE, None
+    if all(isinstance(x, Flowing) for x in call.args):
+        names = {(INSIDE,): POINTWISE_OPERATIONS, (INSIDE, POOLED): SCALING_OPERATIONS}
+        if operation_name(layer) in names.get(tuple(sorted(stages)), ()):
+            return _value(call, layer, given[0], cluster)
     if stages == {INSIDE} or (stages == {INSIDE, POOLED} and isinstance(layer, SCALING)):
         for kinds, rule in RULES:
             if isinstance(layer, kinds):
