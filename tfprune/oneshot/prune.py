@@ -18,6 +18,7 @@ from tfprune.model.altered import altered_kernels, refuse_altered
 from tfprune.model.copying import clone_with_weights
 from tfprune.model.data import batches, finite
 from tfprune.model.tree import as_array, check_model
+from tfprune.oneshot.reordering import reordered
 from tfprune.oneshot.repair.channel_choice import choose_channels
 from tfprune.oneshot.repair.reconstruct import Reconstruction, check_way, warn_of_skipped
 from tfprune.oneshot.repair.reconstruct import reconstruct as repair
@@ -99,6 +100,8 @@ def prune(
     reconstruct: Any = None,
     return_report: bool = False,
     verbose: int = 1,
+    *,
+    reorder: bool = False,
 ) -> Any:
     """A new model pruned to the method's final amount, without training.
 
@@ -116,6 +119,8 @@ def prune(
         return_report: Whether to return `(model, report)`: zeros of every weight, how many batches a data criterion
             read, and the error of every layer before and after a repair. Defaults to False.
         verbose: 0 shows no progress, 1 (default) a bar in a terminal and lines elsewhere, 2 lines.
+        reorder: Whether the hidden channels are put in another order first, in which the blocks of the method's pattern
+            keep more; the model computes the same, which is checked. For patterns such as `"4x1"`. Defaults to False.
 
     Raises:
         PruningError: The model is not built, or the method finds nothing to prune in it; a repair without data; a
@@ -129,6 +134,7 @@ def prune(
     way = _way(reconstruct, method, data)
     refuse_altered(altered_kernels(model, method.layers))
     with shown(verbose):
+        model = reordered(model, method) if reorder else model
         pruned, report = _pruned(model, method, data, way)
     if report.reconstruction is not None:
         warn_of_skipped(report.reconstruction)
