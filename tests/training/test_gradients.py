@@ -1,7 +1,5 @@
 """Gradients recorded inside the training step, and the movement that they add up to."""
 
-from types import SimpleNamespace
-
 import keras
 import numpy as np
 import pytest
@@ -156,13 +154,6 @@ def test_other_criteria_from_data_are_refused_before_training_begins():
         model.fit(inputs, targets, verbose=0, callbacks=[tfprune.PercentilePruning(0.5, criterion="taylor")])
     for old, new in zip(before, model.get_weights()):
         np.testing.assert_array_equal(old, new)
-
-
-def test_several_replicas_are_refused():
-    model = linear()
-    model._distribute_strategy = SimpleNamespace(num_replicas_in_sync=2)  # real ones need two devices from the start
-    with pytest.raises(PruningError, match="trains on 2 replicas.*Train on one device"):
-        GradientRecord(model, prunable_weights(model), "gradient", latest)
 
 
 def pruned_by_movement(schedule, train, **settings):

@@ -6,11 +6,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.errors import PruningError
 from tfprune.model import hooks
 from tfprune.model.copying import scope_of
 from tfprune.model.prunable import PrunableWeight
-from tfprune.model.tree import snapshot
+from tfprune.model.tree import as_array, snapshot
 from tfprune.training.step import retrace
 
 # What becomes of a weight's state at a step: (state, gradient, value of the weight before the step) -> new state.
@@ -26,37 +25,37 @@ class GradientRecord(Mapping[str, Mapping[str, np.ndarray]]):
     """State that follows the gradients of weights while a model trains, readable as a criterion's extras.
 
     Gradients are those of the loss, dense also where a weight is masked: the mask holds the value, not the gradient.
-    With gradient accumulation every batch counts.
+    With gradient accumulation every batch counts. Each replica of a distributed model keeps the state of its own share
+    of the batch, and what is read is their sum: no step has to wait for the other replicas.
 
     Args:
         model: A compiled model.
         weights: The weights to follow.
         name: Under which name the state is found in the extras.
-        rule: What becomes of the state at each step.
+        rule: What becomes of the state at each step; linear in the gradient and the state, for replicas to add up.
     """
 
     def __init__(self, model: keras.Model, weights: list[PrunableWeight], name: str, rule: Rule):
-        strategy = getattr(model, "distribute_strategy", None)
-        if strategy is not None and strategy.num_replicas_in_sync > 1:
-            raise PruningError(
-                f"'{model.name}' trains on {strategy.num_replicas_in_sync} replicas, of which each sees its own "
-                f"gradients; the {name} would be that of one. Train on one device, or use another criterion."
-            )
         self.model, self.name, self.rule = model, name, rule
         self._weights = {id(weight.variable): weight for weight in weights}
         with scope_of(model):
             self._states = {
-                weight.key: keras.Variable(np.zeros(weight.shape, np.float32), dtype="float32", trainable=False)
+                weight.key: keras.Variable(
+                    np.zeros(weight.shape, np.float32), trainable=False, aggregation="sum", synchronization="on_read"
+                )
                 for weight in weights
             }
         # Around the loss-scaling optimizer of mixed precision, gradients are still scaled.
         self._optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-        self._first = int(self._optimizer.iterations)
+        self._first = self._steps()
 
     @property
     def seen(self) -> bool:
         """Whether a step has been recorded yet."""
-        return int(self._optimizer.iterations) > self._first
+        return self._steps() > self._first
+
+    def _steps(self) -> int:
+        return int(as_array(self._optimizer.iterations))
 
     def open(self) -> None:
         """Begins to record: the next training step is compiled with it."""

@@ -52,6 +52,7 @@ class MaskCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         build_as_fit_would(self.model)
         check_model(self.pruned, "prune")
+        self._refuse_accumulation_on_replicas()
         self._runs, self.left_alone = [], []
         self._seen = self._before = 0
         step.begin(self.model, self._leave_the_step)
@@ -79,6 +80,15 @@ class MaskCallback(keras.callbacks.Callback):
     def _require_training(self, place: str) -> None:
         if not self._runs:  # `fit` evaluates too, and what has pruned there may be handed on
             raise PruningError(f"{type(self).__name__} prunes in fit and does nothing in {place}; leave it out there.")
+
+    def _refuse_accumulation_on_replicas(self) -> None:
+        replicas = self.model.distribute_strategy.num_replicas_in_sync
+        if replicas > 1 and self._accumulation() > 1:
+            raise PruningError(
+                f"'{self.model.name}' is on {replicas} replicas, where Keras {keras.__version__} cannot accumulate "
+                f"gradients (gradient_accumulation_steps={self._accumulation()}), pruned or not. Leave it out and give "
+                "fit larger batches, or train on one device."
+            )
 
     def _refuse_others(self, bound: BoundMethod) -> None:
         """Raises where a callback before this one decides masks of the same weights in this run."""

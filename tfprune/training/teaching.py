@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from tfprune.errors import PruningError, listing, nearest
-from tfprune.model.copying import clone_with_weights
+from tfprune.model.copying import clone_with_weights, scope_of
 from tfprune.model.graph import is_graph
 from tfprune.model.hooks import compile_arguments
 from tfprune.model.judge import decision_of
@@ -65,7 +65,8 @@ def distill(
     if not temperature > 0.0:
         raise PruningError(f"temperature={temperature!r}: give a number above 0, such as 3.0.")
     _check_ends(student, teacher)
-    taught = Taught(student, teacher, share, temperature, features, relations)
+    with scope_of(student):
+        taught = Taught(student, teacher, share, temperature, features, relations)
     given = compile_arguments(student)
     kept = {name: given[name] for name in ("jit_compile", "run_eagerly", "steps_per_execution") if name in given}
     taught.compile(optimizer=student.optimizer, auto_scale_loss=False, **kept)
@@ -113,8 +114,11 @@ class Taught(keras.Model):
         if self.relations:
             known = zip(shown, self._seen) if self._pairs else zip(flat_outputs(answers), flat_outputs(y_pred))
             distance += sum(relation_distance(theirs, mine) for theirs, mine in known)
+        # Replicas add up their gradients, each of the mean over its share of the batch; losses of Keras do the same.
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        distance = distance / replicas
         if y is None:
-            return distance + sum((ops.sum(loss) for loss in self.student.losses), 0.0)
+            return distance + sum((ops.sum(loss) for loss in self.student.losses), 0.0) / replicas
         own = self.student.compute_loss(x, y, y_pred, sample_weight, training=training)
         return self.share * own + (1.0 - self.share) * distance
 

@@ -21,7 +21,7 @@ from tfprune.lite.quantize.report import quantization_report
 from tfprune.lite.quantize.representative import calibration
 from tfprune.lite.quantize.rules import Use, quantize_call
 from tfprune.lite.quantize.weight_bits import Bits, checked_weight_bits, refuse_left
-from tfprune.model.copying import compile_like
+from tfprune.model.copying import compile_like, scope_of
 from tfprune.model.graph import Call, flow, is_graph
 from tfprune.model.hooks import forget_calls
 from tfprune.model.inline import opened
@@ -101,7 +101,7 @@ def quantize_aware(
         raise PruningError(f"'{model.name}' is quantization-aware already; train it, or convert it to int8.")
     bits = checked_weight_bits(graph, weight_bits)
     program = Program(ranges, momentum, freeze_batch_norm, output_names(graph), bits)
-    with _float32_by_default():
+    with scope_of(model), _float32_by_default():
         quantized = _Carrier(graph, program, hold_zeros).model()
     refuse_left(bits, program.in_four_bits)
     report = quantization_report(quantized)
@@ -113,7 +113,8 @@ def quantize_aware(
         )
     if data is not None:
         observe(quantized, calibration(data, signature_of(model), model, "data").samples)
-    _compile_like(model, quantized)
+    with scope_of(model):
+        _compile_like(model, quantized)
     return quantized
 
 
