@@ -125,6 +125,34 @@ def test_a_generator_is_read_once_and_a_subclass_is_told_apart(tmp_path):
     assert any("tfprune.inline makes one" in note for note in report.notes())
 
 
+class Counted(keras.Model):
+    """A model of its own that counts how often it is asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.calls = layers.Dense(3), 0
+
+    def call(self, x):
+        self.calls += 1
+        return self.head(x)
+
+
+def test_each_model_is_asked_once_about_each_sample():
+    x, y = np.ones((8, 4), np.float32), np.zeros(8, int)
+    before, after = Counted(), Counted()
+    for model in (before, after):
+        model(x)
+    lite = tfprune.convert(after)
+    before.calls = after.calls = 0
+    batches = [(x[:4], y[:4]), (x[4:], y[4:])]
+    report = tfprune.report(after, before, lite, iter(batches), out=None)
+    assert report.judged.decisions == report.file.samples == 8
+    converted = 1  # the baseline becomes a file, for its time
+    assert after.calls == 2 and 2 <= before.calls <= 2 + converted
+    after.calls = 0
+    assert tfprune.report(after, data=iter(batches), out=None).judged.decisions == 8 and after.calls == 2
+
+
 def test_hostile_names_are_words_on_the_page(tmp_path):
     name = "<img src=x onerror=alert(1)>&"
     model = keras.Sequential([keras.Input((2,)), layers.Dense(2)], name="m")

@@ -27,6 +27,8 @@ from tfprune.command.command import (
     writes,
 )
 from tfprune.errors import PruningError, listing
+from tfprune.lite.measure.explorer import node_data, write_figure
+from tfprune.model import files
 from tfprune.model.files import REPORT_KINDS
 
 
@@ -82,13 +84,19 @@ def _convert(words: list[str], values: flags.FlagValues) -> None:
     options=(
         text("pattern", None, "Fail where a kernel breaks this N:M pattern, such as 2:4."),
         words_of("layers", None, "Parts of names of the kernels that --pattern asks."),
+        text("explorer", None, "Where to write a .json file by which Model Explorer colours the graph by its zeros."),
         *REPORT,
     ),
 )
 def _inspect(words: list[str], values: flags.FlagValues) -> None:
     """Shows operators, types, bytes and zeros of a .tflite file."""
     output = checked_output(values, REPORT_KINDS)
-    result = read_lite(words[0]).inspect()
+    with as_usage():
+        explorer = None if values.explorer is None else files.output_path(values.explorer, (".json",))
+    model = read_lite(words[0])
+    result = model.inspect()
+    if explorer is not None:
+        write_figure(node_data(model)["zeros"], explorer)
     pattern = values.pattern
     broken = []
     if pattern is not None:
@@ -214,6 +222,7 @@ def _benchmark(words: list[str], values: flags.FlagValues) -> None:
         text("baseline", None, "The .keras file of the model before, to compare with."),
         text("lite", None, "The .tflite file made of the model, for time, bytes and the error of integers."),
         number("max_drop", 0.01, "The loss of accuracy that is bearable, 0.01 is one point.", 0.0, 1.0),
+        text("explorer", None, "Folder for files by which Model Explorer colours the graph: zeros, errors, times."),
         *reads("Inputs with labels that no decision saw, for the accuracies."),
         *writes("Where to write the page, a .html file."),
     ),
@@ -229,5 +238,5 @@ def _report(words: list[str], values: flags.FlagValues) -> None:
     if values.data is not None:
         samples = read_samples(values, "test", model)
         data = samples.inputs if samples.targets is None else (samples.inputs, samples.targets)
-    result = tfprune.report(model, baseline, lite, data, output, max_drop=values.max_drop)
+    result = tfprune.report(model, baseline, lite, data, output, max_drop=values.max_drop, explorer=values.explorer)
     show(result, values, written=output)

@@ -11,6 +11,7 @@ from tfprune.lite.convert.convert import convert
 from tfprune.lite.file.inspect import Inspection, inspect
 from tfprune.lite.file.lite_model import LiteModel
 from tfprune.lite.measure.benchmark import Benchmark, benchmark
+from tfprune.lite.measure.explorer import node_data, write_node_data
 from tfprune.lite.measure.layer_errors import LayerErrors, layer_errors
 from tfprune.lite.measure.micro import MicroRun, run_micro
 from tfprune.lite.measure.operator_times import OperatorTimes, time_operators
@@ -33,9 +34,11 @@ __all__ = [
     "explain",
     "inspect",
     "layer_errors",
+    "node_data",
     "phone_lines",
     "run_micro",
     "store_for_micro",
     "time_operators",
     "verify",
+    "write_node_data",
 ]

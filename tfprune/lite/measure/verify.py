@@ -3,8 +3,8 @@
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import keras
@@ -14,13 +14,12 @@ from tfprune.errors import PruningError, listing, number
 from tfprune.lite.file.lite_model import LiteModel
 from tfprune.lite.file.zeros import KeptZeros, kept_zeros
 from tfprune.lite.measure.comparison import Comparison, OutputComparison
+from tfprune.lite.measure.judging import Judging
 from tfprune.lite.measure.layer_errors import LayerErrors, layer_errors
 from tfprune.lite.measure.robustness import Robustness, required_image, robustness_note
 from tfprune.lite.quantize.representative import checked_batches
 from tfprune.model.data import Batch, joined
-from tfprune.model.hooks import compile_arguments
 from tfprune.model.labels import labels_of, require_all_used
-from tfprune.model.metrics import found_metrics
 from tfprune.model.signature import flat_outputs, matched_inputs, output_names, signature_of
 from tfprune.model.tree import as_array, check_model
 from tfprune.report import Column, Panel, Report, draw_bars, saved
@@ -282,11 +281,31 @@ def verify(
         ```
     """
     check_model(model, "verify")
+    lite, judging = LiteModel.of(lite, isolate), Judging(model, metric, mode)
+    found = compare_answers(model, lite, data, labels, judging, robustness)
+    return replace(found, layers=layer_errors(model, lite, data)) if layers else found
+
+
+def compare_answers(
+    model: keras.Model,
+    lite: LiteModel,
+    data: Any,
+    labels: Any = None,
+    judging: Judging | None = None,
+    robustness: bool = False,
+    watch: Callable[..., None] = lambda batch, expected, answers, truth: None,
+) -> Verification:
+    """What `verify` says of a file, each sample being asked once; `watch` is told of every batch.
+
+    Args:
+        model, lite, data, labels, robustness: See `verify`.
+        judging: Of the metrics. Defaults to None: those that the model is compiled with.
+        watch: Takes a batch, what the model and the file answered, and the labels of each output.
+    """
+    judging = judging or Judging(model, None, None)
     signature = signature_of(model)
-    lite = LiteModel.of(lite, isolate)
     order = matched_inputs([end.name for end in lite.inputs], signature, model)
     comparisons: list[Comparison] = []
-    judging = _Judging(model, metric, mode)
     disturbed: Robustness | None = None
     image = required_image(signature) if robustness else None
     samples = 0
@@ -304,6 +323,7 @@ def verify(
         for comparison, wanted, answer, right in zip(comparisons, expected, answers, truth):
             comparison.add(wanted, answer, right)
         judging.add(batch, outputs, expected, answers, truth)
+        watch(batch, expected, answers, truth)
         if image is not None:
             disturbed = disturbed or Robustness(model, names, lambda inputs: both(inputs)[1:], image)
             disturbed.add(batch.inputs, truth)
@@ -317,51 +337,10 @@ def verify(
         quantization=lite.quantization,
         size=lite.size,
         float_ops=dict(Counter(operator.name for operator in lite.operators if operator.is_float)),
-        layers=layer_errors(model, lite, data) if layers else None,
         metrics=metrics,
         remarks=remarks,
         robustness=disturbed.result() if disturbed else {},
     )
-
-
-class _Judging:
-    """Keeps what both models answered where a metric needs all of it together."""
-
-    def __init__(self, model: keras.Model, metric: Any, mode: Any):
-        self._model, self._metric, self._mode = model, metric, mode
-        compiled = bool(getattr(model, "compiled", False)) and compile_arguments(model).get("metrics")
-        self._wanted = metric is not None or bool(compiled)
-        self._outputs: Any = None
-        self._batches: list[Batch] = []
-        self._answers: list[tuple[Sequence[np.ndarray], Sequence[np.ndarray]]] = []
-
-    def add(self, batch: Batch, outputs: Any, expected: Any, answers: Any, truth: Sequence[Any]) -> None:
-        """Takes in one batch: its samples, what both answered, and the labels of each output."""
-        has_labels = any(each is not None for each in truth)
-        self._wanted = self._wanted and (has_labels or self._metric is not None)
-        if not self._wanted:
-            return
-        named = dict(zip(output_names(self._model, outputs), truth)) if isinstance(outputs, Mapping) else list(truth)
-        targets = (truth[0] if len(truth) == 1 else named) if has_labels else None
-        self._outputs = outputs
-        self._batches.append(Batch(batch.inputs, targets, batch.weights))
-        self._answers.append((expected, answers))
-
-    def result(self) -> tuple[dict[str, tuple[float, float]], tuple[str, ...]]:
-        """The metrics of both but for those that the comparison tells anyway, and what could not be measured."""
-        if not self._wanted:
-            return {}, ()
-        both = [joined([list(pair[side]) for pair in self._answers]) for side in (0, 1)]
-        try:
-            found = found_metrics(
-                self._model, self._batches, self._metric, self._mode, both[0], "verify()", self._outputs
-            )
-            told = [each for each in found if self._metric is not None or not each.is_share]
-            return {each.name: (each(both[0]), each(both[1])) for each in told}, ()
-        except PruningError as error:
-            if self._metric is not None:
-                raise
-            return {}, (f"Not measured by the metrics that the model is compiled with: {error}",)
 
 
 def file_answers(model: keras.Model, lite: LiteModel, batches: Sequence[Batch]) -> list[np.ndarray]:

@@ -13,8 +13,10 @@ from tfprune.errors import ConversionError, PruningError
 from tfprune.lite.convert.convert import convert
 from tfprune.lite.file.lite_model import LiteModel
 from tfprune.lite.measure.benchmark import Benchmark, benchmark
-from tfprune.lite.measure.layer_errors import LayerErrors, layer_errors
-from tfprune.lite.measure.verify import answers_to, verify
+from tfprune.lite.measure.explorer import made_folder, node_data, write_node_data
+from tfprune.lite.measure.layer_errors import SAMPLES, LayerErrors, layer_errors
+from tfprune.lite.measure.operator_times import time_operators
+from tfprune.lite.measure.verify import Verification, compare_answers
 from tfprune.lite.quantize.representative import checked_batches
 from tfprune.lite.report.judged import Judged, Judges
 from tfprune.lite.report.model_report import AFTER, BEFORE, FILE, ModelReport
@@ -25,12 +27,13 @@ from tfprune.model.files import output_path, replacing
 from tfprune.model.graph import is_graph
 from tfprune.model.labels import labels_of
 from tfprune.model.prunable import every_weight_and_kernel
-from tfprune.model.signature import flat_outputs, matched_inputs, output_names, signature_of
+from tfprune.model.signature import flat_outputs, output_names, signature_of
 from tfprune.model.summary import summary
 from tfprune.model.tree import as_array, check_model
 from tfprune.progress import stage
 
-RUNS = 50
+RUNS, OPERATOR_RUNS = 50, 10
+MOST_MACS = 40 * 10**9  # of the samples that layers are compared on, one by one
 
 
 def report(
@@ -41,6 +44,7 @@ def report(
     out: str | os.PathLike[str] | None = "report.html",
     *,
     max_drop: float = 0.01,
+    explorer: str | os.PathLike[str] | None = None,
 ) -> ModelReport:
     """Measures a smaller model beside the one that it was made of, and writes it all on one page for the browser.
 
@@ -55,6 +59,8 @@ def report(
             no accuracy.
         out: Path of the page, ending in .html. Defaults to "report.html"; None writes nothing.
         max_drop: The loss of accuracy that is bearable, in [0, 1), 0.01 is one point. It decides the verdict.
+        explorer: Folder for what Model Explorer colours its graph of the file by: zeros, errors and milliseconds of
+            the operators, a file each. Made when missing. Defaults to None: not written.
 
     Returns:
         A table of the main figures with the verdict; `.to_json()` has all that is on the page.
@@ -69,6 +75,9 @@ def report(
         ```
     """
     path = _checked(model, baseline, out, max_drop)
+    if explorer is not None and lite is None:
+        raise PruningError(f"explorer={os.fspath(explorer)!r} is about a .tflite file; give it as lite=.")
+    folder = None if explorer is None else made_folder(explorer)
     models = {BEFORE: baseline, AFTER: model} if baseline is not None else {AFTER: model}
     file = None if lite is None else LiteModel.of(lite)
     remarks: list[str] = []
@@ -77,16 +86,16 @@ def report(
         summaries = {name: summary(each) for name, each in models.items()}
         kernels = {name: _kernels(each) for name, each in models.items()}
     if data is not None:
-        with stage("Asking the models"):
-            pieces = list(checked_batches(data, signature_of(model), "report()"))
-            judged = _judged(models, file, pieces)
+        pieces = list(checked_batches(data, signature_of(model), "report()"))
+        judged, verification = _asked(models, file, pieces)
         if file is not None:
-            with stage("Comparing the file"):
-                verification = verify(model, file, _again(pieces))
+            with stage("Comparing the layers"):
                 errors = _layer_errors(model, file, pieces, remarks)
     if file is not None:
         with stage("Timing the files"):
             times = _times(baseline, file, remarks)
+            if folder is not None:
+                write_node_data(node_data(file, errors, time_operators(file, OPERATOR_RUNS)), folder)
     verdict = verdict_of(judged, AFTER if file is None else FILE, verification, max_drop)
     result = ModelReport(verdict, summaries, kernels, judged, verification, times, errors, tuple(remarks))
     if path is not None:
@@ -125,22 +134,29 @@ def _again(pieces: Sequence[Batch]) -> Iterator[Any]:
         yield inputs if piece.targets is None else (inputs, piece.targets)
 
 
-def _judged(models: dict[str, keras.Model], file: LiteModel | None, pieces: Sequence[Batch]) -> Judged | None:
-    """The decisions of both models and of the file about the first output."""
-    model = models[AFTER]
+def _asked(
+    models: dict[str, keras.Model], file: LiteModel | None, pieces: Sequence[Batch]
+) -> tuple[Judged | None, Verification | None]:
+    """The decisions of both models and of the file about the first output, each asked once, and the file compared."""
+    model, before = models[AFTER], models.get(BEFORE)
     signature = signature_of(model)
     judges = Judges(model, [*models, *([FILE] if file is not None else [])])
-    order = [] if file is None else matched_inputs([end.name for end in file.inputs], signature, model)
-    for piece in pieces:
-        scores = []
-        for each in models.values():
-            answers = signature.answers(each, piece.inputs)
-            scores.append(as_array(flat_outputs(answers)[0]))
-        names = output_names(model, answers)
+
+    def hear(batch: Batch, expected: Any, answers: Any, truth: Any) -> None:
+        baseline = [] if before is None else [as_array(flat_outputs(signature.answers(before, batch.inputs))[0])]
+        judges.add([*baseline, expected[0], *(each[0] for each in answers)], truth[0])
+        bar.advance(batch.size)
+
+    with stage("Asking the models", total=sum(piece.size for piece in pieces)) as bar:
         if file is not None:
-            scores.append(answers_to(file, [piece.inputs[index] for index in order], names)[0])
-        judges.add(scores, labels_of(None, piece.targets, names, slice(0, piece.size), piece.size)[0])
-    return judges.result()
+            found = compare_answers(model, file, _again(pieces), watch=lambda b, e, a, t: hear(b, e, [a], t))
+            return judges.result(), found
+        for piece in pieces:
+            outputs = signature.answers(model, piece.inputs)
+            names = output_names(model, outputs)
+            truth = labels_of(None, piece.targets, names, slice(0, piece.size), piece.size)
+            hear(piece, [as_array(flat_outputs(outputs)[0])], [], truth)
+    return judges.result(), None
 
 
 def _layer_errors(
@@ -149,7 +165,8 @@ def _layer_errors(
     if not is_graph(model):
         remarks.append("The error of each layer needs a functional or Sequential model; tfprune.inline makes one.")
         return None
-    return layer_errors(model, file, _again(pieces))
+    macs = summary(model).macs or 0
+    return layer_errors(model, file, _again(pieces), samples=max(4, min(SAMPLES, MOST_MACS // max(macs, 1))))
 
 
 def _times(baseline: keras.Model | None, file: LiteModel, remarks: list[str]) -> Benchmark:
