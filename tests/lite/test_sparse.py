@@ -252,6 +252,20 @@ class TestRefused:
             tfprune.prune(other, plan_sparse(dense_model()).method(0.9))
 
 
+def test_shares_by_sensitivity_fall_in_the_kernels_blocks(rows):
+    model = dense_model()
+    plan = plan_sparse(model)
+    layers_of_plan = [found.layer for found in plan.prunable]
+    measured = tfprune.sensitivity(model, rows, levels=(0.8, 0.95), pattern="4x1", layers=layers_of_plan, verbose=0)
+    amounts = measured.amounts(0.9)
+    masks = tfprune.get_masks(tfprune.prune(model, plan.method(0.9, allocation=amounts), verbose=0))
+    assert set(amounts) == set(masks) == {f"{layer}/kernel" for layer in layers_of_plan}
+    for key, mask in masks.items():
+        blocks = mask.reshape(-1, 4, mask.shape[1])
+        assert (blocks.all(axis=1) | ~blocks.any(axis=1)).all()
+        assert abs((~mask).mean() - amounts[key]) <= 4 / mask.size
+
+
 def test_a_sequential_model_is_written_anew_too():
     model = keras.Sequential(
         [

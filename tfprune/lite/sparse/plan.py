@@ -122,13 +122,15 @@ class SparsePlan(Report):
             return self.source
         return rewritten(self.source, self.cluster)
 
-    def method(self, amount: Any, pattern: Any = None) -> Percentile:
+    def method(self, amount: Any, pattern: Any = None, allocation: Any = "uniform") -> Percentile:
         """What to hand to `fit` (in `PruningCallback`) or `prune`: zeros where, and as, the kernel wants them.
 
         Args:
             amount: The share of zeros, a number or a schedule.
             pattern: Where zeros may fall, if not just as the kernel reads them: larger blocks, such as `"8x1"` for one
                 that reads `"4x1"`. Defaults to None: the kernel's own.
+            allocation: How much of it falls on each layer, as in `Percentile`. Defaults to `"uniform"`; shares by layer
+                that cost the same each are `tfprune.sensitivity(model, data, pattern="4x1").amounts(0.9)`.
 
         Raises:
             PruningError: No layer can become faster, the zeros are too few, or the kernel cannot use the pattern.
@@ -155,7 +157,7 @@ class SparsePlan(Report):
                 f"pattern={pattern!r} is not what the kernel '{kernel.name}' reads: {kernel.zeros} along the inputs. "
                 f"Write pattern='{kernel.pattern}', or blocks of a multiple of {kernel.block} inputs."
             )
-        return Percentile(amount, pattern=wanted, allocation="uniform", layers=layers)
+        return Percentile(amount, pattern=wanted, allocation=allocation, layers=layers)
 
     def gain(self, amount: float) -> float:
         """How many times faster the whole is at this share of zeros, predicted from multiply-accumulates alone."""
