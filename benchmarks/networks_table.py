@@ -79,7 +79,7 @@ def inputs(model, samples=2, length=8):
         shape = [samples, *(size or (image if len(spec.shape) > 3 else length) for size in spec.shape[1:])]
         if spec.name in ("encoder_input_values",) or (spec.name == "encoder_padding_mask" and moonshine(given)):
             shape[1] = 1200
-        if spec.name in FIXED and len(spec.shape) != 4:
+        if spec.name in FIXED and len(spec.shape) != 4 and None in spec.shape[1:]:
             shape = [samples, *FIXED[spec.name], *shape[1 + len(FIXED[spec.name]) :]]
         if "mask" in spec.name and spec.name != "masks":
             value = np.ones(shape) if spec.name != "vision_mask" else np.zeros(shape)
@@ -344,17 +344,21 @@ def table(part, rows):
     missing = [name for name in names(part) if name not in rows]
     measured = [rows[name] for name in names(part) if name in rows]
     far = [row for row in measured if (lost(row) or 0.0) >= 0.2 and equal(row)]
-    whole = [row for row in measured if all(word in ("yes", "callback") for word in way(row)[:5])]
-    converted = [row for row in measured if isinstance(row.get("lite_bytes"), int)]
     trained = [row for row in measured if not (row.get("wrap") is True and "fit" not in row)]
+    unsaved = [row["network"] for row in trained if isinstance(row.get("keras_saves"), str)]
+    trained = [row for row in trained if row["network"] not in unsaved]
+    whole = [row for row in trained if all(word in ("yes", "callback") for word in way(row)[:5])]
+    converted = [row for row in measured if isinstance(row.get("lite_bytes"), int)]
+    alike = [row for row in converted if row.get("lite_difference", 1.0) <= 1e-4]
     tried = [row for row in measured if "lite_bytes" in row]
     lines = [
         f"## {TITLES[part]}",
         "",
         f"**{len(far)} of {len(measured)} lose at least 20 % of their parameters and are equal; {len(whole)} of "
-        f"{len(trained)} that were trained a step go the whole way of pruning, "
-        f"wrapping, a step of `fit`, stripping, saving and loading; "
-        f"{len(converted)} of {len(tried)} that were tried convert.**",
+        f"{len(trained)} that were trained a step, and that Keras itself saves and loads, go the whole way of pruning, "
+        f"wrapping, a step of `fit`, stripping, saving and loading; {len(converted)} of {len(tried)} that were tried "
+        f"convert, {len(alike)} of them with answers within 1e-4 of the smaller network's.**",
+        *([f"Keras itself does not load what it saves of: {', '.join(unsaved)}."] if unsaved else []),
         *([f"Not measured: {', '.join(missing)}."] if missing else []),
         "",
         "| network | parameters | after | lost | difference | prunable | groups | frozen | prune | wrap | fit | strip "
@@ -402,7 +406,8 @@ def page():
         "once, `shrink` removes; *difference* is the largest between the masked network and the smaller one, relative "
         "to the scale of the output (in float64 where float32 gave more than 1e-5). *Prunable* is the share of "
         "parameters in kernels, *frozen* the share of channels that stay, by reason. *Saves* compares the stripped "
-        "network with the one loaded from its file; a dash is not measured; "
+        "network with the one loaded from its file; *converts* is the smaller one, with the lengths of the data in the "
+        "place of open ones (`sequence_length=`); a dash is not measured; "
         "*callback* is a subclassed network, which is trained as it is with `PercentilePruning` and not wrapped. Rows "
         "are kept, and brought up to date one by one.",
         "",

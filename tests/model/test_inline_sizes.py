@@ -145,3 +145,25 @@ class Behind(layers.Layer):
     def call(self, ids):
         behind = self.words(ids[:, 1:])
         return behind + ops.take(self.table, ops.arange(ops.shape(behind)[1]), axis=1)
+
+
+class Placed(layers.Layer):
+    """Adds every row of a table of positions, so that no other length fits."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.words, self.places = layers.Embedding(30, 4), layers.Embedding(6, 4)
+
+    def call(self, ids):
+        return self.words(ids) + self.places(np.arange(6)[None])
+
+
+def test_a_model_that_takes_one_length_alone_is_opened_for_it():
+    inputs = keras.Input((None,), dtype="int32")
+    model = keras.Model(inputs, layers.Dense(2)(Placed(name="placed")(inputs)))
+    with pytest.warns(UserWarning, match="The model takes sequences of 6 alone, and the opened one says so"):
+        plain = tfprune.inline(model)
+    assert plain.input_shape == (None, 6)
+    words = np.arange(12).reshape(2, 6)
+    np.testing.assert_allclose(plain(words), model(words), rtol=1e-6, atol=1e-6)
+    assert tfprune.shrink(tfprune.prune(model, tfprune.Structured(0.3))).count_params() < model.count_params()

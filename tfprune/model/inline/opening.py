@@ -39,6 +39,7 @@ class Opened:
         opened: Paths of the layers that were opened.
         losses: Paths of the layers whose call adds a loss, which the graph does not.
         paths: For each layer or operation of the graph, by id, the path of the layer in the model that it comes from.
+        length: Of the sequences, where the model takes no others than of one length that its inputs leave open.
     """
 
     graph: keras.Model
@@ -49,6 +50,7 @@ class Opened:
     opened: list[str] = field(default_factory=list)
     losses: list[str] = field(default_factory=list)
     paths: dict[int, str] = field(default_factory=dict)
+    length: int | None = None
 
     def refresh(self) -> None:
         """Gives the tables the values that the weights have now; all other layers share them."""
@@ -178,11 +180,31 @@ def _opened(model: keras.Model, inputs: Inputs, known: Known) -> Opened:
         if best is not None and not best.closed:
             break
         others.append(sizes_for(inputs.specs, groups, SHORT))
+    best = best or _at_one_length(model, inputs, known)
     if best is None:
         raise PruningError(
             f"'{model.name}' ({type(model).__name__}) cannot be opened into a graph of layers: {errors[0].reason}."
         )
     return best
+
+
+def _at_one_length(model: keras.Model, inputs: Inputs, known: Known) -> Opened | None:
+    """Opens a model that takes sequences of one length alone, that of a table of positions in it."""
+    if any(len(spec.shape) > 2 and None in spec.shape[1:] for spec in inputs.specs):
+        return None
+    tables = [layer for layer in every_layer(model) if isinstance(layer, keras.layers.Embedding)]
+    for length in sorted({layer.input_dim for layer in tables}):
+        specs = [
+            spec._replace(shape=(spec.shape[0], *(size or length for size in spec.shape[1:]))) for spec in inputs.specs
+        ]
+        fixed = Inputs(specs, inputs.structure, inputs.keywords, inputs.types_known)
+        try:
+            found = _with_sizes(model, fixed, sizes_for(specs, next(groupings(specs)), LENGTHS[0]), known)
+        except CannotOpenError:
+            continue
+        found.length = length
+        return found
+    return None
 
 
 def _with_sizes(model: keras.Model, inputs: Inputs, sizes: Sequence[Sequence[Pair]], known: Known) -> Opened:
@@ -352,6 +374,8 @@ def notes_of(found: Opened) -> Iterator[str]:
     """What a user has to know of an opened model, in sentences."""
     for path, reason in found.closed.items():
         yield f"'{path}' stays closed: {reason}."
+    if found.length:
+        yield f"The model takes sequences of {found.length} alone, and the opened one says so of its inputs."
     yield from losses_of(found)
     if found.training:
         yield (
