@@ -14,6 +14,8 @@ ELSEWHERE = {
     "benchmarks/index.md": "benchmarks/README.md",
     "changes.md": "CHANGELOG.md",
     "contributing.md": "CONTRIBUTING.md",
+    "releasing.md": "RELEASING.md",
+    "security.md": "SECURITY.md",
 }
 
 
@@ -33,6 +35,7 @@ def on_files(files: Any, config: Any) -> None:
         text = (ROOT / source).read_text(encoding="utf-8")
         text = re.sub(r"\]\((?:\.\./)?docs/benchmarks\)", "](#the-tables)", text)
         text = re.sub(r"\]\((?:\.\./)?docs/", "](../" if "/" in target else "](", text)
+        text = text.replace("](benchmarks/README.md)", "](benchmarks/index.md)")
         files.append(File.generated(config, target, content=text + (tables() if "/" in target else "")))
 
 

@@ -18,6 +18,13 @@ def test_a_notebook_is_kept_without_outputs(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_begins_with_what_there_is_at_its_end_and_draws(path):
+    cells = ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"]]
+    assert re.match(r"# .+\n\nAt the end you have\b", cells[0])
+    assert any("plt." in cell or ".plot(" in cell for cell in cells)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_guesses_no_address_and_installs_its_checkout_only_where_tfprune_is_missing(path):
     sources = ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"]]
     assert not [source for source in sources if "://" in source]  # where the project will live is not known yet

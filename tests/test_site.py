@@ -97,3 +97,13 @@ def test_the_criteria_are_shown_as_they_were_measured(part, removed, criteria):
     lines = re.search(rf"<!-- {part} -->\n(.*?)\n<!-- /{part} -->", page, re.S)[1].splitlines()[2:]
     ways = ("none", "batch_norm", "reconstruct", "tuned")
     assert lines == [f"| {name} | {' | '.join(str(rows[name][way]) for way in ways)} |" for name in criteria]
+
+
+def test_the_page_of_how_tos_lists_every_page_and_notebook():
+    page = (DOCS / "how_to" / "index.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"`(\w+\.ipynb)`", page)) == {path.name for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert {f"]({path.name})" for path in HOW_TO if path.stem != "index"} <= set(re.findall(r"\]\(\w+\.md\)", page))
+
+
+def test_the_citation_is_of_this_version():
+    assert f"\nversion: {tfprune.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
