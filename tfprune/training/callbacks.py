@@ -171,6 +171,9 @@ class UpdateMasks(MaskCallback):
         return bound
 
 
+LARGEST_IMAGE = 65_536  # entries of a weight whose zeros are shown
+
+
 class SparsityLogger(keras.callbacks.Callback):
     """Writes the sparsity of every pruned weight to TensorBoard, at the end of each epoch.
 
@@ -178,13 +181,18 @@ class SparsityLogger(keras.callbacks.Callback):
 
     Args:
         log_dir: Folder for the event files; made when missing.
+        histograms: Whether to write, too, how the values of each weight lie that are not zero, as `weights/...`.
+            Defaults to False: files grow by kilobytes for each weight and epoch.
+        masks: Whether to write, too, images of where each weight of up to 65,536 entries is zero, as `zeros/...`: its
+            outputs to the right, zeros black. Defaults to False.
 
     Example:
         model.fit(x, y, callbacks=[tfprune.PercentilePruning(0.9), tfprune.SparsityLogger("logs")])
     """
 
-    def __init__(self, log_dir: str | os.PathLike[str]):
+    def __init__(self, log_dir: str | os.PathLike[str], *, histograms: bool = False, masks: bool = False):
         super().__init__()
+        self.histograms, self.masks = histograms, masks
         folder = path_of("SparsityLogger: log_dir", log_dir, "logs")
         self.log_dir = os.fspath(folder)
         if folder.is_file():
@@ -205,6 +213,11 @@ class SparsityLogger(keras.callbacks.Callback):
                 gone = array.size - int(np.count_nonzero(array))
                 zeros, entries = zeros + gone, entries + array.size
                 tf.summary.scalar(f"sparsity/{weight.key}", gone / array.size)
+                if self.histograms:
+                    tf.summary.histogram(f"weights/{weight.key}", array[array != 0])
+                if self.masks and array.size <= LARGEST_IMAGE:
+                    kept = (array != 0).reshape(1, -1, array.shape[-1] if array.ndim > 1 else array.size, 1)
+                    tf.summary.image(f"zeros/{weight.key}", kept.astype(np.float32))
             tf.summary.scalar("sparsity/total", zeros / entries if entries else 0.0)
         self._writer.flush()
 
