@@ -22,6 +22,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -233,7 +234,8 @@ def walks(options: argparse.Namespace) -> Faults:
     stages, failed, taken, number = Counter[str](), [], 0, options.seed
     folders = [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    while taken < options.walks:
+    end = time.monotonic() + 60 * options.minutes
+    while taken < options.walks and time.monotonic() < end:
         command = [sys.executable, "-c", f"import walks; walks.take({number}, {WALKS_AT_ONCE})"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         lines = done.stdout.splitlines() or [""]
@@ -273,6 +275,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10000, help="damaged files in all")
     parser.add_argument("--kills", type=int, default=8)
     parser.add_argument("--walks", type=int, default=1000)
+    parser.add_argument("--minutes", type=float, default=600, help="no walk is begun after so many")
     parser.add_argument("--seed", type=int, default=0)
     add_output(parser)
     options = parser.parse_args()

@@ -305,7 +305,15 @@ class Walk(RuleBasedStateMachine):
             if gone.shape == mask.shape and 0.01 <= gone.mean() < 1:
                 assert not (mask & gone).any(), f"{key} of the quantized model gave zeros back"
         if integers:
-            self.compared(quantized, tfprune.convert(quantized, "int8"), "int8")
+            # LiteRT cannot always prepare what the converter makes of a layer that is zero throughout.
+            kernels = [value(weight.variable) for weight in every_weight(self.model) if weight.is_kernel]
+            try:
+                lite = tfprune.convert(quantized, "int8")
+            except tfprune.ConversionError as error:
+                assert "LiteRT cannot prepare" in str(error) and not all(kernel.any() for kernel in kernels), str(error)
+                self.taken["convert to int8: refused"] += 1
+                return
+            self.compared(quantized, lite, "int8")
 
     @rule(quantization=some.sampled_from(["float32", "float32", "float16", "dynamic", "int8"]))
     def convert(self, quantization):

@@ -61,6 +61,8 @@ def lamp(units: Units, share: float) -> Counts:
     count = round(share * total)
     if count in (0, total):
         return {key: scores.size if count else 0 for key, scores in units.items()}
+    if len(arrays) == 1:  # within a weight the order is that of the scores
+        return dict.fromkeys(units, count)
     counts = _lamp_counts(arrays, count, _lamp_brackets(arrays, count)) or _lamp_idle(arrays, count)
     if counts is None:  # the sample misled
         counts = _lamp_counts(arrays, count, [EVERYTHING] * len(arrays))
