@@ -125,6 +125,38 @@ def test_a_generator_is_read_once_and_a_subclass_is_told_apart(tmp_path):
     assert any("tfprune.inline makes one" in note for note in report.notes())
 
 
+def test_history_sensitivity_runtimes_and_the_lines_to_repeat_it_are_on_the_page(made, tmp_path):
+    dense, pruned, lite, (images, labels), _, _ = made
+    copy = keras.models.clone_model(pruned)
+    copy.set_weights(pruned.get_weights())
+    copy.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    copy.fit(images, labels, epochs=2, verbose=0)
+    key = next(iter(tfprune.summary(copy).rows()))["layer"]
+    found = tfprune.sensitivity(copy, (images, labels), levels=(0.5,), layers=[key], verbose=0)
+    search = tfprune.genetic_search(
+        copy, (images, labels), genome="layers", population=4, generations=1, seed=7, verbose=0
+    )
+    page = tmp_path / "page.html"
+    report = tfprune.report(copy, dense, lite, (images, labels), page, results=[found, search])
+    assert [each.title for each in report.results] == ["Sensitivity", "Search", "History of training"]
+    history = report.results[-1]
+    assert [row["loss"] for row in history.rows()] == copy.history.history["loss"]
+    assert [axes.get_xlabel() for axes in history.plot().axes] == ["epoch", "epoch"]
+    text = page.read_text()
+    assert text.count("data:image/svg+xml;base64,") == 3 and "seed of: Search" in text
+    assert [row["runtime"] for row in report.runtimes.rows()] == ["litert", "arm", "web", "micro"]
+    assert report.runtimes.rows()[0]["milliseconds"] == report.times.timings[-1].median
+    assert (
+        "tfprune report model.keras --baseline baseline.keras --lite lite.tflite --data data.npz --max_drop 0.01"
+        in text
+    )
+    assert "http:" not in text and json.loads(report.to_json())["runtimes"]["rows"][0]["runs"] == "yes"
+    with pytest.raises(
+        PruningError, match="results= holds int; give what sensitivity, a search, compress or benchmark"
+    ):
+        tfprune.report(copy, out=None, results=[3])
+
+
 class Counted(keras.Model):
     """A model of its own that counts how often it is asked."""
 

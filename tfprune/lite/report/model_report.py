@@ -14,6 +14,7 @@ from tfprune.lite.measure.benchmark import Benchmark
 from tfprune.lite.measure.layer_errors import LayerErrors
 from tfprune.lite.measure.verify import Verification
 from tfprune.lite.report.judged import Judged
+from tfprune.lite.report.more import Runtimes
 from tfprune.lite.report.verdict import Verdict
 from tfprune.model.drawing import kernel_figure
 from tfprune.model.summary import Summary
@@ -36,6 +37,9 @@ class ModelReport(Report):
         times: Time and bytes of the files; None without a file.
         layers: The error behind each layer of the file; None where it cannot be told.
         remarks: What could not be measured, and why.
+        runtimes: What each runtime makes of the file; None without one.
+        results: What else is on the page: sensitivity, a search, a benchmark, the history of training.
+        call: The lines that make the page again.
     """
 
     title: ClassVar[str] = "What was saved, and what it cost"
@@ -54,6 +58,9 @@ class ModelReport(Report):
     times: Benchmark | None = None
     layers: LayerErrors | None = None
     remarks: tuple[str, ...] = ()
+    runtimes: Runtimes | None = None
+    results: tuple[Report, ...] = ()
+    call: str = ""
 
     def figures(self) -> list[tuple[str, Any, Any, str]]:
         """What was measured: its name, the value before (None without a baseline) and after, and how it is written."""
@@ -129,14 +136,19 @@ class ModelReport(Report):
         found.update({name: metadata.version(name) for name in PACKAGES})
         return {**found, "machine": self.times.machine if self.times else platform.platform()}
 
+    def seeds(self) -> dict[str, int]:
+        """The seeds of what is on the page, by its title, where it has one."""
+        return {found.title: seed for found in self.results if (seed := getattr(found, "seed", None)) is not None}
+
     def to_dict(self) -> dict[str, Any]:
-        measured = {"file": self.file, "times": self.times, "layers": self.layers}
+        measured = {"file": self.file, "times": self.times, "layers": self.layers, "runtimes": self.runtimes}
         return {
             **super().to_dict(),
             "safe_to_ship": self.verdict.answer,
             "by_layer": self.by_layer(),
             "classes": self.judged.classes() if self.judged else None,
             "versions": self.versions(),
+            "results": [found.to_dict() for found in self.results],
             **{name: found.to_dict() if found is not None else None for name, found in measured.items()},
         }
 

@@ -1,12 +1,15 @@
 """The page of a report: HTML that needs no network, sorts its tables, prints, and fits a phone."""
 
+import base64
 import html
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+from tfprune.errors import PruningError
 from tfprune.lite.report.charts import bars, histograms
-from tfprune.report import Column
+from tfprune.report import Column, Report
 
 if TYPE_CHECKING:
     from tfprune.lite.report.model_report import ModelReport
@@ -39,7 +42,8 @@ def page_of(report: "ModelReport", name: str) -> str:
         _layers(report),
         _histograms(report),
         _file(report),
-        _section("How to repeat it", _versions(report.versions())),
+        _section("More that was measured", "".join(map(_result, report.results))),
+        _section("How to repeat it", _versions({**report.versions(), **_seeds(report)}, report.call)),
     ]
     answer = report.verdict.answer
     reasons = "".join(f"<p>{_text(reason)}</p>" for reason in report.verdict.reasons)
@@ -119,16 +123,32 @@ def _histograms(report: "ModelReport") -> str:
 def _file(report: "ModelReport") -> str:
     """The file: its answers, time and errors."""
     parts = []
-    for found in (report.file, report.times, report.layers):
+    for found in (report.file, report.times, report.runtimes, report.layers):
         if found is not None:
             table = _table(found.columns, found.rows())
             parts.append(f"<h3>{_text(found.title)}</h3>{table}{_remarks(found.notes())}")
     return _section("The file", "".join(parts))
 
 
-def _versions(versions: Mapping[str, str]) -> str:
+def _result(found: Report) -> str:
+    """One further result: its picture, its table, its notes."""
+    try:
+        picture = BytesIO()
+        found.plot().savefig(picture, format="svg", metadata={"Date": None})
+        code = base64.b64encode(picture.getvalue()).decode()
+        image = f'<img alt="{_text(found.title)}" style="max-width:100%" src="data:image/svg+xml;base64,{code}">'
+    except PruningError:  # matplotlib is missing, or there is nothing to draw
+        image = ""
+    table = _folded("All figures", _table(found.columns, found.rows()))
+    return f"<h3>{_text(found.title)}</h3>{image}{table}{_remarks(found.notes())}"
+
+
+def _seeds(report: "ModelReport") -> dict[str, str]:
+    return {f"seed of: {title}": str(seed) for title, seed in report.seeds().items()}
+
+
+def _versions(versions: Mapping[str, str], lines: str) -> str:
     rows = [{"what": what, "version": version} for what, version in versions.items()]
-    lines = "import tfprune\ntfprune.report(model, baseline=dense, lite='model.tflite', data=(x_test, y_test))"
     return _table((Column("what", "what"), Column("version", "version")), rows) + f"<pre>{_text(lines)}</pre>"
 
 

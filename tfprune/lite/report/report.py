@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tfprune.lite.measure.verify import Verification, compare_answers
 from tfprune.lite.quantize.representative import checked_batches
 from tfprune.lite.report.judged import Judged, Judges
 from tfprune.lite.report.model_report import AFTER, BEFORE, FILE, ModelReport
+from tfprune.lite.report.more import runtimes_of, shown_results
 from tfprune.lite.report.page import page_of
 from tfprune.lite.report.verdict import verdict_of
 from tfprune.model.data import Batch
@@ -45,6 +47,7 @@ def report(
     *,
     max_drop: float = 0.01,
     explorer: str | os.PathLike[str] | None = None,
+    results: Any = (),
 ) -> ModelReport:
     """Measures a smaller model beside the one that it was made of, and writes it all on one page for the browser.
 
@@ -61,6 +64,9 @@ def report(
         max_drop: The loss of accuracy that is bearable, in [0, 1), 0.01 is one point. It decides the verdict.
         explorer: Folder for what Model Explorer colours its graph of the file by: zeros, errors and milliseconds of
             the operators, a file each. Made when missing. Defaults to None: not written.
+        results: What else is to be on the page, with its picture where matplotlib is installed: what `sensitivity`, a
+            search, `compress` or `benchmark` (of LiteRT.js or a phone) returned, and the `History` of `fit`. Defaults
+            to nothing but the history of the model itself, where it has been trained.
 
     Returns:
         A table of the main figures with the verdict; `.to_json()` has all that is on the page.
@@ -78,6 +84,7 @@ def report(
     if explorer is not None and lite is None:
         raise PruningError(f"explorer={os.fspath(explorer)!r} is about a .tflite file; give it as lite=.")
     folder = None if explorer is None else made_folder(explorer)
+    shown = shown_results(results, model)
     models = {BEFORE: baseline, AFTER: model} if baseline is not None else {AFTER: model}
     file = None if lite is None else LiteModel.of(lite)
     remarks: list[str] = []
@@ -98,6 +105,9 @@ def report(
                 write_node_data(node_data(file, errors, time_operators(file, OPERATOR_RUNS)), folder)
     verdict = verdict_of(judged, AFTER if file is None else FILE, verification, max_drop)
     result = ModelReport(verdict, summaries, kernels, judged, verification, times, errors, tuple(remarks))
+    runtimes = None if file is None or times is None else runtimes_of(file, times.timings[-1].median)
+    call = _call(baseline, lite, data, max_drop)
+    result = replace(result, runtimes=runtimes, results=tuple(shown), call=call)
     if path is not None:
         with replacing(path) as part:
             part.write_text(page_of(result, model.name), encoding="utf-8")
@@ -121,6 +131,17 @@ def _checked(model: keras.Model, baseline: keras.Model | None, out: Any, max_dro
     if out is None:
         return None
     return output_path(out, (".html",))
+
+
+def _call(baseline: Any, lite: Any, data: Any, max_drop: float) -> str:
+    """The lines that make the page again, in Python and in a terminal."""
+    given = [("baseline", baseline, "keras"), ("lite", lite, "tflite"), ("data", data, "npz")]
+    named = [f"{name}={name}" for name, value, _ in given if value is not None]
+    flags = [f"--{name} {name}.{kind}" for name, value, kind in given if value is not None]
+    return (
+        f"tfprune.report({', '.join(['model', *named])}, max_drop={max_drop})\n"
+        f"{' '.join(['tfprune report model.keras', *flags])} --max_drop {max_drop} --output report.html"
+    )
 
 
 def _kernels(model: keras.Model) -> dict[str, np.ndarray]:
