@@ -36,6 +36,22 @@ def test_a_log_gets_a_line_from_time_to_time_with_the_time_left(monkeypatch):
     assert shown.file.getvalue().splitlines()[0] == "read: 2 of 4, 0:00:00 left half"
 
 
+def test_the_first_of_many_steps_which_compiles_tells_no_time_left(monkeypatch):
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    shown = console()
+    with progress.shown(verbose=2, console=shown), progress.stage("train", total=344) as bar:
+        for passed in (20.0, 0.5, 0.5):
+            now[0] += passed
+            bar.advance()
+    assert shown.file.getvalue().splitlines()[:3] == [
+        "train: 1 of 344",
+        "train: 2 of 344, 0:02:51 left",
+        "train: 3 of 344, 0:02:50 left",
+    ]
+
+
 def test_a_short_stage_leaves_no_line_unless_it_is_to_stay():
     for transient in (True, False):
         shown = console()

@@ -53,6 +53,7 @@ def test_the_readmes_python_runs_as_written(tmp_path, monkeypatch, capsys):
     x, y = random.random((320, 8, 8, 1), np.float32), random.integers(0, 10, 320)
     run(README, {"x": x, "y": y, "x_test": x[:50], "y_test": y[:50]})
     assert (tmp_path / "model.tflite").stat().st_size > 10_000
+    assert (tmp_path / "report.html").is_file()
     assert "top-1 agreement" in capsys.readouterr().out
 
 
