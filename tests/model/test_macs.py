@@ -5,6 +5,7 @@ from keras import layers
 import tfprune
 from tfprune.model.layers import layer_macs
 from tfprune.model.macs import model_macs
+from tfprune.model.opened_macs import macs_of
 
 
 def count(layer, *shape, **kwargs):
@@ -120,7 +121,18 @@ def test_a_subclassed_model_is_not_known_whatever_its_attributes_are_called():
     model = Named()
     model(keras.ops.zeros((1, 4, 2)))
     assert model_macs(model).layers == {"first": None, "attention": None}
-    assert tfprune.summary(model).macs is None
+
+
+def test_a_subclassed_model_is_counted_in_the_graph_that_it_opens_into():
+    model = Named()
+    model(keras.ops.zeros((1, 4, 2)))
+    x = keras.Input((4, 2))
+    inner = layers.Dense(3)(x)
+    graph = keras.Model(x, layers.MultiHeadAttention(1, 2)(inner, inner))
+    macs = macs_of(model)
+    assert list(macs.layers.values()) == list(model_macs(graph).layers.values())
+    assert list(macs.layers) == ["first", "attention"]
+    assert tfprune.summary(model).macs == model_macs(graph).total
 
 
 def test_a_subclassed_model_inside_another_is_not_known():

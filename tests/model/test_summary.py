@@ -108,13 +108,30 @@ class Doubling(keras.Model):
         return 2 * self.dense(inputs)
 
 
-def test_a_subclassed_model_says_that_its_macs_are_not_known():
+def test_a_subclassed_model_is_counted_in_the_graph_that_it_opens_into():
     model = Doubling()
+    model(np.zeros((1, 2)))
+    report = tfprune.summary(model)
+    assert (report.macs, report.rows()[0]["macs"]) == (6, 6)
+
+
+class Counting(Doubling):
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def call(self, inputs):
+        self.calls += 1
+        return super().call(inputs)
+
+
+def test_a_subclassed_model_that_does_not_open_says_that_its_macs_are_not_known():
+    model = Counting()
     model(np.zeros((1, 2)))
     report = tfprune.summary(model)
     assert report.macs is None
     assert report.rows()[0]["macs"] is None
-    assert "functional or Sequential" in str(report)
+    assert "functional or Sequential model with known sizes, or one that opens" in str(report)
 
 
 def test_an_unbuilt_model_is_refused():

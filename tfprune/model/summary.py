@@ -9,7 +9,8 @@ import keras
 import numpy as np
 
 from tfprune.model.altered import has_lora, in_effect
-from tfprune.model.macs import model_macs, whole_layer
+from tfprune.model.macs import whole_layer
+from tfprune.model.opened_macs import macs_of
 from tfprune.model.prunable import PrunableWeight, every_weight_and_kernel
 from tfprune.model.tree import as_array, check_model
 from tfprune.report import Column, Panel, Report, draw_bars, saved
@@ -113,7 +114,10 @@ class Summary(Report):
     def notes(self) -> list[str]:
         notes = [f"Model '{self.name}'. Zeros and sparsity count kernels; MACs are for one sample, zeros included."]
         if self.macs is None:
-            notes.append("MACs marked - need a functional or Sequential model with known sizes.")
+            notes.append(
+                "MACs marked - need a functional or Sequential model with known sizes, or one that opens into such a "
+                "graph."
+            )
         if self.unknown:
             notes.append(f"MACs of layers of an unknown kind count as 0: {', '.join(self.unknown)}.")
         if self.lora:
@@ -138,7 +142,7 @@ def summary(model: keras.Model) -> Summary:
     40
     """
     check_model(model, "summarise")
-    macs = model_macs(model)
+    macs = macs_of(model)
     by_layer: dict[str, list[PrunableWeight]] = {}
     kinds: dict[str, str] = {}
     for weight in every_weight_and_kernel(model):
