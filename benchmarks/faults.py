@@ -5,12 +5,14 @@
     python benchmarks/faults.py threads --output docs/benchmarks/faults_threads
     python benchmarks/faults.py kills --output docs/benchmarks/faults_kills
     python benchmarks/faults.py walks --walks 1000 --output docs/benchmarks/faults_walks
+    python benchmarks/faults.py page
 
 `mutations` damages files of every format by bit flips, cuts, blocks of zeros and blocks of noise, and uses each: a
 `.tflite` is inspected, run, compared with its model, and timed. A foreign exception, a use that hangs, a result that
 differs in silence where there is a checksum: each is counted. `names` takes layers of hostile names the whole way,
 `threads` calls, converts and trains from several threads, `kills` ends searches by SIGKILL and goes on with them,
 `walks` takes random networks through the stages in random order (tests/walks.py) and looks at the laws after each.
+`page` writes the table of docs/reliability.md from these files.
 """
 
 import argparse
@@ -269,9 +271,58 @@ PARTS: dict[str, Callable[[argparse.Namespace], Faults]] = {
 }  # fmt: skip
 
 
+def page_rows(folder: Path) -> list[str]:
+    """The table of docs/reliability.md, from the files of the parts that are there."""
+    found = {}
+    for part in PARTS:
+        path = folder / f"faults_{part}.json"
+        if path.exists():
+            found[part] = json.loads(path.read_text(encoding="utf-8"))[0]
+
+    def total(part: str, *keys: str) -> int:
+        return sum(row.get(key) or 0 for row in found[part]["rows"] for key in keys)
+
+    counts: dict[str, Callable[[], tuple[str, int, int]]] = {
+        "mutations": lambda: (
+            "damaged files used: foreign exceptions, silent differences, uses beyond 90 s",
+            total("mutations", "files"), total("mutations", "raw", "silent", "hangs"),
+        ),
+        "names": lambda: (
+            "hostile names through all stages: controls printed, tags, candidates that failed",
+            len(found["names"]["rows"]), total("names", "controls", "tags", "failed"),
+        ),
+        "threads": lambda: ("tasks from three threads: wrong", total("threads", "tasks"), total("threads", "wrong")),
+        "kills": lambda: (
+            "searches ended by SIGKILL: journals that differ in the end",
+            sum(row["ended"] == "SIGKILL" for row in found["kills"]["rows"]),
+            int("NOT EQUAL" in found["kills"]["notes"][0]),
+        ),
+        "walks": lambda: (
+            "random walks over the workflow: laws broken",
+            int(found["walks"]["notes"][0].split()[0].replace(",", "")),
+            sum(note.startswith("Seed ") for note in found["walks"]["notes"]),
+        ),
+    }  # fmt: skip
+    lines = ["| what was tried, and what counts as wrong | times | wrong | table |", "| --- | ---: | ---: | --- |"]
+    for part, count in counts.items():
+        if part in found:
+            what, times, wrong = count()
+            lines.append(f"| {what} | {times:,} | {wrong:,} | [{part}](benchmarks/faults_{part}.md) |")
+    return lines
+
+
+def write_page() -> None:
+    """Puts the table between its marks in docs/reliability.md."""
+    page = ROOT / "docs" / "reliability.md"
+    before, _, rest = page.read_text(encoding="utf-8").partition("<!-- faults -->\n")
+    after = rest.partition("<!-- /faults -->")[2]
+    table = "\n".join(page_rows(ROOT / "docs" / "benchmarks"))
+    page.write_text(f"{before}<!-- faults -->\n{table}\n<!-- /faults -->{after}", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("part", choices=[*PARTS, "page"])
     parser.add_argument("--count", type=int, default=10000, help="damaged files in all")
     parser.add_argument("--kills", type=int, default=8)
     parser.add_argument("--walks", type=int, default=1000)
@@ -279,6 +330,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     add_output(parser)
     options = parser.parse_args()
+    if options.part == "page":
+        write_page()
+        return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         write([PARTS[options.part](options)], options.output)

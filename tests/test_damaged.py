@@ -1,6 +1,8 @@
 """Damaged files of every format are refused, or do what whole ones do: no foreign exception, no end of the caller."""
 
+import importlib
 import random
+from pathlib import Path
 
 import damaged
 import numpy as np
@@ -46,3 +48,12 @@ def test_mutations_damage_and_are_the_same_again():
     for kind in damaged.KINDS:
         one, other = (damaged.mutated(content, kind, random.Random(3)) for _ in range(2))
         assert one == other != content
+
+
+def test_the_table_of_the_page_is_what_the_command_writes(monkeypatch):
+    root = Path(__file__).parents[1]
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    table = "\n".join(importlib.import_module("faults").page_rows(root / "docs" / "benchmarks"))
+    page = (root / "docs" / "reliability.md").read_text(encoding="utf-8")
+    assert f"<!-- faults -->\n{table}\n<!-- /faults -->" in page
+    assert table.count("\n") >= 5
