@@ -1,9 +1,11 @@
-"""Candidates evaluated side by side by joblib: processes here, or the cluster of whatever backend is chosen.
+"""Candidates evaluated side by side: in processes here by joblib, or on the cluster of the joblib backend chosen.
 
-Write `with joblib.parallel_config(backend="dask"):` around a search to send its candidates there.
+Write `with joblib.parallel_config(backend="dask"):` or `"ray"` around a search to send its candidates there. What they
+are measured with goes to a cluster once, not with every candidate.
 """
 
 import pickle
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,15 +16,16 @@ from tfprune.search.fitness import FitnessError
 from tfprune.search.genome import Genes
 
 Measured = tuple[dict[str, float], str | None]
-# What a worker has unpacked, by its digest: it is kept from candidate to candidate.
+# What a worker has unpacked, by its digest: it is kept from candidate to candidate, and used by one thread at a time.
 _unpacked: dict[int, Any] = {}
+_turn = threading.Lock()
 
 
 class Workers:
     """Evaluates candidates in other processes.
 
     Args:
-        number: How many at once.
+        number: How many at once; on a cluster its cores say so.
         make: Makes the fitness; what it holds has to be picklable, and it is called in each worker.
         arguments: What it is called with.
 
@@ -31,10 +34,9 @@ class Workers:
     """
 
     def __init__(self, number: int, make: Callable[..., Any], arguments: tuple[Any, ...]):
-        cloudpickle, self._joblib = (
+        cloudpickle, joblib = (
             require(name, extra="search", purpose=f"workers={number}") for name in ("cloudpickle", "joblib")
         )
-        self._number = number
         try:
             packed = cloudpickle.dumps((make, arguments))
         except Exception as error:  # whatever the user's classes say to being pickled
@@ -43,39 +45,118 @@ class Workers:
                 "objectives as functions of a module, or workers=1."
             ) from error
         # As an array joblib maps it into the workers' memory in place of copying it for each candidate.
-        self._packed = np.frombuffer(packed, np.uint8)
-        self._digest = hash(packed)
+        self._packed, self._digest = np.frombuffer(packed, np.uint8), hash(packed)
+        self._place = _place(joblib, number)
 
     def __call__(self, asked: Sequence[Genes]) -> Iterator[Measured]:
-        """The figures of each candidate, or why it has none, in the order asked."""
+        """The figures of each candidate, or why it has none, in the order asked.
+
+        A candidate whose worker died is evaluated once more, alone: that worker may have died of something else.
+        """
         found: dict[int, Measured] = {}
         try:
-            for place, measured in self._run(list(enumerate(asked))):
-                found[place] = measured
-        except Exception:  # a worker has died; which candidate killed it shows when each runs alone
-            for place, genes in enumerate(asked):
-                if place not in found:
-                    found[place] = self._alone(place, genes)
-        return iter([found[place] for place in range(len(asked))])
+            for number, measured in self._run(list(enumerate(asked))):
+                found[number] = measured
+        except Exception:  # workers have died; which candidate killed them shows when each runs alone
+            pass
+        for number, genes in enumerate(asked):
+            if number not in found:
+                found[number] = self._alone(number, genes)
+        return iter([found[number] for number in range(len(asked))])
 
-    def _alone(self, place: int, genes: Genes) -> Measured:
+    def _alone(self, number: int, genes: Genes) -> Measured:
         try:
-            return next(iter(self._run([(place, genes)])))[1]
+            for _, measured in self._run([(number, genes)], alone=True):
+                return measured
         except Exception as error:
             return {}, f"the worker that evaluated it died ({type(error).__name__})"
+        return {}, "the worker that evaluated it died"
 
-    def _run(self, asked: Sequence[tuple[int, Genes]]) -> Iterator[tuple[int, Measured]]:
-        tasks = (self._joblib.delayed(_evaluated)(self._packed, self._digest, place, genes) for place, genes in asked)
+    def _run(self, asked: Sequence[tuple[int, Genes]], alone: bool = False) -> Iterator[tuple[int, Measured]]:
+        return self._place(self._packed, self._digest, asked, alone)
+
+
+class _Processes:
+    """joblib's own processes, or any backend of joblib that is not known by name."""
+
+    def __init__(self, joblib: Any, number: int):
+        self._joblib, self._number = joblib, number
+
+    def __call__(
+        self, packed: np.ndarray, digest: int, asked: Sequence[tuple[int, Genes]], alone: bool
+    ) -> Iterator[tuple[int, Measured]]:
+        tasks = (self._joblib.delayed(_evaluated)(packed, digest, number, genes) for number, genes in asked)
         return self._joblib.Parallel(n_jobs=self._number, return_as="generator_unordered")(tasks)
 
 
-def _evaluated(packed: np.ndarray, digest: int, place: int, genes: Genes) -> tuple[int, Measured]:
+class _Dask:
+    """The workers of a Dask client; what dies is left out, unless it runs alone."""
+
+    def __init__(self, client: Any):
+        self._client = client
+        self._sent: Any = None
+
+    def __call__(
+        self, packed: np.ndarray, digest: int, asked: Sequence[tuple[int, Genes]], alone: bool
+    ) -> Iterator[tuple[int, Measured]]:
+        from distributed import as_completed
+
+        if self._sent is None or self._sent.status != "finished":  # it is lost with the last worker that had it
+            self._sent = self._client.scatter(packed, broadcast=True, hash=False)
+        tasks = [self._client.submit(_evaluated, self._sent, digest, *each, pure=False) for each in asked]
+        for task in as_completed(tasks):
+            if task.status == "finished":
+                yield task.result()
+            elif alone:
+                raise task.exception() or RuntimeError(task.status)
+
+
+class _Ray:
+    """The workers of Ray; what dies is left out, unless it runs alone."""
+
+    def __init__(self) -> None:
+        import ray
+
+        self._ray = ray
+        if not ray.is_initialized():
+            ray.init()
+        self._task = ray.remote(_evaluated).options(num_cpus=1, max_retries=0)
+        self._sent: Any = None
+
+    def __call__(
+        self, packed: np.ndarray, digest: int, asked: Sequence[tuple[int, Genes]], alone: bool
+    ) -> Iterator[tuple[int, Measured]]:
+        if self._sent is None:
+            self._sent = self._ray.put(packed)
+        waiting = [self._task.remote(self._sent, digest, *each) for each in asked]
+        while waiting:
+            (done, *_), waiting = self._ray.wait(waiting)
+            try:
+                yield self._ray.get(done)
+            except self._ray.exceptions.RayError:
+                if alone:
+                    raise
+
+
+def _place(joblib: Any, number: int) -> Callable[..., Iterator[tuple[int, Measured]]]:
+    """Where candidates are evaluated: what `joblib.parallel_config` says at the moment."""
+    backend, _ = joblib.parallel.get_active_backend()
+    kind = type(backend).__name__
+    if kind == "DaskDistributedBackend":
+        return _Dask(backend.client)
+    if kind == "RayBackend":
+        return _Ray()
+    return _Processes(joblib, number)
+
+
+def _evaluated(packed: np.ndarray, digest: int, number: int, genes: Genes) -> tuple[int, Measured]:
     """Runs in a worker: unpacks the fitness the first time, and evaluates."""
-    if digest not in _unpacked:
-        make, arguments = pickle.loads(packed.tobytes())
-        _unpacked.clear()
-        _unpacked[digest] = make(*arguments)
-    try:
-        return place, (_unpacked[digest](genes), None)
-    except FitnessError as error:
-        return place, ({}, str(error))
+    with _turn:
+        if digest not in _unpacked:
+            make, arguments = pickle.loads(packed.tobytes())
+            _unpacked.clear()
+            _unpacked[digest] = make(*arguments)
+        try:
+            return number, (_unpacked[digest](genes), None)
+        except FitnessError as error:
+            return number, ({}, str(error))
