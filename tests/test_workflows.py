@@ -16,7 +16,7 @@ import pytest
 from test_imports import ROOMS
 
 from tfprune.command import COMMANDS
-from tfprune.command.demo import DemoResult, small_network
+from tfprune.command.demo import small_network
 from tfprune.deciding import criteria
 
 ROOT = Path(__file__).parents[1]
@@ -33,7 +33,7 @@ def read_guide():
 
 
 GUIDE = read_guide()
-MEASURED = ROOT / "docs" / "benchmarks" / "demo_fashion_mnist.json"
+MEASURED = ROOT / "docs" / "benchmarks" / "first_page.json"
 
 
 def blocks(page, language):
@@ -129,19 +129,12 @@ def test_links_between_the_pages_lead_somewhere():
             assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
 
 
-def test_the_readmes_table_is_what_the_demo_measured():
-    report = json.loads(MEASURED.read_text())
-    for row in report["rows"]:
-        cells = [column.text(row[column.key]) for column in DemoResult.columns]
-        assert "| " + " | ".join(cells) + " |" in README
-
-
-def test_the_picture_is_drawn_from_what_the_demo_measured():
+def test_the_picture_is_drawn_from_what_was_measured():
     script = ROOT / "docs" / "draw_before_after.py"
     spec = importlib.util.spec_from_file_location("draw_before_after", script)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    drawn = module.drawing(json.loads(MEASURED.read_text()))
+    drawn = module.drawing(json.loads(MEASURED.read_text())[0])
     assert (ROOT / "docs" / "before_after.svg").read_text(encoding="utf-8") == drawn
 
 
