@@ -7,6 +7,7 @@ layers are compared, files timed and compressed. The time is that of the clock: 
 """
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -48,10 +49,10 @@ def measure(samples: int) -> Pages:
         began, used = time.perf_counter(), time.process_time()
         tfprune.report(pruned, dense, lite, (images, labels), page)
         seconds, processor = time.perf_counter() - began, time.process_time() - used
-        size = page.stat().st_size
+        load, size = max(os.getloadavg()[0] - processor / seconds, 0.0), page.stat().st_size
     row = {"network": "ResNet50, random weights", "samples": samples, "seconds": seconds, "processor": processor}
     row.update(bytes=size, most_seconds=SECONDS, most_bytes=BYTES)
-    return Pages([row], ["Seed 0; one run.", versions()])
+    return Pages([row], ["Seed 0; one run.", f"{load:.1f} other processes wanted a core meanwhile.", versions()])
 
 
 def main() -> None:

@@ -77,8 +77,13 @@ def test_what_takes_time_is_quiet_when_told(verbose, capsys, monkeypatch):
     tfprune.sensitivity(model, (X, Y), levels=(0.5,), verbose=verbose)
     search = {"objectives": ("loss", "macs"), "generations": 1, "population": 4, "layers": ["first"]}
     tfprune.genetic_search(model, (X, Y), verbose=verbose, **search)
+    lite = tfprune.convert(model)
+    with progress.shown(verbose=verbose):
+        tfprune.verify(model, lite, X, layers=True)
+        tfprune.factorize(keras.Sequential([keras.Input((32,)), keras.layers.Dense(32)]), 0.5)
     told = capsys.readouterr().err
-    for words in ("gather input_scale", "repair layers", "measure sensitivity", "search channels"):
+    expected = ("gather input_scale", "repair layers", "measure sensitivity", "search channels", "compare layers: 8 of")
+    for words in (*expected, "compare answers: 8 of 8, 0:00:00 left", "Splitting layers"):
         assert (words in told) is bool(verbose)
 
 

@@ -189,10 +189,11 @@ def factorize(
     graph = inlined(model, "Splitting layers")
     candidates = _candidates(graph)
     shares = _shares(amount, candidates, model)
-    with stage("Splitting layers"):
+    with stage("Splitting layers", total=len(candidates)) as bar:
         samples = _listen(graph, candidates, data) if data is not None else 0
         for candidate in candidates.values():
             candidate.decompose()
+            bar.advance()
         ranks = _ranks(candidates, shares)
         made = _rebuilt(graph, {key: candidates[key].made(rank) for key, rank in ranks.items()})
     if model.compiled:

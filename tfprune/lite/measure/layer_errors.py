@@ -1,7 +1,7 @@
 """Where a converted model departs from its Keras model: the error of every layer's result, and where it comes in."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ from tfprune.lite.quantize.representative import first_samples, single_samples
 from tfprune.model.graph import require_graph
 from tfprune.model.signature import matched_inputs, signature_of
 from tfprune.model.tree import check_model
+from tfprune.progress import Stage, stage
 from tfprune.report import Column, Panel, Report, draw_bars, saved
 
 SAMPLES = 32
@@ -96,5 +97,13 @@ def layer_errors(model: keras.Model, lite: Any, data: Any, samples: int = SAMPLE
     signature = signature_of(model)
     order = matched_inputs([end.name for end in lite.inputs], signature, model)
     single = single_samples(first_samples(data, signature, "layer_errors()", "data", samples))
-    rows, fused, count = compare_layers(model, lite, order, single)
+    with stage("compare layers", total=samples) as bar:
+        rows, fused, count = compare_layers(model, lite, order, _told(single, bar))
     return LayerErrors(tuple(rows), tuple(fused), count)
+
+
+def _told(samples: Iterable[Any], bar: Stage) -> Iterator[Any]:
+    """Samples, each told to a bar when it is done."""
+    for sample in samples:
+        yield sample
+        bar.advance()

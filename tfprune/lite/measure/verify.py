@@ -22,6 +22,7 @@ from tfprune.model.data import Batch, joined
 from tfprune.model.labels import labels_of, require_all_used
 from tfprune.model.signature import flat_outputs, matched_inputs, output_names, signature_of
 from tfprune.model.tree import as_array, check_model
+from tfprune.progress import stage
 from tfprune.report import Column, Panel, Report, draw_bars, saved
 
 
@@ -282,7 +283,10 @@ def verify(
     """
     check_model(model, "verify")
     lite, judging = LiteModel.of(lite, isolate), Judging(model, metric, mode)
-    found = compare_answers(model, lite, data, labels, judging, robustness)
+    with stage("compare answers", total=_count(data)) as bar:
+        found = compare_answers(
+            model, lite, data, labels, judging, robustness, watch=lambda batch, *answers: bar.advance(batch.size)
+        )
     return replace(found, layers=layer_errors(model, lite, data)) if layers else found
 
 
@@ -341,6 +345,12 @@ def compare_answers(
         remarks=remarks,
         robustness=disturbed.result() if disturbed else {},
     )
+
+
+def _count(data: Any) -> int | None:
+    """How many samples there are; None where only reading tells."""
+    leaves = keras.tree.flatten(data[0] if isinstance(data, tuple) else data)
+    return len(leaves[0]) if leaves and isinstance(leaves[0], np.ndarray) and leaves[0].ndim else None
 
 
 def file_answers(model: keras.Model, lite: LiteModel, batches: Sequence[Batch]) -> list[np.ndarray]:

@@ -54,6 +54,7 @@ class History(Report):
         for axes, part in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts):
             draw_curves(axes, self.epochs, part, {})
             axes.set_xlabel("epoch")
+            axes.set_xticks(self.epochs[:: 1 + len(self.epochs) // 12])
             axes.legend(fontsize=8)
             if set(part) <= shares:
                 as_shares(axes.yaxis)
