@@ -45,6 +45,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     command = commands().get(name.removesuffix(".md"))
     if folder == "benchmarks" and command:
         markdown += f"\n\nWritten by\n\n```sh\n{command}\n```\n"
+    for target, source in ELSEWHERE.items():  # links of pages beside this file
+        markdown = markdown.replace(f"](../{source})", f"]({target})")
     return re.sub(r"^```mermaid\n(.*?)^```$", lambda found: chain(found[1]), markdown, flags=re.M | re.S)
 
 
