@@ -128,14 +128,16 @@ def slope(sizes: Sequence[float], seconds: Sequence[float]) -> float | None:
     return float(np.polyfit(np.log(sizes), np.log(np.maximum(seconds, 1e-6)), 1)[0]) if len(sizes) > 1 else None
 
 
-def table(title: str, kinds: dict[str, tuple[float, int]]) -> Any:
+def table(title: str, kinds: dict[str, tuple[float, int]], known: dict[str, Any]) -> Any:
     from tables import Measured, versions
 
     from tfprune.report import Column
 
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {name: known[name] for name in kinds if name in known}
     failed = []
     for name, (millions, layers) in kinds.items():
+        if known:
+            continue
         command = [sys.executable, __file__, "--one", str(millions), str(layers)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -162,7 +164,7 @@ def table(title: str, kinds: dict[str, tuple[float, int]]) -> Any:
         pass
 
     Scale.columns = columns  # type: ignore[misc]
-    shapes = {name: f"{layers} Dense layers" for name, (_, layers) in kinds.items()}
+    shapes = ", ".join(f"{name}: {kinds[name][1]} Dense layers" for name in found)
     return Scale(rows, [
         f"Seconds of CPU, the least of two or three for reading and later updates; {shapes}. Bytes: the most over what "
         "the process held before the stage, at the largest size, for each parameter; float32 weights take 4.",
@@ -178,11 +180,17 @@ def main() -> None:
     from tables import add_output, write
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--found", type=Path, help="lines that an earlier run printed, to write the tables of")
     add_output(parser)
     options = parser.parse_args()
-    write(
-        [table("Growth with the parameters", BY_PARAMETERS), table("Growth with the layers", BY_LAYERS)], options.output
-    )
+    known = {}
+    if options.found:
+        for line in options.found.read_text(encoding="utf-8").splitlines():
+            name, brace, rest = line.partition(" {")
+            known.update({name: json.loads(brace[1:] + rest)} if brace else {})
+    tables = {"Growth with the parameters": BY_PARAMETERS, "Growth with the layers": BY_LAYERS}
+    wanted = {title: kinds for title, kinds in tables.items() if not known or kinds.keys() & known.keys()}
+    write([table(title, kinds, known) for title, kinds in wanted.items()], options.output)
 
 
 if __name__ == "__main__":
