@@ -14,7 +14,7 @@ from tfprune.lite.measure.benchmark import Benchmark
 from tfprune.lite.measure.layer_errors import LayerErrors
 from tfprune.lite.measure.verify import Verification
 from tfprune.lite.report.judged import Judged
-from tfprune.lite.report.more import Runtimes
+from tfprune.lite.report.runtimes import Runtimes
 from tfprune.lite.report.verdict import Verdict
 from tfprune.model.drawing import kernel_figure
 from tfprune.model.summary import Summary

@@ -19,10 +19,11 @@ from tfprune.lite.measure.layer_errors import SAMPLES, LayerErrors, layer_errors
 from tfprune.lite.measure.operator_times import time_operators
 from tfprune.lite.measure.verify import Verification, compare_answers
 from tfprune.lite.quantize.representative import checked_batches
+from tfprune.lite.report.history import shown_results
 from tfprune.lite.report.judged import Judged, Judges
 from tfprune.lite.report.model_report import AFTER, BEFORE, FILE, ModelReport
-from tfprune.lite.report.more import runtimes_of, shown_results
 from tfprune.lite.report.page import page_of
+from tfprune.lite.report.runtimes import runtimes_of
 from tfprune.lite.report.verdict import verdict_of
 from tfprune.model.data import Batch
 from tfprune.model.files import output_path, replacing

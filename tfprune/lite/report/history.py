@@ -1,4 +1,4 @@
-"""What else stands on the page: the history of training, and what each runtime makes of the file."""
+"""The history of training on the page, and the other results that are shown there."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -8,12 +8,8 @@ from typing import Any, ClassVar
 import keras
 
 from tfprune.errors import PruningError
-from tfprune.lite.file.lite_model import LiteModel
-from tfprune.lite.file.path_rules import SPARSE
 from tfprune.model.drawing import as_shares, draw_curves
 from tfprune.report import Column, Report, new_figure, saved
-
-RUNTIMES = ("litert", "arm", "web", "micro")
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,54 +56,6 @@ class History(Report):
                 as_shares(axes.yaxis)
         figure.suptitle(self.title)
         return saved(figure, path)
-
-
-@dataclass(frozen=True, repr=False)
-class Runtimes(Report):
-    """What each runtime makes of a file, read from the file.
-
-    Args:
-        found: A row for each runtime.
-    """
-
-    title: ClassVar[str] = "On each runtime"
-    columns: ClassVar[Sequence[Column]] = (
-        Column("runtime", "runtime"),
-        Column("runs", "runs the file"),
-        Column("operators", "operators that skip zeros", ",d"),
-        Column("gain", "times faster by zeros, predicted", ".2f"),
-        Column("milliseconds", "ms, measured here", ".3f"),
-        Column("reason", "why not"),
-    )
-    plotted: ClassVar[str] = "gain"
-
-    found: tuple[dict[str, Any], ...]
-
-    def rows(self) -> list[dict[str, Any]]:
-        return [dict(row) for row in self.found]
-
-
-def runtimes_of(lite: LiteModel, milliseconds: float | None) -> Runtimes:
-    """What each runtime makes of a file.
-
-    Args:
-        lite: The file.
-        milliseconds: Its time in LiteRT on this machine; None where it was not measured.
-    """
-    rows = []
-    for runtime in RUNTIMES:
-        paths = lite.paths(runtime)
-        rows.append(
-            {
-                "runtime": runtime,
-                "runs": "yes" if paths.runs else "no",
-                "operators": sum(found.path == SPARSE for found in paths.operators),
-                "gain": paths.gain,
-                "milliseconds": milliseconds if runtime == "litert" else None,
-                "reason": None if paths.runs else paths.broken[0],
-            }
-        )
-    return Runtimes(tuple(rows))
 
 
 def shown_results(results: Any, model: keras.Model) -> list[Report]:
