@@ -14,6 +14,8 @@ from typing import Any
 import keras
 from keras.src.backend.common import global_state
 
+from tfprune.model.substitutes import instead, property_instead
+
 
 def check_backend() -> None:
     """Raises ImportError unless Keras runs on TensorFlow, where TFLite conversion and compiled masks exist."""
@@ -216,32 +218,19 @@ def calls_by(layers: Iterable[keras.Layer], replacement: Callable[[keras.Layer],
 @contextlib.contextmanager
 def layer_calls_by(call: Callable[[Callable[..., Any], Any, Any, Any], Any]) -> Iterator[None]:
     """Runs every call of a layer through `call(plain, layer, args, kwargs)`; `plain` is how Keras calls it."""
-    plain = keras.Layer.__call__
 
-    def layer_call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        return call(plain, layer, args, kwargs)
+    def calling(plain: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda layer, *args, **kwargs: call(plain, layer, args, kwargs)
 
-    keras.Layer.__call__ = layer_call
-    try:
+    with instead(keras.Layer, "__call__", calling):
         yield
-    finally:
-        keras.Layer.__call__ = plain
 
 
 @contextlib.contextmanager
 def symbolic_calls_told(note: Callable[[Any], None]) -> Iterator[None]:
     """Tells `note` of every `keras.ops` operation that is called on symbolic tensors."""
-    plain = keras.Operation.symbolic_call
-
-    def symbolic_call(operation: Any, *args: Any, **kwargs: Any) -> Any:
-        note(operation)
-        return plain(operation, *args, **kwargs)
-
-    keras.Operation.symbolic_call = symbolic_call
-    try:
+    with instead(keras.Operation, "symbolic_call", lambda plain: _told(note, plain)):
         yield
-    finally:
-        keras.Operation.symbolic_call = plain
 
 
 @contextlib.contextmanager
@@ -262,31 +251,29 @@ def weights_by(replacement: Callable[[Any, Any], Any]) -> Iterator[None]:
         value = object.__getattribute__(layer, name)
         return replacement(layer, value) if isinstance(value, keras.Variable) else value
 
-    keras.Layer.__getattribute__ = attribute
-    try:
+    with instead(keras.Layer, "__getattribute__", lambda plain: attribute):
         yield
-    finally:
-        del keras.Layer.__getattribute__
 
 
 @contextlib.contextmanager
 def reads_told(note: Callable[[Any], None]) -> Iterator[None]:
     """Tells `note` of every variable whose value is read: only so is it seen that a weight ends as a constant."""
-    plain, as_tensor = keras.Variable.value, keras.Variable.__tf_tensor__
 
-    def value(variable: Any) -> Any:
-        note(variable)
-        return plain.fget(variable)
+    def telling(plain: Callable[..., Any]) -> Callable[..., Any]:
+        return _told(note, plain)
 
-    def tensor(variable: Any, *args: Any, **kwargs: Any) -> Any:
-        note(variable)
-        return as_tensor(variable, *args, **kwargs)
-
-    keras.Variable.value, keras.Variable.__tf_tensor__ = property(value), tensor
-    try:
+    with property_instead(keras.Variable, "value", telling), instead(keras.Variable, "__tf_tensor__", telling):
         yield
-    finally:
-        keras.Variable.value, keras.Variable.__tf_tensor__ = plain, as_tensor
+
+
+def _told(note: Callable[[Any], None], plain: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that tells of its object before it does what it did."""
+
+    def told(of: Any, *args: Any, **kwargs: Any) -> Any:
+        note(of)
+        return plain(of, *args, **kwargs)
+
+    return told
 
 
 @contextlib.contextmanager
@@ -294,36 +281,32 @@ def arange_by(replacement: Callable[..., Any]) -> Iterator[None]:
     """Exchanges `keras.ops.arange` for `replacement(plain, start, stop, step, dtype)`."""
     import keras.src.ops.numpy as source
 
-    plain = source.arange
+    def exchanging(plain: Callable[..., Any]) -> Callable[..., Any]:
+        def arange(start: Any, stop: Any = None, step: Any = None, dtype: Any = None, **kwargs: Any) -> Any:
+            return replacement(lambda: plain(start, stop, step, dtype=dtype, **kwargs), start, stop, step, dtype)
 
-    def arange(start: Any, stop: Any = None, step: Any = None, dtype: Any = None, **kwargs: Any) -> Any:
-        return replacement(lambda: plain(start, stop, step, dtype=dtype, **kwargs), start, stop, step, dtype)
+        return arange
 
-    modules = [module for module in (source, keras.ops, getattr(keras.ops, "numpy", None)) if module is not None]
-    for module in modules:
-        module.arange = arange
-    try:
+    with contextlib.ExitStack() as stack:
+        for module in dict.fromkeys((source, keras.ops, keras.ops.numpy)):
+            stack.enter_context(instead(module, "arange", exchanging))
         yield
-    finally:
-        for module in modules:
-            module.arange = plain
 
 
 @contextlib.contextmanager
 def plain_slices() -> Iterator[None]:
     """Lets symbolic tensors take `x[:n]` and `x[[:n, None]]`, which Keras takes of arrays only, or as `x[:n, ...]`."""
-    plain = keras.KerasTensor.__getitem__
 
-    def get_item(tensor: Any, key: Any) -> Any:
-        if isinstance(key, list) and any(isinstance(part, slice) for part in key):
-            key = tuple(key)
-        return plain(tensor, (key,) if isinstance(key, slice) or key is None or key is Ellipsis else key)
+    def taking(plain: Callable[..., Any]) -> Callable[..., Any]:
+        def get_item(tensor: Any, key: Any) -> Any:
+            if isinstance(key, list) and any(isinstance(part, slice) for part in key):
+                key = tuple(key)
+            return plain(tensor, (key,) if isinstance(key, slice) or key is None or key is Ellipsis else key)
 
-    keras.KerasTensor.__getitem__ = get_item
-    try:
+        return get_item
+
+    with instead(keras.KerasTensor, "__getitem__", taking):
         yield
-    finally:
-        keras.KerasTensor.__getitem__ = plain
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ ends the whole process when it prepares the file.
 """
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +15,7 @@ from tfprune.errors import ConversionError
 from tfprune.lite.convert.layer_names import layer_at
 from tfprune.lite.quantize.representative import CHUNK, Samples
 from tfprune.model.signature import Signature
+from tfprune.model.substitutes import instead
 
 FAR = -1e6  # lower than any activation that int8 tells from others
 
@@ -63,24 +63,22 @@ def padding_with(values: list[float]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _low_pads_by(value: Callable[[Any], float | None]) -> Iterator[None]:
-    """Asks for the value of each far padding in this thread, given what is padded; None leaves it as it is."""
+    """Asks for the value of each far padding, given what is padded; None leaves it as it is."""
     import tensorflow as tf
 
-    plain, thread = tf.pad, threading.get_ident()
+    def asking(plain: Callable[..., Any]) -> Callable[..., Any]:
+        def pad(tensor: Any, paddings: Any, mode: str = "CONSTANT", constant_values: Any = 0, name: Any = None) -> Any:
+            if mode == "CONSTANT" and np.ndim(constant_values) == 0:
+                known = tf.get_static_value(tf.convert_to_tensor(constant_values))
+                if known is not None and known < FAR:
+                    given = value(tensor)
+                    constant_values = constant_values if given is None else given
+            return plain(tensor, paddings, mode, constant_values, name)
 
-    def pad(tensor: Any, paddings: Any, mode: str = "CONSTANT", constant_values: Any = 0, name: Any = None) -> Any:
-        if threading.get_ident() == thread and mode == "CONSTANT" and np.ndim(constant_values) == 0:
-            known = tf.get_static_value(tf.convert_to_tensor(constant_values))
-            if known is not None and known < FAR:
-                given = value(tensor)
-                constant_values = constant_values if given is None else given
-        return plain(tensor, paddings, mode, constant_values, name)
+        return pad
 
-    tf.pad = pad
-    try:
+    with instead(tf, "pad", asking):
         yield
-    finally:
-        tf.pad = plain
 
 
 def _is_low(op: Any, value_of: Callable[[Any], Any]) -> bool:

@@ -6,43 +6,29 @@ from typing import Any
 
 import keras
 
+from tfprune.model.substitutes import instead
+
 
 @contextlib.contextmanager
 def losses_told(note: Callable[[Any], None]) -> Iterator[None]:
     """Tells `note` of every layer that adds a loss, which no symbolic tensor can be."""
-    plain = keras.Layer.add_loss
-
-    def add_loss(layer: Any, loss: Any) -> None:
-        note(layer)
-
-    keras.Layer.add_loss = add_loss
-    try:
+    with instead(keras.Layer, "add_loss", lambda plain: lambda layer, loss: note(layer)):
         yield
-    finally:
-        keras.Layer.add_loss = plain
 
 
 @contextlib.contextmanager
 def numbers_of_axes() -> Iterator[None]:
     """Lets `keras.ops.ndim` be a number, which code counts and compares with; Keras gives a symbolic tensor."""
-    plain = keras.ops.ndim
 
-    def ndim(x: Any) -> Any:
-        return len(x.shape) if isinstance(x, keras.KerasTensor) else plain(x)
+    def counted(plain: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda x: len(x.shape) if isinstance(x, keras.KerasTensor) else plain(x)
 
-    keras.ops.ndim = keras.ops.numpy.ndim = ndim
-    try:
+    with instead(keras.ops, "ndim", counted), instead(keras.ops.numpy, "ndim", counted):
         yield
-    finally:
-        keras.ops.ndim = keras.ops.numpy.ndim = plain
 
 
 @contextlib.contextmanager
 def no_known_backend() -> Iterator[None]:
     """Lets layers that have a way for one backend take the one of `keras.ops`, which they have for all others."""
-    plain = keras.config.backend
-    keras.config.backend = lambda: "symbolic"
-    try:
+    with instead(keras.config, "backend", lambda plain: lambda: "symbolic"):
         yield
-    finally:
-        keras.config.backend = plain
