@@ -29,6 +29,9 @@ def randomise(model, seed=0):
             fan_in = math.prod(shape[:2] if depthwise else shape[:-1])
             value = generator.normal(0.0, math.sqrt(2.0 / fan_in), shape)
         variable.assign(value)
+    for layer in model.layers:
+        if hasattr(layer, "finalize_state"):  # Normalization computes with what it has made of its weights
+            layer.finalize_state()
     return model
 
 

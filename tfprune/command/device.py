@@ -27,7 +27,6 @@ from tfprune.command.command import (
     writes,
 )
 from tfprune.errors import PruningError, listing
-from tfprune.lite.measure.explorer import node_data, write_figure
 from tfprune.model import files
 from tfprune.model.files import REPORT_KINDS
 
@@ -96,6 +95,8 @@ def _inspect(words: list[str], values: flags.FlagValues) -> None:
     model = read_lite(words[0])
     result = model.inspect()
     if explorer is not None:
+        from tfprune.lite.measure.explorer import node_data, write_figure
+
         write_figure(node_data(model)["zeros"], explorer)
     pattern = values.pattern
     broken = []
