@@ -25,7 +25,7 @@ from tfprune.lite.convert.lookups import Behind, behind_tables, put_in_front
 from tfprune.lite.convert.low_pads import count_low_pads, lowest_padded, padding_with
 from tfprune.lite.convert.refusal import explained
 from tfprune.lite.convert.request import Request
-from tfprune.lite.convert.trace import INPUT, OUTPUT, loops, prepared, save, trace, unrolled_notes
+from tfprune.lite.convert.trace import INPUT, OUTPUT, as_made, loops, prepared, save, trace, unrolled_notes
 from tfprune.lite.file import flatbuffer
 from tfprune.lite.file.contents import results_of
 from tfprune.lite.file.kernels import DENSE_INT8
@@ -126,10 +126,12 @@ def convert(
     if request.needs_data:
         if representative_data is None:
             raise PruningError(_missing_data(quantization, signature))
-        data = calibration(representative_data, signature, source)
+        with as_made():
+            data = calibration(representative_data, signature, source)
     seen, samples = signature, data.samples
     if quantization == "int16x8":
-        seen = behind_tables(source, signature, request.batch_size)
+        with as_made():
+            seen = behind_tables(source, signature, request.batch_size)
         samples = seen.samples(data.samples) if isinstance(seen, Behind) else data.samples
     content, names = _converted(source, seen, request, samples)
     lite = _finished(content, seen, [renamed.get(name, name) for name in names], source, request, origin)
@@ -137,7 +139,8 @@ def convert(
         called = ", ".join(f"{name!r} is {alias!r}" for alias, name in renamed.items())
         lite.notes += (f"TensorFlow refuses some names of layers. In the file {called}.",)
     if request.bias_correction:
-        lite = correct_biases(model, signature, lite, data.samples)
+        with as_made():
+            lite = correct_biases(model, signature, lite, data.samples)
     if request.is_integer:
         lite.notes = (*data.notes, *lite.notes)
     if quantization == "dynamic" and lite.quantization == "float32":

@@ -67,6 +67,13 @@ def loops(function: Any) -> list[str]:
 
 
 @contextlib.contextmanager
+def as_made() -> Iterator[None]:
+    """Keeps layers as the user made them inside the block, while it runs a model that other threads may convert."""
+    with _changing:
+        yield
+
+
+@contextlib.contextmanager
 def prepared(model: keras.Model, unroll: bool) -> Iterator[None]:
     """Lets a model compute in float32, and recurrent layers step by step without a loop, inside the block only.
 
