@@ -7,6 +7,7 @@ lookups are written into its file.
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from tfprune.lite.file.edit import Graph
 from tfprune.lite.file.flatbuffer import schema
 from tfprune.lite.quantize.representative import Samples
 from tfprune.model.signature import Input, Signature, flat_outputs
+from tfprune.model.substitutes import instead
 from tfprune.model.tree import places
 
 STEPS = 127  # of an int8 table on either side of zero
@@ -60,7 +62,7 @@ class Behind(Signature):
             tokens = self.whole.inputs[lookup.number]
             given.setdefault(lookup.number, keras.ops.zeros_like(tensor[..., 0], dtype=tokens.dtype))
         answers = iter(looked_up.values())
-        with _instead({lookup.table for lookup in self.lookups}, lambda table, tokens: next(answers)):
+        with _answering({lookup.table for lookup in self.lookups}, lambda table, tokens: next(answers)):
             return self.whole.call(model, [given[number] for number in range(len(self.whole.inputs))])
 
     def samples(self, samples: Samples) -> Samples:
@@ -115,7 +117,7 @@ def _lookups(
     @tf.function(input_signature=[tf.TensorSpec([batch, *given.shape[1:]], given.dtype) for given in signature.inputs])
     def inference(*tensors: Any) -> Any:
         ends[:] = tensors
-        with _instead(set(tables), answer):
+        with _answering(set(tables), answer):
             return flat_outputs(signature.call(model, tensors))
 
     read = _read_by(inference.get_concrete_function().outputs)
@@ -154,13 +156,17 @@ def _read_by(outputs: Sequence[Any]) -> set[str]:
 
 
 @contextlib.contextmanager
-def _instead(tables: set[Any], answer: Callable[[Any, Any], Any]) -> Iterator[None]:
-    """Lets layers answer otherwise than they do, inside the block only."""
-    with contextlib.ExitStack() as undo:
+def _answering(tables: set[Any], answer: Callable[[Any, Any], Any]) -> Iterator[None]:
+    """Lets layers answer otherwise than they do, in this thread and inside the block only."""
+    with contextlib.ExitStack() as stack:
         for table in tables:
-            undo.callback(delattr, table, "call")
-            table.call = lambda inputs, table=table, **_: answer(table, inputs)
+            other = functools.partial(_answer, answer, table)
+            stack.enter_context(instead(table, "call", lambda plain, other=other: other))  # type: ignore[misc]
         yield
+
+
+def _answer(answer: Callable[[Any, Any], Any], table: Any, inputs: Any, **_: Any) -> Any:
+    return answer(table, inputs)
 
 
 def put_in_front(model: Any, signature: Behind) -> None:

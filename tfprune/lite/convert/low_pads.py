@@ -28,7 +28,11 @@ def count_low_pads(model: keras.Model, function: Any, quantization: str) -> int:
     """
     import tensorflow as tf
 
-    found = [op for op in function.graph.get_operations() if op.type == "PadV2" and _is_low(op, tf.get_static_value)]
+    found = [
+        op
+        for op in function.graph.get_operations()
+        if op.type == "PadV2" and _is_low(tf.get_static_value(op.inputs[2]))
+    ]
     for op in found:
         others = [user for user in op.outputs[0].consumers() if user.type != "MaxPool"]
         if others:
@@ -68,11 +72,10 @@ def _low_pads_by(value: Callable[[Any], float | None]) -> Iterator[None]:
 
     def asking(plain: Callable[..., Any]) -> Callable[..., Any]:
         def pad(tensor: Any, paddings: Any, mode: str = "CONSTANT", constant_values: Any = 0, name: Any = None) -> Any:
-            if mode == "CONSTANT" and np.ndim(constant_values) == 0:
-                known = tf.get_static_value(tf.convert_to_tensor(constant_values))
-                if known is not None and known < FAR:
-                    given = value(tensor)
-                    constant_values = constant_values if given is None else given
+            scalar = mode == "CONSTANT" and np.ndim(constant_values) == 0
+            if scalar and _is_low(tf.get_static_value(tf.convert_to_tensor(constant_values))):
+                given = value(tensor)
+                constant_values = constant_values if given is None else given
             return plain(tensor, paddings, mode, constant_values, name)
 
         return pad
@@ -81,6 +84,5 @@ def _low_pads_by(value: Callable[[Any], float | None]) -> Iterator[None]:
         yield
 
 
-def _is_low(op: Any, value_of: Callable[[Any], Any]) -> bool:
-    value = value_of(op.inputs[2])
+def _is_low(value: Any) -> bool:
     return value is not None and bool(value < FAR)

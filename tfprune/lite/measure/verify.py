@@ -353,10 +353,16 @@ def _count(data: Any) -> int | None:
     return len(leaves[0]) if leaves and isinstance(leaves[0], np.ndarray) and leaves[0].ndim else None
 
 
-def file_answers(model: keras.Model, lite: LiteModel, batches: Sequence[Batch]) -> list[np.ndarray]:
-    """The answers of a file to all samples: its outputs in the flat order of the model that it was made of."""
+def file_answers(
+    model: keras.Model, lite: LiteModel, batches: Sequence[Batch], names: Sequence[str] = ()
+) -> list[np.ndarray]:
+    """The answers of a file to all samples: its outputs in the flat order of the model that it was made of.
+
+    Args:
+        model, lite, batches: The model, its file, and the samples.
+        names: Of the model's outputs. Defaults to none: the model is run on the first batch, and they are read there.
+    """
     order = matched_inputs([end.name for end in lite.inputs], signature_of(model), model)
-    names: list[str] = []
     parts = []
     for batch in batches:
         arrays = [as_array(array) for array in keras.tree.flatten(batch.inputs)]

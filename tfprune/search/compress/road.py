@@ -340,9 +340,11 @@ class Road:
         if image is None or self._steps.val[0].targets is None:
             return {}
 
+        names = output_names(chosen.model, chosen.model(self._steps.val[0].inputs, training=False))
+
         def both(inputs: Sequence[np.ndarray]) -> tuple[Answers, Answers]:
             given = [Batch(keras.tree.map_structure(lambda number: inputs[number], signature.structure))]
-            return answers_of(model, given), file_answers(chosen.model, lite, given)
+            return answers_of(model, given), file_answers(chosen.model, lite, given, names)
 
         disturbed = Robustness(model, self._names, both, image)
         for batch in self._steps.val:
