@@ -1,5 +1,6 @@
 """The demo as a user runs it, and the example of every subcommand's help, which starts from the demo's files."""
 
+import contextlib
 import json
 import shlex
 from io import StringIO
@@ -10,6 +11,7 @@ from rich.console import Console
 
 import tfprune
 from tfprune.command import COMMANDS, cli, datasets
+from tfprune.command.demo import DATASETS
 from tfprune.lite import LiteModel, verify
 from tfprune.progress import Stages, TrainingProgress
 
@@ -22,7 +24,10 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demonstration")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert cli.main(shlex.split(COMMANDS["demo"].examples[0])[1:]) == 0
+        printed = StringIO()
+        with contextlib.redirect_stdout(printed):
+            assert cli.main(shlex.split(COMMANDS["demo"].examples[0])[1:]) == 0
+        (folder / "printed.txt").write_text(printed.getvalue())
     return folder
 
 
@@ -62,6 +67,18 @@ def test_the_demos_report_shows_before_and_after(report):
     assert pruned["bytes"] == pytest.approx(dense_int8["bytes"], abs=64)
     assert pruned["gzip_bytes"] < dense_int8["gzip_bytes"] / 3
     assert dense_int8["bytes"] < dense["bytes"] / 3
+
+
+def test_the_demo_says_what_its_zeros_bring_and_where_its_files_are(folder):
+    printed = " ".join((folder / "printed.txt").read_text().split())
+    assert "no kernel skips single zeros in int8" in printed
+    assert printed.endswith("Written: demo (models and report)")
+
+
+def test_a_demo_without_a_folder_says_that_nothing_was_kept(monkeypatch, capsys):
+    monkeypatch.setitem(DATASETS, "digits", DATASETS["digits"]._replace(dense_epochs=1, pruning_epochs=1))
+    assert cli.main(["demo"]) == 0
+    assert capsys.readouterr().out.endswith("Nothing was kept; --output FOLDER keeps models and report.\n")
 
 
 @pytest.mark.parametrize("line", EXAMPLES)

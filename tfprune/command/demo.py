@@ -96,7 +96,8 @@ class DemoResult(Report):
             f"{inspection.sparsity:.1%} of the file's weights are zero.",
             f"The int8 file takes and gives {' and '.join(sorted(ends))}; "
             f"operators that compute in float: {', '.join(inspection.float_ops) or 'none'}.",
-            "Zeros make a file smaller only when it is compressed, and do not make a CPU faster.",
+            "The zeros make the file smaller when it is compressed, and save no time here: no kernel skips single "
+            "zeros in int8. `tfprune why FILE.tflite` tells what zeros, channels or int8 would change in any file.",
         ]
 
     def to_dict(self) -> dict[str, Any]:

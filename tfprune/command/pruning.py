@@ -62,8 +62,10 @@ def _demo(words: list[str], values: flags.FlagValues) -> None:
     if folder is not None:
         result.save(folder)
     show(result, values)
+    kept = "Nothing was kept; --output FOLDER keeps models and report."
     if folder is not None:
-        print(f"Written: {folder} (models and report)", file=sys.stderr if values.json else sys.stdout)
+        kept = f"Written: {folder} (models and report)"
+    print(kept, file=sys.stderr if values.json else sys.stdout)
 
 
 def _folder(path: str | None) -> Path | None:
