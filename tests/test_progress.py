@@ -1,5 +1,7 @@
 """Progress: one display for stages inside of one another, lines in a log, and nothing where told so."""
 
+import subprocess
+import sys
 from io import StringIO
 
 import keras
@@ -65,6 +67,26 @@ def test_whoever_is_told_to_be_quiet_keeps_quiet_what_is_inside():
     with progress.shown(verbose=0, console=shown), progress.shown(verbose=1), progress.stage("loud") as bar:
         bar.advance()
     assert shown.file.getvalue() == ""
+
+
+CONVERSION = """
+import keras, numpy as np, tfprune
+from tfprune import progress
+
+progress.LINE_EVERY = 0.0
+model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+with progress.shown({verbose}):
+    tfprune.convert(model, "int8", np.random.default_rng(0).normal(size=(5, 4)).astype("float32"))
+"""
+
+
+@pytest.mark.parametrize("verbose", [0, 1])
+def test_calibration_is_told_sample_by_sample_though_native_code_is_held_back(verbose):
+    lines = [sys.executable, "-c", CONVERSION.format(verbose=verbose)]
+    run = subprocess.run(lines, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    told = [line.split(",")[0] for line in run.stderr.splitlines() if line.startswith("convert to int8: ")]
+    assert told[:5] == [f"convert to int8: {done} of 5" for done in range(1, 6)][: 5 * verbose]
 
 
 @pytest.mark.parametrize("verbose", [0, 1])

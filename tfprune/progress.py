@@ -5,16 +5,20 @@ that results can be piped. A public function that takes `verbose` opens the disp
 """
 
 import contextlib
+import os
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 
 from tfprune.errors import PruningError, printable
 
 LINE_EVERY = 10.0  # seconds between two lines of a log about one stage
+
+T = TypeVar("T")
 
 _open: ContextVar["Stages | None"] = ContextVar("the display that is open", default=None)
 
@@ -55,6 +59,21 @@ def stage(description: str, total: int | None = 1) -> Iterator["Stage"]:
         yield begun
 
 
+@contextlib.contextmanager
+def _standard_error() -> Iterator[Any]:
+    """Standard error as it is now, also while native code's share of it is held back."""
+    stream, own = None, sys.__stderr__
+    if own is not None and sys.stderr is own:  # not a notebook's, nor a captured one, which have no descriptor
+        with contextlib.suppress(OSError):  # closed, as under some servers
+            own.flush()
+            stream = os.fdopen(os.dup(own.fileno()), "w", encoding=own.encoding, errors="replace")
+    if stream is None:
+        yield sys.stderr
+        return
+    with stream:
+        yield stream
+
+
 class Stages:
     """Shows stages one below the other, each with its bar, the time that is left, and in the end the time it took.
 
@@ -65,6 +84,7 @@ class Stages:
     def __init__(self, console: Any = None, transient: bool = False, verbose: int = 1):
         self._console, self._transient, self._verbose = console, transient, verbose
         self._bars: Any = None  # of rich, in a terminal
+        self._streams = contextlib.ExitStack()
 
     def __enter__(self) -> "Stages":
         self._token = _open.set(self)
@@ -72,7 +92,7 @@ class Stages:
             if self._console is None:
                 from rich.console import Console
 
-                self._console = Console(stderr=True)
+                self._console = Console(file=self._streams.enter_context(_standard_error()))
             if self._console.is_terminal and self._verbose == 1:
                 self._bars = _bars(self._console, self._transient)
                 self._bars.start()
@@ -82,6 +102,7 @@ class Stages:
         _open.reset(self._token)
         if self._bars is not None:
             self._bars.stop()
+        self._streams.close()
 
     @contextlib.contextmanager
     def stage(self, description: str, total: int | None = 1) -> Iterator["Stage"]:
@@ -123,6 +144,12 @@ class Stage:
         """Goes on by some steps, and writes a figure behind them."""
         self.figure = self.figure if figure is None else figure
         self.move(self.completed + steps, self.total)
+
+    def counting(self, items: Iterable[T]) -> Iterator[T]:
+        """These items, each a step that is done when the next one is asked for."""
+        for item in items:
+            yield item
+            self.advance()
 
     def move(self, completed: int, total: int | None) -> None:
         """Goes to a place, and says where the end is by now."""

@@ -23,7 +23,7 @@ from tfprune.lite.convert.layer_names import layer_at, paths_along, paths_before
 from tfprune.lite.convert.layer_results import compare_layers, worst_layers
 from tfprune.lite.convert.lookups import Behind, behind_tables, put_in_front
 from tfprune.lite.convert.low_pads import count_low_pads, lowest_padded, padding_with
-from tfprune.lite.convert.refusal import explained
+from tfprune.lite.convert.refusal import explained, missing_data
 from tfprune.lite.convert.request import Request
 from tfprune.lite.convert.trace import INPUT, OUTPUT, as_made, loops, prepared, save, trace, unrolled_notes
 from tfprune.lite.file import flatbuffer
@@ -40,6 +40,7 @@ from tfprune.model.graph import is_graph
 from tfprune.model.native import only_new_garbage, silence
 from tfprune.model.signature import Signature, matched_inputs, signature_of
 from tfprune.model.tree import check_model, covers, places
+from tfprune.progress import Stage, stage
 
 NO_RANGE = 1e-8  # the converter gives a tensor that was always zero a scale of about 8e-9
 FAR = 0.08  # root mean square of the differences over that of the outputs; rounding alone stays below
@@ -125,7 +126,7 @@ def convert(
     data = Calibration([], ["Calibrated by quantization-aware training."])
     if request.needs_data:
         if representative_data is None:
-            raise PruningError(_missing_data(quantization, signature))
+            raise PruningError(missing_data(quantization, signature))
         with as_made():
             data = calibration(representative_data, signature, source)
     seen, samples = signature, data.samples
@@ -192,26 +193,20 @@ def _refuse_layers(model: keras.Model) -> None:
         )
 
 
-def _missing_data(quantization: str, signature: Signature) -> str:
-    if len(signature.inputs) == 1:
-        example = "representative_data=x_train[:200]"
-    else:
-        example = "representative_data={" + ", ".join(f"{given.name!r}: ..." for given in signature.inputs) + "}"
-    return (
-        f"quantization={quantization!r} learns the ranges of the activations from data, and none came. Write "
-        f"tfprune.convert(model, quantization={quantization!r}, {example}) with a few hundred typical inputs; "
-        "quantization='dynamic' needs none."
-    )
-
-
 def _converted(model: keras.Model, signature: Signature, request: Request, samples: Samples) -> tuple[bytes, list[str]]:
     """The converter's file as it is, and the names that its outputs shall have."""
     import tensorflow as tf
 
     unroll = request.is_integer or request.batch_size is None
     spoken = None
+    count = sum(len(arrays[0]) for arrays in samples)
     try:
-        with tempfile.TemporaryDirectory(prefix="tfprune") as folder, silence() as spoken, only_new_garbage():
+        with (
+            stage(f"convert to {request.quantization}", total=count or 1) as bar,
+            tempfile.TemporaryDirectory(prefix="tfprune") as folder,
+            silence() as spoken,
+            only_new_garbage(),
+        ):
             function, names = _traced(model, signature, request.batch_size, unroll)
             if unroll:
                 _refuse_loops(model, function, request)
@@ -221,7 +216,7 @@ def _converted(model: keras.Model, signature: Signature, request: Request, sampl
                     function, names = _traced(model, signature, request.batch_size, unroll)
             save(function, folder)
             converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-            _configure(converter, request, samples)
+            _configure(converter, request, samples, bar)
             if request.float_layers and not request.learned:
                 plain = tf.lite.TFLiteConverter.from_saved_model(folder)
                 content = converted_with_float_layers(converter, plain, model, names, set(request.float_layers))
@@ -246,7 +241,7 @@ def _traced(model: keras.Model, signature: Signature, batch_size: int | None, un
         return trace(model, signature, batch_size)
 
 
-def _configure(converter: Any, request: Request, samples: Samples) -> None:
+def _configure(converter: Any, request: Request, samples: Samples, bar: Stage) -> None:
     import tensorflow as tf
 
     kinds, quantization = tf.lite.OpsSet, request.quantization
@@ -261,7 +256,8 @@ def _configure(converter: Any, request: Request, samples: Samples) -> None:
         whole = kinds.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
         converter.target_spec.supported_ops = [kinds.TFLITE_BUILTINS_INT8 if quantization == "int8" else whole]
         converter.representative_dataset = lambda: (
-            {f"{INPUT}{index}": array for index, array in enumerate(sample)} for sample in single_samples(samples)
+            {f"{INPUT}{index}": array for index, array in enumerate(sample)}
+            for sample in bar.counting(single_samples(samples))
         )
 
 

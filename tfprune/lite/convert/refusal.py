@@ -7,6 +7,7 @@ import keras
 from tfprune.errors import listing
 from tfprune.lite.convert.layer_names import layer_at
 from tfprune.model.native import reason_of
+from tfprune.model.signature import Signature
 
 UNSUPPORTED = re.compile(r"'tf\.(\w+)' op is neither a custom op nor a flex op")
 UNRANGED = re.compile(r"Empty min/max for tensor ([^\s.]+)")
@@ -47,3 +48,16 @@ def explained(model: keras.Model, quantization: str, text: str, error: Exception
             "numbers. Use quantization='int8', or convert the part of the model behind the embedding."
         )
     return f"'{model.name}' cannot be converted to {quantization}{where}: {reason_of(error)}"
+
+
+def missing_data(quantization: str, signature: Signature) -> str:
+    """What to write where an integer model lacks representative data."""
+    if len(signature.inputs) == 1:
+        example = "representative_data=x_train[:200]"
+    else:
+        example = "representative_data={" + ", ".join(f"{given.name!r}: ..." for given in signature.inputs) + "}"
+    return (
+        f"quantization={quantization!r} learns the ranges of the activations from data, and none came. Write "
+        f"tfprune.convert(model, quantization={quantization!r}, {example}) with a few hundred typical inputs; "
+        "quantization='dynamic' needs none."
+    )
