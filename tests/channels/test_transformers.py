@@ -129,6 +129,25 @@ def test_norms_written_out_heads_and_gated_units_shrink_exactly(outputs):
     assert small.get_layer("k").kernel.shape[1] == 1 and small.get_layer("q").units == 2 * 2  # whole groups of heads
 
 
+def test_heads_go_where_halves_of_their_width_change_places_and_the_first_steps_are_not_rotated():
+    x = inputs = keras.Input((STEPS, WIDTH))
+    q, k, v = (ops.reshape(layers.Dense(16, name=name)(x), (-1, STEPS, 4, 4)) for name in "qkv")
+    places = ops.zeros_like(x[:1, 2:, None, :1]) + (np.arange(4)[:, None, None] * [1.0, 0.3, 1.0, 0.3]).astype(
+        "float32"
+    )
+
+    def turned(z):
+        rest = z[:, 2:]
+        halves = ops.concatenate([-rest[..., 2:], rest[..., :2]], axis=-1)
+        return ops.concatenate([z[:, :2], rest * ops.cos(places) + halves * ops.sin(places)], axis=1)
+
+    scores = ops.softmax(ops.einsum("btnh,bsnh->bnts", turned(q), turned(k)))
+    y = ops.reshape(ops.einsum("bnts,bsnh->btnh", scores, v), (-1, STEPS, 16))
+    model = randomise(keras.Model(inputs, layers.Dense(5)(y)))
+    _, small = check_shrinks(model)
+    assert [small.get_layer(name).units for name in "qkv"] == [12, 12, 12]  # one of four heads
+
+
 @pytest.mark.parametrize(
     "norm",
     [

@@ -4,6 +4,7 @@ import functools
 import math
 import operator
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -27,6 +28,8 @@ def concatenation(visit: Visit) -> Channels:
     axis = visit.layer.axis % len(visit.shape)
     sizes = [part.shape[axis] for part in parts]
     crossing: list[Factor] = []
+    if None not in sizes:
+        parts, crossing = _across(visit, parts, axis)
     for index, part in enumerate(parts):
         for factor in part.factors:
             if axis not in factor.axes:
@@ -37,6 +40,32 @@ def concatenation(visit: Visit) -> Channels:
             crossing.append(_placed(visit.tied(factor, [axis]), sizes, index, axis))
     passing = _shared(visit, parts, axis)
     return visit.result([*_merged_lists(crossing), *passing])
+
+
+def _across(visit: Visit, parts: list[Channels], axis: int) -> tuple[list[Channels], list[Factor]]:
+    """Channels that vary along the axis and along others, as heads and their width: what is left, and one list.
+
+    Every part must have them along the others. One that has them there alone, as where it lost its width, has the same
+    ones at every place of the axis.
+    """
+    wide = next((f for part in parts for f in part.factors if axis in f.axes and len(f.axes) > 1), None)
+    if wide is None:
+        return parts, []
+    others = [other for other in wide.axes if other != axis]
+    found = []
+    for part in parts:
+        fitting = [f for f in part.factors if [other for other in f.axes if other != axis] == others]
+        if len(fitting) != 1:
+            return parts, []
+        found.append(fitting[0])
+    rest = [
+        replace(part, factors=tuple(f for f in part.factors if f is not taken)) for part, taken in zip(parts, found)
+    ]
+    sizes = [part.shape[axis] for part in parts]
+    written = [
+        f.map_entries(functools.partial(expand, shape=part.shape, axes=wide.axes)) for part, f in zip(parts, found)
+    ]
+    return rest, [_placed(factor, sizes, index, axis) for index, factor in enumerate(written)]
 
 
 def _placed(factor: Factor, sizes: Sequence[int | None], index: int, axis: int) -> Factor:
@@ -73,28 +102,35 @@ def _merged_lists(factors: list[Factor]) -> list[Factor]:
 
 
 def _shared(visit: Visit, parts: list[Channels], axis: int) -> list[Factor]:
-    """Factors along other axes than that of the concatenation: every part must have them."""
+    """Factors along other axes than that of the concatenation: every part must have them.
+
+    Where some vary along fewer axes than others do, as heads whose width is gone beside heads with theirs, all are
+    taken to vary along those that they have in common.
+    """
+    left = [[f for f in part.factors if axis not in f.axes] for part in parts]
     passing: list[Factor] = []
-    for index, part in enumerate(parts):
-        for factor in part.factors:
-            if axis in factor.axes:
-                continue
-            partners = [[f for f in other.factors if f.axes == factor.axes] for other in parts]
-            if not all(partners):
-                visit.freeze(factor, Reason.FIXED_PARTNER)
-                continue
-            for other in partners:
-                visit.join(factor.labels, other[0].labels)
-            if index == 0:
-                masked, now = (
-                    np.where(np.all([v == w for w in others], axis=0), v, math.nan)
-                    for v, others in (
-                        (factor.masked, [f[0].masked for f in partners]),
-                        (factor.now, [f[0].now for f in partners]),
-                    )
-                )
-                passing.append(Factor(factor.labels, masked, now))
+    for factor in left[0][:]:
+        partners = [_nearest(factor, others) for others in left]
+        common = set(factor.axes).intersection(*(f.axes for f in partners if f is not None))
+        if None in partners or not common:
+            continue
+        left = [[f for f in own if f is not taken] for own, taken in zip(left, partners)]
+        tied = [visit.tied(f, sorted(common)) for f in partners if f is not None]
+        for other in tied[1:]:
+            visit.join(tied[0].labels, other.labels)
+        masked, now = (
+            np.where(np.all([v == values[0] for v in values], axis=0), values[0], math.nan)
+            for values in ([f.masked for f in tied], [f.now for f in tied])
+        )
+        passing.append(Factor(tied[0].labels, masked, now))
+    visit.freeze([f for own in left for f in own], Reason.FIXED_PARTNER)
     return passing
+
+
+def _nearest(factor: Factor, others: list[Factor]) -> Factor | None:
+    """The one of `others` along the same axes, or along some of them; None where there is none."""
+    shared = [other for other in others if set(other.axes) & set(factor.axes)]
+    return min(shared, key=lambda other: len(set(other.axes) ^ set(factor.axes)), default=None)
 
 
 def stack(visit: Visit) -> Channels:
