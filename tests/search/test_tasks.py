@@ -12,6 +12,7 @@ RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(240, 6, 6, 1)).astype("float32")
 KIND = (X[:, :3].mean(axis=(1, 2, 3)) > X[:, 3:].mean(axis=(1, 2, 3))).astype("int32")
 BOX = np.stack([X[:, :3].sum(axis=(1, 2, 3)), X[:, :, :3].sum(axis=(1, 2, 3))], axis=1)
+BOTH = {"kind": KIND, "box": BOX}
 QUICK = {"target": {"parameters": 0.8}, "epochs": 1, "sparsities": (), "verbose": 0}
 
 
@@ -34,16 +35,19 @@ def boxes():
     return trained(L.Dense(2, name="box"), BOX, loss="mse", metrics=["mae"])
 
 
-def test_each_of_two_outputs_keeps_its_bound():
-    y = {"kind": KIND, "box": BOX}
-    model = trained(
+@pytest.fixture(scope="module")
+def two():
+    return trained(
         lambda x: {"kind": L.Dense(2, "softmax", name="kind")(x), "box": L.Dense(2, name="box")(x)},
-        y,
+        BOTH,
         loss={"kind": "sparse_categorical_crossentropy", "box": "mse"},
         metrics={"kind": ["accuracy"], "box": ["mae"]},
     )
-    val = parts(160, 240, y)
-    result = compress(model, parts(0, 160, y), val, max_drop={"kind": 0.2, "box": "60%"}, **QUICK)
+
+
+def test_each_of_two_outputs_keeps_its_bound(two):
+    val = parts(160, 240, BOTH)
+    result = compress(two, parts(0, 160, BOTH), val, max_drop={"kind": 0.2, "box": "60%"}, **QUICK)
     assert result.within_bound and result.parameters < 1
     answers = dict(zip(result.lite(val[0]).names, result.lite(val[0])))
     assert np.mean(answers["kind"].argmax(axis=-1) == val[1]["kind"]) == result.metrics["kind accuracy"]["value"]
@@ -106,6 +110,33 @@ def test_a_search_lowers_an_error_and_knows_the_bounds_of_outputs(boxes):
         genetic_search(boxes, val, ("loss", "macs"), metric="mae")
     with pytest.raises(PruningError, match="mode='max' contradicts the metric 'mae'"):
         genetic_search(boxes, val, metric="mae", mode="max")
+
+
+def test_the_front_lies_between_the_metrics_of_two_outputs(two):
+    val = parts(160, 240, BOTH)
+    found = genetic_search(two, val, ("metrics", "parameters"), population=8, generations=2, verbose=0)
+    objectives = {each.name: each.larger for each in found.judgement.objectives}
+    assert objectives == {"kind accuracy": True, "box mae": False, "parameters": False}
+    answers = two.predict(val[0], verbose=0)
+    right = np.mean(answers["kind"].argmax(axis=-1) == val[1]["kind"])
+    assert found.dense["kind accuracy"] == pytest.approx(right)
+    assert found.dense["box mae"] == pytest.approx(np.abs(answers["box"] - val[1]["box"]).mean(), rel=1e-5)
+    merits = [[-each["box mae"], each["kind accuracy"], -each["parameters"]] for each in found.evaluated]
+    front = [merits[each.number] for each in found.front]
+    for mine in front:
+        assert not any(np.all(np.greater_equal(other, mine)) and other != mine for other in merits)
+    assert min(each["box mae"] for each in found.front) == min(-each[0] for each in merits)
+    assert "kind accuracy" in str(found) and "box mae" in str(found)
+
+
+def test_metrics_of_one_output_are_one_and_bounds_are_for_the_objective_that_has_them(boxes, two):
+    val = parts(160, 240, BOX)
+    alone = genetic_search(boxes, val, ("metrics", "macs"), population=4, generations=0, verbose=0)
+    assert [(each.name, each.larger) for each in alone.judgement.objectives] == [("metric", False), ("macs", False)]
+    with pytest.raises(PruningError, match='With "metrics" every metric is an objective by itself; leave out max_drop'):
+        genetic_search(two, parts(160, 240, BOTH), "metrics", max_drop="5%")
+    with pytest.raises(PruningError, match='leave out max_drop= and the objective "metric"'):
+        genetic_search(two, parts(160, 240, BOTH), ("metrics", "metric"))
 
 
 def test_what_was_made_is_kept_when_a_metric_turns_into_no_number(boxes, tmp_path):

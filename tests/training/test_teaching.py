@@ -82,7 +82,9 @@ def test_distances_by_hand():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"share": 1.5}, r"share=1.5 is no share of the loss in \[0, 1\]"),
+        ({"share": 1.5}, r"share=1.5 is no number in \[0, 1\]; write 0.5"),
+        ({"share": "x"}, r"share='x' is no number in \[0, 1\]; write 0.5"),
+        ({"temperature": None}, "temperature=None is no number; write 3.0"),
         ({"temperature": 0}, "temperature=0: give a number above 0"),
         ({"features": ["edge"]}, "features names the layer 'edge', which 'net_4' lacks. Did you mean 'edges'"),
         ({"features": [("edges", "borders")]}, "features names the layer 'borders', which 'net_8.*' lacks"),

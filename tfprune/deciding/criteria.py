@@ -117,6 +117,7 @@ NAMES: dict[str, type[Criterion]] = {
     "sensitivity": salience.Taylor,
     "normalized_sensitivity": salience.NormalizedSensitivity,
     "fisher": salience.Fisher,
+    "multi_task": salience.MultiTask,
     "hessian": salience.Hessian,
     "snip": salience.Snip,
     "grasp": salience.Grasp,

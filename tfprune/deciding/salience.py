@@ -23,6 +23,7 @@ from tfprune.deciding.statistics import (
     PathFlow,
     WeightMovement,
 )
+from tfprune.deciding.tasks import TaskGradients, shares_of
 from tfprune.errors import PruningError, nearest
 
 MEASURES = ("mean", "nonzero", "percentile")
@@ -136,6 +137,42 @@ class Fisher(DataCriterion):
 
     def __call__(self, weight: np.ndarray, context: Context) -> np.ndarray:
         return 0.5 * np.square(weight) * self.statistic(context)
+
+
+class MultiTask(DataCriterion):
+    """For models of several outputs: the rise of each output's loss when the entry goes, added up on one scale.
+
+    The rise is the squared weight times the mean squared gradient of that loss alone, as in `Fisher`, over the rise
+    that all weights shared with other outputs stand for together. So no output decides by the size of its loss, which a
+    unit or a loss weight may change; `weights` say what each is worth. The squares are of batches, so give small ones.
+
+    Args:
+        weights: Name of an output -> its part, 0 or more; 1 for those that are not named. Defaults to None: all alike.
+        loss: Name of an output -> its loss, or one loss for all. Defaults to None: those that the model is compiled
+            with, whose loss weights do not count here.
+
+    Raises:
+        PruningError: Weights that are none, or for an output that is not there; an output without loss or targets.
+
+    Theis et al., as for `Fisher`, for each loss; that gradients of tasks be normalised before they are added up, after
+    Chen et al., "GradNorm: gradient normalization for adaptive loss balancing in deep multitask networks", 2018
+    (https://arxiv.org/abs/1711.02257).
+
+    >>> MultiTask({"kind": 2.0})(np.array([2.0]), Context(extras={"task_gradients": np.array([3.0])}))
+    array([12.])
+    """
+
+    needs = TaskGradients
+
+    def __init__(self, weights: Any = None, loss: Any = None):
+        super().__init__(loss)
+        self.weights = shares_of(weights)
+
+    def __call__(self, weight: np.ndarray, context: Context) -> np.ndarray:
+        return np.square(weight) * self.statistic(context)
+
+    def arguments(self) -> dict[str, Any]:
+        return {**({} if self.weights is None else {"weights": self.weights}), **super().arguments()}
 
 
 class Hessian(DataCriterion):

@@ -99,6 +99,8 @@ class LossStatistic(Statistic):
             raise PruningError(f"{self.criterion!r} needs targets for its loss; write data=(x, y).")
         try:
             loss, found = self._step(batch.inputs, batch.targets, batch.weights)
+        except PruningError:
+            raise
         except (ValueError, TypeError) as error:
             raise PruningError(
                 f"{self.criterion!r}: the loss cannot be computed for targets of shape "
@@ -126,16 +128,16 @@ class LossStatistic(Statistic):
             with tf.GradientTape() as inner:
                 inner.watch(self.variables)
                 loss = self._loss(inputs, targets, sample_weight)
-            gradients = _slopes(inner, loss, self.variables)
+            gradients = slopes(inner, loss, self.variables)
 
             def product(directions: list[Any]) -> list[Any]:
                 along = tf.add_n([tf.reduce_sum(g * direction) for g, direction in zip(gradients, directions)])
-                return _slopes(outer, along, self.variables)
+                return slopes(outer, along, self.variables)
 
             return loss, self.of_gradients(gradients, product)
 
 
-def _slopes(tape: Any, value: Any, variables: list[Any]) -> list[Any]:
+def slopes(tape: Any, value: Any, variables: list[Any]) -> list[Any]:
     """The gradients of a value, dense also where embeddings give slices, and zero where nothing depends on them."""
     import tensorflow as tf
 
@@ -307,7 +309,7 @@ class PathFlow(Statistic):
             tape.watch(variables)
             outputs = model(ones[0] if len(ones) == 1 else ones, training=False)
             total = tf.add_n([tf.reduce_sum(output) for output in keras.tree.flatten(outputs)])
-        return [np.asarray(gradient, np.float32) for gradient in _slopes(tape, total, variables)]
+        return [np.asarray(gradient, np.float32) for gradient in slopes(tape, total, variables)]
 
 
 class WeightMovement(TrainingStatistic):

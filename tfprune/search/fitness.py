@@ -15,7 +15,7 @@ from tfprune.model.bounds import Bounds
 from tfprune.model.copying import clone_with_weights
 from tfprune.model.data import Batch, input_specs, joined
 from tfprune.model.judge import Scorer
-from tfprune.model.metrics import Answers, answers_of, found_metrics
+from tfprune.model.metrics import Answers, Metric, answers_of, found_metrics
 from tfprune.model.prunable import every_weight
 from tfprune.model.signature import flat_outputs
 from tfprune.model.tree import as_array, places
@@ -105,10 +105,10 @@ class Fitness:
         self._bounds: Bounds | None = None
         if names & {"accuracy", "f1"}:
             self._scoring = Scorer(self.copy, joined([batch.targets for batch in self.data]), self._run()[0])
-        for objective in objectives:
-            if objective.judged is not None:
-                self._bounds = bounds_of(self.copy, self.data, flat_outputs(self._run()[0]), objective.judged)
-        if names & set(QUALITIES):
+        judged = next((objective.judged for objective in objectives if objective.judged is not None), None)
+        if judged is not None:
+            self._bounds = bounds_of(self.copy, self.data, flat_outputs(self._run()[0]), judged)
+        if self._reads_data:
             self._thin = self._try_thin()
 
     def __call__(self, genes: Genes) -> dict[str, float]:
@@ -190,8 +190,13 @@ class Fitness:
         kept = thin.weights(self.genome.keep(genes))  # type: ignore[attr-defined]
         self._weights_now = keras.tree.map_structure(keras.ops.convert_to_tensor, kept)
 
+    @property
+    def _reads_data(self) -> bool:
+        """Whether there is anything to run the candidates for."""
+        return bool(self._named & set(QUALITIES)) or self._bounds is not None
+
     def _qualities(self) -> dict[str, float]:
-        if not self._named & set(QUALITIES):
+        if not self._reads_data:
             return {}
         answers, loss = self._run()
         figures = {"loss": loss} if self._with_loss else {}
@@ -202,10 +207,20 @@ class Fitness:
                 figures[name] = getattr(self._scoring, name)(answers) if finite else 0.0
         if self._bounds is not None:
             try:
-                figures["metric"] = figure_of(self._bounds, flat_outputs(answers))
+                figures |= self._judged(self._bounds, flat_outputs(answers))
             except PruningError as error:
                 raise FitnessError(str(error)) from error
         return figures
+
+    def _judged(self, bounds: Bounds, answers: Answers) -> dict[str, float]:
+        """The value of each metric that is an objective; for "metric" that of the only one.
+
+        Of several it is the merit of the one that is nearest to its bound.
+        """
+        values = [metric(answers) for metric in bounds.metrics]
+        found = {"metric": values[0] if len(values) == 1 else bounds.merit(values)}
+        found |= {metric.name: value for metric, value in zip(bounds.metrics, values)}
+        return {each.name: found[each.name] for each in self.objectives if each.judged is not None}
 
     def _run(self) -> tuple[Any, float]:
         """The answers to all samples, and the mean loss."""
@@ -226,16 +241,9 @@ def bounds_of(model: keras.Model, data: Sequence[Batch], answers: Answers, judge
     return Bounds(given, found, [metric(answers) for metric in found])
 
 
-def figure_of(bounds: Bounds, answers: Answers) -> float:
-    """The value of the only metric; of several the merit of the one that is nearest to its bound."""
-    values = [metric(answers) for metric in bounds.metrics]
-    return values[0] if len(values) == 1 else bounds.merit(values)
-
-
-def mode_of_metric(model: keras.Model, data: Sequence[Batch], judged: MetricAsked) -> str:
-    """Which way the figure of the metrics is better."""
-    bounds = bounds_of(model, data, answers_of(model, data), judged)
-    return bounds.metrics[0].mode if len(bounds.metrics) == 1 else "max"
+def metrics_of(model: keras.Model, data: Sequence[Batch], judged: MetricAsked) -> Sequence[Metric]:
+    """The metrics of a search."""
+    return bounds_of(model, data, answers_of(model, data), judged).metrics
 
 
 def _given(batch: Batch) -> dict[str, Any]:

@@ -55,12 +55,13 @@ def genetic_search(
         model: A built model, trained; functional or Sequential for channels. It is left as it is.
         data: Validation inputs and targets, anything that `fit` takes; some thousand samples, as they are read for
             every candidate.
-        objectives: Names or functions, one or several. `"accuracy"`, `"f1"` (macro), `"loss"` and `"metric"` (what
-            `metric` says) are measured on the data; `"parameters"`, `"macs"`, `"bytes"` (of the weights in an int8
-            file) and `"memory"` (bytes of the largest input and output of a layer in int8) are counted; `"latency"`
-            (milliseconds of the int8 file, one thread) comes from a table of the layers that is measured here first,
-            and is checked on files of the front. A function takes a candidate (`.model`, `.masks`, `.figures`) and
-            returns a number, large for good. Defaults to `("accuracy", "macs")`.
+        objectives: Names or functions, one or several. `"accuracy"`, `"f1"` (macro), `"loss"`, `"metric"` (what
+            `metric` says) and `"metrics"` (an objective for each of several outputs, for a front between them) are
+            measured on the data; `"parameters"`, `"macs"`, `"bytes"` (of the weights in an int8 file) and `"memory"`
+            (bytes of the largest input and output of a layer in int8) are counted; `"latency"` (milliseconds of the
+            int8 file, one thread) comes from a table of the layers that is measured here first, and is checked on files
+            of the front. A function takes a candidate (`.model`, `.masks`, `.figures`) and returns a number, large for
+            good. Defaults to `("accuracy", "macs")`.
         genome: `"channels"` (default), a bit for each channel that can be removed with all that belongs to it;
             `"layers"`, a share for each group of channels, the lowest by the criterion going; `"weights"`, a bit for
             each weight or block of a small network.
@@ -132,7 +133,7 @@ def genetic_search(
         evaluations, seconds, steering, metric, mode, max_drop,
     )  # fmt: skip
     problem = Problem(settings, model, data, journal, recalibrate, train, verbose)
-    operators = Operators.checked(problem.genome, len(settings.objectives), steering)
+    operators = Operators.checked(problem.genome, len(problem.settings.objectives), steering)
     known = {problem.dense.genes: problem.dense}
 
     def evaluated(genes: list[Genes]) -> list[Genes]:

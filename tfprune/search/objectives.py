@@ -7,15 +7,16 @@ from typing import Any
 
 from tfprune.errors import PruningError, listed, listing, nearest
 
-# Measured on data; whether large is better. Of "metric" it is asked when the data are read.
-QUALITIES = {"accuracy": True, "f1": True, "loss": False, "metric": True}
+# Measured on data; whether large is better. Of "metric" it is asked when the data are read, and in the place of
+# "metrics" comes an objective for each of them then.
+QUALITIES = {"accuracy": True, "f1": True, "loss": False, "metric": True, "metrics": True}
 COSTS = ("parameters", "macs", "bytes", "latency", "memory")  # known from the genes; small is better
 NAMES = (*QUALITIES, *COSTS)
 
 
 @dataclass(frozen=True)
 class MetricAsked:
-    """What `"metric"` stands for: see `genetic_search`."""
+    """What `"metric"` and `"metrics"` stand for: see `genetic_search`."""
 
     metric: Any = None
     mode: Any = None
@@ -31,7 +32,7 @@ class Objective:
         larger: Whether large is better.
         weight: Its part in the weighted sum, above 0.
         function: The user's own `candidate -> float`; None for those known by name.
-        judged: What is measured where the name is `"metric"`.
+        judged: What is measured, where it is a metric.
     """
 
     name: str

@@ -19,7 +19,7 @@ from tfprune.progress import Stage, shown, stage
 from tfprune.search import genome as genomes
 from tfprune.search import objectives as goals
 from tfprune.search.fine_tuning import training_batches
-from tfprune.search.fitness import Fitness, FitnessError, mode_of_metric
+from tfprune.search.fitness import Fitness, FitnessError, metrics_of
 from tfprune.search.genome import Genes, Genome
 from tfprune.search.journal import TABLE, Journal, compiled_fingerprint, data_fingerprint, model_fingerprint
 from tfprune.search.latency import LatencyTable, MemoryTable, measured_latency
@@ -77,8 +77,8 @@ class Problem:
             model = inlined(model, "Searching for channels", has_rule)
         self.settings, self.model, self.verbose = settings, model, verbose
         validation = list(batches(data, model, settings.strategy, BATCH_SIZE))
-        if "metric" in settings.measured:
-            self.settings = settings = settings.settled(mode_of_metric(model, validation, settings.judged))
+        if settings.measured & {"metric", "metrics"}:
+            self.settings = settings = settings.settled(metrics_of(model, validation, settings.judged))
         with shown(verbose):
             self.genome = make_genome(settings, model, data)
         calibration: Any = []
@@ -105,7 +105,8 @@ class Problem:
     def _header(self) -> dict[str, Any]:
         """All that the figures of a candidate depend on."""
         settings, samples = self.settings, self.samples
-        trains = bool({"loss", "metric"} & settings.measured) or samples.training
+        judged = any(each.judged is not None for each in settings.objectives)
+        trains = judged or "loss" in settings.measured or samples.training
         return {
             "model": model_fingerprint(self.model),
             "data": data_fingerprint(samples.validation),

@@ -222,7 +222,8 @@ class SearchResult(Report):
         return list(dict.fromkeys(name for figures in self.checks.values() for name in figures))
 
     def _is_own(self, name: str) -> bool:
-        return any(each.name == name and each.function is not None for each in self.judgement.objectives)
+        known = [each for each in self.judgement.objectives if each.name == name]
+        return any(each.function is not None or each.judged is not None for each in known)
 
     def _is_quality(self, name: str) -> bool:
         return name in QUALITIES or self._is_own(name)

@@ -1,11 +1,12 @@
 """What a search is told, checked, as one value: it goes whole to workers, and into the header of the journal."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tfprune.errors import PruningError
+from tfprune.model.metrics import Metric
 from tfprune.search import objectives as goals
 
 
@@ -55,8 +56,13 @@ class Settings:
         if named and self.objectives == "accuracy":
             object.__setattr__(self, "objectives", "metric")
         object.__setattr__(self, "objectives", goals.get(self.objectives, self.weights))
-        if named and "metric" not in {objective.name for objective in self.objectives}:
+        names = {objective.name for objective in self.objectives}
+        if named and not names & {"metric", "metrics"}:
             raise PruningError('metric= says what the objective "metric" is; write objectives=("metric", "macs").')
+        if "metrics" in names and (self.max_drop is not None or "metric" in names):
+            raise PruningError(
+                'With "metrics" every metric is an objective by itself; leave out max_drop= and the objective "metric".'
+            )
         object.__setattr__(self, "budget", goals.check_budget(self.budget))
 
     @property
@@ -66,17 +72,24 @@ class Settings:
 
     @property
     def judged(self) -> goals.MetricAsked:
-        """What the objective `"metric"` stands for."""
+        """What the objectives `"metric"` and `"metrics"` stand for."""
         return goals.MetricAsked(self.metric, self.mode, self.max_drop)
 
-    def settled(self, mode: str) -> "Settings":
-        """The same once it is known which way the metric is better."""
+    def settled(self, metrics: Sequence[Metric]) -> "Settings":
+        """The same once it is known what the metrics are, and which way each is better."""
+        # What several make together is a merit, larger for better.
+        larger = len(metrics) > 1 or metrics[0].mode == "max"
 
-        def told(objective: goals.Objective) -> goals.Objective:
-            is_it = objective.name == "metric"
-            return replace(objective, larger=mode == "max", judged=self.judged) if is_it else objective
+        def told(objective: goals.Objective) -> list[goals.Objective]:
+            if objective.name == "metrics" and len(metrics) > 1:
+                known = replace(objective, judged=self.judged)
+                return [replace(known, name=each.name, larger=each.mode == "max") for each in metrics]
+            if objective.name in ("metric", "metrics"):
+                return [replace(objective, name="metric", larger=larger, judged=self.judged)]
+            return [objective]
 
-        return replace(self, objectives=tuple(map(told, self.objectives)), metric=None, mode=None, weights=None)
+        objectives = tuple(each for objective in self.objectives for each in told(objective))
+        return replace(self, objectives=objectives, metric=None, mode=None, weights=None)
 
     @property
     def description(self) -> str:

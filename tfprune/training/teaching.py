@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from tfprune.errors import PruningError, listing, nearest
+from tfprune.errors import PruningError, listing, nearest, number
 from tfprune.model.copying import clone_with_weights, scope_of
 from tfprune.model.graph import is_graph
 from tfprune.model.hooks import compile_arguments
@@ -60,9 +60,8 @@ def distill(
         raise PruningError(
             f"The student '{student.name}' is not compiled, and distill trains it; compile it with optimizer and loss."
         )
-    if not 0.0 <= share <= 1.0:
-        raise PruningError(f"share={share!r} is no share of the loss in [0, 1]; write 0.5 for half.")
-    if not temperature > 0.0:
+    share = number("share", share, 0, 1)
+    if not number("temperature", temperature, write="3.0") > 0.0:
         raise PruningError(f"temperature={temperature!r}: give a number above 0, such as 3.0.")
     _check_ends(student, teacher)
     with scope_of(student):
