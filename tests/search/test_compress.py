@@ -93,6 +93,15 @@ def test_every_step_is_reported_and_kept(whole):
     assert json.loads(result.to_json())["ratios"] == result.ratios
 
 
+def test_workers_search_for_the_channels_that_one_process_finds(whole, model):
+    alone, _ = whole
+    shared = compress(
+        model, (X, Y), (X_VAL, Y_VAL), 0.1, {"parameters": 0.5}, epochs=1, sparsities=(), workers=2, verbose=0
+    )
+    first, second = (next(row for row in result.rows() if "channels" in row["step"]) for result in (alone, shared))
+    assert first["parameters"] == second["parameters"] and first["macs"] == second["macs"]
+
+
 def test_an_interrupted_compression_goes_on_behind_its_last_whole_step(model, tmp_path):
     folder = tmp_path / "kept"
     # One batch for the samples of calibration, ten for each epoch: the interruption comes while weights are pruned.
@@ -195,6 +204,7 @@ def test_without_a_teacher_the_report_says_so():
         ({"target": {"macs": 5}}, r"target: 5 is no share of the unpruned model's macs in \(0, 1\)"),
         ({"epochs": 0}, "epochs=0"),
         ({"batch_size": 0}, "batch_size=0"),
+        ({"workers": 0}, "workers=0"),
         ({"sparsities": (1.0,)}, "sparsities: 1.0 is no share of zeros"),
         ({"val": X}, r"train has targets and val has none, so no metric can be measured; write val=\(x, y\)"),
         (

@@ -61,6 +61,7 @@ def compress(
     distill: bool = True,
     batch_size: int = 128,
     seed: int = 0,
+    workers: int = 1,
     console: Any = None,
     verbose: int = 1,
 ) -> Compression:
@@ -99,6 +100,8 @@ def compress(
             says so.
         batch_size: Of training on arrays. Defaults to 128.
         seed: Of everything random. Defaults to 0.
+        workers: Processes, or workers of a cluster, that evaluate the candidates of the search side by side, as in
+            `genetic_search`; training stays in this process. Defaults to 1.
         console: A `rich.console.Console` to show progress on, with the time left. Defaults to None: standard error.
         verbose: 0 shows no progress, 1 (default) bars in a terminal and lines elsewhere, 2 lines.
 
@@ -116,7 +119,7 @@ def compress(
     """
     check_model(model, "compress")
     model = inlined(model, "Compressing", has_rule)
-    terms = Terms(max_drop, target, epochs, sparsities, distill, batch_size, seed, metric, mode)
+    terms = Terms(max_drop, target, epochs, sparsities, distill, batch_size, seed, metric, mode, workers)
     samples = first_samples(train, model, CALIBRATION)
     labelled = samples.targets is not None
     if not model.compiled or model.optimizer is None:
@@ -225,6 +228,7 @@ class Road:
             found = genetic_search(
                 self._model, searched, "metric", "layers", population=16, generations=20,
                 evaluations=SEARCH_EVALUATIONS, budget=budget, seed=self._terms.seed, recalibrate=True,
+                workers=self._terms.workers,
                 metric=self._terms.metric, mode=self._terms.mode, max_drop=self._terms.max_drop,
             )  # fmt: skip
             self._plans[key] = found.plan()

@@ -28,6 +28,7 @@ class Terms:
     seed: int
     metric: Any = None
     mode: Any = None
+    workers: int = 1
 
     def __post_init__(self) -> None:
         for bound in self.max_drop.values() if isinstance(self.max_drop, Mapping) else [self.max_drop]:
@@ -38,6 +39,7 @@ class Terms:
         self._check_target()
         check_count("epochs", self.epochs, 1)
         check_count("batch_size", self.batch_size, 1)
+        check_count("workers", self.workers, 1)
 
     @property
     def goal(self) -> dict[str, float]:
@@ -45,8 +47,8 @@ class Terms:
         return {} if self.target == "smallest" else {name: float(share) for name, share in self.target.items()}
 
     def header(self) -> list[Any]:
-        """The terms as plain values for the folder."""
-        told = {name: value for name, value in vars(self).items() if name not in ("metric", "mode")}
+        """The terms as plain values for the folder; who evaluates is no matter."""
+        told = {name: value for name, value in vars(self).items() if name not in ("metric", "mode", "workers")}
         return [list(value) if value is self.sparsities else value for value in told.values()]
 
     def _check_target(self) -> None:
