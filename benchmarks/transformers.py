@@ -161,7 +161,7 @@ def tasks(names: Sequence[str]) -> list[Task]:
         found.append(Task("vision", vision_transformer, (4, 512), (2, 256), 3, 1e-3, images))
     if "text" in names:
         data = (*sentences(20000, seed=1), *sentences(5000, seed=2))
-        found.append(Task("text", text_transformer, (4, 256), (2, 128), 3, 2e-3, data))
+        found.append(Task("text", text_transformer, (4, 256), (2, 128), 6, 2e-3, data))
     return found
 
 

@@ -34,6 +34,10 @@ class Costs:
         share = self.shares(removed)
         return sum((cost or 0.0) * share.get(key, 1.0) for key, cost in weights.items())
 
+    def of_channel(self, budget: str, name: str) -> float:
+        """What one channel of a group saves where nothing else goes; 1 where it saves nothing that is counted."""
+        return self.total(budget) - self.left(budget, {name: 1}) or 1.0
+
     def shares(self, removed: Mapping[str, int]) -> dict[str, float]:
         """The share of each weight that remains when each group loses so many channels."""
         share: dict[str, float] = {}

@@ -66,6 +66,9 @@ class BoundMethod:
         """Leaves weights out of every decision from now on."""
         self.weights = [weight for weight in self.weights if weight.key not in keys]
 
+    def check_measured(self) -> None:
+        """Raises PruningError where a decision needs what only `prune` measures; `fit` asks before it begins."""
+
     def forget(self) -> None:
         """Lets go of memory that is kept from one decision to the next."""
 

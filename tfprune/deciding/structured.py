@@ -1,7 +1,7 @@
 """Structured pruning: which channels to remove, by a score summed over each channel group."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
@@ -23,7 +23,7 @@ from tfprune.model.tree import as_array, check_model, wrapped_layers
 Keep = dict[str, np.ndarray]
 
 BUDGETS = ("channels", "parameters", "macs", "threshold")
-ALLOCATIONS = ("global", "uniform", "hierarchical")
+ALLOCATIONS = ("global", "uniform", "hierarchical", "outputs")
 
 
 class Structured(Method):
@@ -40,7 +40,9 @@ class Structured(Method):
             `"activation"`, ...), in `prune` and `plan_shrink`; an object, or a function of the weight.
         allocation: `"global"` (default): the lowest scores of all groups, each relative to the mean of its group;
             `"uniform"`: the same share of every group; `"hierarchical"`: from the last group towards the first, each
-            down to `min_channels` before the one before it loses any; or a mapping of layer or group name to its final
+            down to `min_channels` before the one before it loses any; `"outputs"`: each group what the model's outputs
+            miss least, measured and made up for by `prune(model, method, data, reconstruct=True)` alone, where a count
+            of channels holds for heads, widths and channels each; or a mapping of layer or group name to its final
             share (groups not named take the overall amount).
         budget: What the amount counts: `"channels"` (default) of the groups that may lose some, `"parameters"` or
             `"macs"` of the whole model (at least the amount is removed), or `"threshold"`.
@@ -110,6 +112,11 @@ class Structured(Method):
     def by_share(self) -> bool:
         return self.budget != "threshold"
 
+    @property
+    def asks_outputs(self) -> bool:
+        """Whether the amounts of the groups are those that the model's outputs miss least."""
+        return self.allocation == "outputs" and self.by_share and self.amounts_by_layer is None
+
     def bind(self, model: keras.Model) -> "BoundStructured":
         check_model(model, "prune")
         plain = unwrapped(model) if wrapped_layers(model) else model
@@ -141,6 +148,22 @@ class BoundStructured(BoundMethod):
         self._weights = {weight.key: weight for weight in every_weight(model)}
         super().__init__(method, self._covered())
         self._costs = Costs(groups, plain)
+        self._increases: dict[str, np.ndarray] = {}
+
+    def rank_by(self, increases: Mapping[str, np.ndarray]) -> None:
+        """Takes in by how much the error of the model's outputs grows with each further channel that a group loses.
+
+        Args:
+            increases: For each group that may lose channels, a rising array with an entry for each of its channels.
+        """
+        self._increases = dict(increases)
+
+    def check_measured(self) -> None:
+        if self.method.asks_outputs and not self._increases:
+            raise PruningError(
+                'Structured: allocation="outputs" goes by what the outputs of the repaired model lose, which '
+                "prune(model, method, data, reconstruct=True) alone measures. Write so, or allocation='global'."
+            )
 
     def _covered(self) -> list[PrunableWeight]:
         """The weights of the chosen groups that masks lie on."""
@@ -199,10 +222,26 @@ class BoundStructured(BoundMethod):
 
     def _counts(self, scores: Mapping[str, np.ndarray], amount: float) -> dict[str, int]:
         """How many channels each group loses."""
-        total = sum(group.size for group in self.chosen.values())
         if self.method.amounts_by_layer is not None:
             return self._by_layer(amount, self.method.amounts_by_layer)
-        ranked = self._ranking(scores)
+        self.check_measured()
+        if not self.method.asks_outputs:
+            return self._enough(self.chosen, self._ranking(scores), amount)
+        if self.method.budget != "channels":
+            prices = {name: self._costs.of_channel(self.method.budget, name) for name in self.chosen}
+            increases = {name: values / prices[name] for name, values in self._increases.items()}
+            return self._enough(self.chosen, self._ranked(increases), amount)
+        counts: dict[str, int] = {}
+        for unit in UNITS:  # a head is not worth a hidden unit, so each has its own share
+            own = [name for name, group in self.chosen.items() if group.unit == unit]
+            if own:
+                ranked = self._ranked({name: self._increases[name] for name in own})
+                counts.update(self._enough(own, ranked, amount))
+        return {name: counts[name] for name in self.chosen}
+
+    def _enough(self, names: Iterable[str], ranked: Callable[[int], dict[str, int]], amount: float) -> dict[str, int]:
+        """The fewest channels of these groups, in the order of a ranking, whose removal meets the budget."""
+        total = sum(self.chosen[name].size for name in names)
         unit = self.method.budget
         whole = float(total) if unit == "channels" else self._costs.total(unit)
         wanted: float = round(amount * total) if unit == "channels" else amount * whole
@@ -216,7 +255,7 @@ class BoundStructured(BoundMethod):
                 f"{self.method.min_channels} and round_to={self.method.round_to} at most "
                 f"{spent(ranked(total)):,.0f} can go. Ask for less, or let more layers lose channels."
             )
-        low, high = 0, total  # the fewest ranked channels whose removal meets the budget
+        low, high = 0, total
         while low < high:
             middle = (low + high) // 2
             if spent(ranked(middle)) >= wanted * (1 - 1e-9):
@@ -227,24 +266,28 @@ class BoundStructured(BoundMethod):
 
     def _ranking(self, scores: Mapping[str, np.ndarray]) -> Callable[[int], dict[str, int]]:
         """A function from a number of channels to go, overall, to a number for each group."""
-        names, groups = list(self.chosen), list(self.chosen.values())
-        total = sum(group.size for group in groups)
+        total = sum(group.size for group in self.chosen.values())
         if self.method.allocation == "uniform":
             return lambda number: {
                 name: self._allowed(group, round(number / total * group.size)) for name, group in self.chosen.items()
             }
         if self.method.allocation == "hierarchical":
             return self._from_the_last
-        relative = [relative_scores(scores[name]) for name in names]
-        for values, group in zip(relative, groups):
+        return self._ranked({name: relative_scores(scores[name]) for name in self.chosen})
+
+    def _ranked(self, values: Mapping[str, np.ndarray]) -> Callable[[int], dict[str, int]]:
+        """The counts of these groups where the channels of the lowest values go, whichever group they are of."""
+        names, groups = list(values), [self.chosen[name] for name in values]
+        relative = [np.array(each) for each in values.values()]
+        for each, group in zip(relative, groups):
             # What a group keeps in any case stands at the end of the ranking.
-            values[np.argsort(values, kind="stable")[group.size - self._least(group) :]] = np.inf
+            each[np.argsort(each, kind="stable")[group.size - self.least(group) :]] = np.inf
         owner = np.repeat(np.arange(len(names)), [group.size for group in groups])
         order = owner[np.argsort(np.concatenate(relative), kind="stable")]
 
         def counts(number: int) -> dict[str, int]:
             removed = np.bincount(order[:number], minlength=len(names))
-            return {name: self._allowed(group, int(removed[i])) for i, (name, group) in enumerate(self.chosen.items())}
+            return {name: self._allowed(group, int(removed[i])) for i, (name, group) in enumerate(zip(names, groups))}
 
         return counts
 
@@ -252,7 +295,7 @@ class BoundStructured(BoundMethod):
         """The counts where the last groups give all they may before those before them."""
         counts = {}
         for name, group in reversed(self.chosen.items()):
-            gone = min(number, group.size - self._least(group))
+            gone = min(number, group.size - self.least(group))
             counts[name] = self._allowed(group, gone)
             number -= gone
         return {name: counts[name] for name in self.chosen}
@@ -268,7 +311,8 @@ class BoundStructured(BoundMethod):
             counts[name] = self._allowed(group, round(share * group.size))
         return counts
 
-    def _least(self, group: ChannelGroup) -> int:
+    def least(self, group: ChannelGroup) -> int:
+        """How many of its channels a group keeps in any case."""
         return min(group.size, max(self.method.min_channels, 1))
 
     def _allowed(self, group: ChannelGroup, removed: int) -> int:
@@ -277,7 +321,7 @@ class BoundStructured(BoundMethod):
         if step > 1 and removed:
             # To the nearest multiple, a half upwards; a group without one below its size stays whole.
             left = min(group.size, max(step, step * math.floor(left / step + 0.5)))
-        return group.size - max(left, self._least(group))
+        return group.size - max(left, self.least(group))
 
 
 def _chosen_groups(method: Structured, model: keras.Model, groups: ChannelGroups) -> dict[str, ChannelGroup]:

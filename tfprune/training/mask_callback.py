@@ -178,6 +178,7 @@ class MaskCallback(keras.callbacks.Callback):
 
     def _record(self, bound: BoundMethod) -> None:
         """Lets a criterion that looks at training see it; refuses one that needs a pass over data before."""
+        bound.check_measured()
         criterion = bound.method.criterion
         needs = needed(criterion)
         if needs is not None and issubclass(needs, TrainingStatistic):

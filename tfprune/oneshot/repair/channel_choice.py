@@ -4,7 +4,8 @@ Removing the features of a channel from a linear layer and fitting the others an
 the features' second moments tells (Hassibi and Stork, "Second order derivatives for network pruning: optimal brain
 surgeon", 1993; for groups of weights Kurtic et al., "ZipLM: inference-aware structured pruning of language models",
 2023, https://arxiv.org/abs/2302.04089). A group loses the channels whose errors, as shares of the variance of the
-listeners' outputs, add up to least; a few go at a time, and the others are fitted between.
+listeners' outputs, add up to least; a few go at a time, and the others are fitted between. With `allocation="outputs"`
+these orders are tried at the outputs of the model too, which tells how many each group gives.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from tfprune.model.layers import LinearForm
 from tfprune.model.prunable import PrunableWeight, every_weight, linear_form
 from tfprune.model.tree import as_array
 from tfprune.oneshot.repair.least_squares import ENOUGH_ROWS, RIDGE
+from tfprune.oneshot.repair.output_losses import ModelOutputs, increases, levels
 from tfprune.oneshot.repair.reconstruct import FEATURES
 from tfprune.progress import stage
 
@@ -53,6 +55,16 @@ class Listener:
         self.wanted = image + hold * matrix
         self.matrix = matrix
 
+    def fitted(self, kept: np.ndarray) -> np.ndarray:
+        """The values that make up best for the channels that are not kept, whose own are zero."""
+        present = np.flatnonzero((self.channels < 0) | kept[self.channels])
+        values = np.zeros(self.matrix.shape)
+        if self.rows >= ENOUGH_ROWS * present.size:
+            values[present] = np.linalg.solve(self.held[np.ix_(present, present)], self.wanted[present])
+        else:
+            values[present] = self.matrix[present]
+        return values
+
     def losses(self, kept: np.ndarray) -> np.ndarray:
         """The error of the outputs that removing each channel adds, the others making up for it.
 
@@ -77,6 +89,38 @@ class Listener:
                 places = present[own]
                 part = self.matrix[places]
                 found[channel] = np.sum(part * (self.moment[np.ix_(places, places)] @ part))
+        return found
+
+
+class Audience(NamedTuple):
+    """A layer that listens to a group, with what it hears in each of its parts."""
+
+    form: LinearForm
+    parts: list["FeaturePart"]
+    means: list[np.ndarray]
+    listeners: list[Listener]
+
+    @property
+    def energy(self) -> float:
+        """The mean square of what the layer makes of the features of these parts; their variance with a bias."""
+        return max(sum(listener.energy for listener in self.listeners), np.finfo(np.float64).tiny)
+
+    def losses(self, kept: np.ndarray) -> np.ndarray:
+        """What each channel is worth to the layer, as a share of its energy."""
+        return np.sum([listener.losses(kept) for listener in self.listeners], axis=0) / self.energy
+
+    def fitted(self, kept: np.ndarray) -> list[tuple[Any, np.ndarray]]:
+        """The kernel and the bias that make up best for the channels that are not kept, with their values."""
+        layer = self.form.layer
+        matrix = self.form.to_matrix(as_array(layer.kernel)).astype(np.float64)
+        means = np.zeros((matrix.shape[0], matrix.shape[2]))
+        for part, mean, listener in zip(self.parts, self.means, self.listeners):
+            values = listener.fitted(kept)
+            means[part.group] += mean @ (matrix[part.group, part.features] - values)
+            matrix[part.group, part.features] = values
+        found = [(layer.kernel, self.form.to_kernel(matrix))]
+        if self.form.has_bias:
+            found.append((layer.bias, as_array(layer.bias) + means.reshape(tuple(layer.bias.shape))))
         return found
 
 
@@ -105,32 +149,84 @@ def choose_channels(
     """
     copy = clone_with_weights(model, keep_compiled=False)
     weights = {weight.key: weight for weight in every_weight(copy)}
+    if bound.method.asks_outputs:
+        orders = _measured_orders(bound, copy, weights, data, kept)
+        counts = {name: int(np.count_nonzero(~stays)) for name, stays in bound.keep(amount, kept).items()}
+        return bound.masks({name: _kept(order, counts[name]) for name, order in orders.items()})
     chosen = dict(bound.keep(amount, kept))
     with stage("choose channels", total=len(chosen)) as bar:
         for name, stays in chosen.items():
-            listeners = [] if stays.all() else _listeners(copy, weights, bound.chosen[name], data)
-            if listeners:
-                present = ~removed(bound.chosen[name], kept or {})
-                chosen[name] = _chosen(listeners, present, int(np.count_nonzero(stays)))
+            audiences = [] if stays.all() else _audiences(copy, weights, bound.chosen[name], data)
+            if audiences:
+                gone = removed(bound.chosen[name], kept or {})
+                count = int(np.count_nonzero(~stays))
+                chosen[name] = _kept(_order(audiences, gone, count), count)
             bar.advance()
     return bound.masks(chosen)
 
 
-def _chosen(listeners: Sequence[list[Listener]], present: np.ndarray, count: int) -> np.ndarray:
-    kept = present.copy()
-    energies = [sum(part.energy for part in parts) for parts in listeners]
-    while (left := int(np.count_nonzero(kept))) > count:
-        total = np.zeros(kept.size)
-        for parts, energy in zip(listeners, energies):
-            total += sum(part.losses(kept) for part in parts) / max(energy, np.finfo(np.float64).tiny)
-        least = np.argsort(np.where(kept, total, np.inf), kind="stable")
-        kept[least[: min(left - count, max(1, int(SHARE * left)))]] = False
+def _measured_orders(
+    bound: BoundStructured,
+    copy: keras.Model,
+    weights: Mapping[str, PrunableWeight],
+    data: Sequence[Batch],
+    kept: Mapping[str, np.ndarray] | None,
+) -> dict[str, np.ndarray]:
+    """The order in which each group loses its channels; the method learns what the outputs lose on the way."""
+    outputs, scores = ModelOutputs(copy, data), bound.scores(kept)
+    orders, found = {}, {}
+    with stage("measure what groups are worth", total=len(scores)) as bar:
+        for name, group in bound.chosen.items():
+            gone = removed(group, kept or {})
+            audiences = _audiences(copy, weights, group, data)
+            most = group.size - bound.least(group)
+            order = _order(audiences, gone, most) if audiences else np.argsort(scores[name], kind="stable")
+            errors, already = {}, int(np.count_nonzero(gone))
+            for level in levels(already, most):
+                stays = _kept(order, level)
+                masks = bound.groups.masks({name: stays})
+                errors[level] = outputs.error(_without(weights, masks, audiences, stays))
+            orders[name], found[name] = order, increases(errors, already, group.size)
+            bar.advance()
+    bound.rank_by(found)
+    return orders
+
+
+def _without(
+    weights: Mapping[str, PrunableWeight], masks: Masks, audiences: Sequence[Audience], kept: np.ndarray
+) -> list[tuple[Any, np.ndarray]]:
+    """The variables of a model without the channels that are not kept, made up for, and what stands in them then."""
+    values = {id(variable): (variable, value) for each in audiences for variable, value in each.fitted(kept)}
+    for key, mask in masks.items():
+        variable = weights[key].variable
+        value = values[id(variable)][1] if id(variable) in values else as_array(variable)
+        values[id(variable)] = variable, np.where(mask, value, 0.0)
+    return list(values.values())
+
+
+def _order(audiences: Sequence[Audience], gone: np.ndarray, count: int) -> np.ndarray:
+    """All channels, those first that are gone, then so many in the order in which they are missed least."""
+    kept = ~gone
+    order = list(np.flatnonzero(gone))
+    while len(order) < count:
+        left = kept.size - len(order)
+        total = sum((audience.losses(kept) for audience in audiences), np.zeros(kept.size))
+        least = np.argsort(np.where(kept, total, np.inf), kind="stable")[: max(1, int(SHARE * left))]
+        kept[least] = False
+        order.extend(least)
+    return np.array([*order, *np.flatnonzero(kept)], int)
+
+
+def _kept(order: np.ndarray, count: int) -> np.ndarray:
+    """All but the first so many of an order, as booleans."""
+    kept = np.ones(order.size, bool)
+    kept[order[:count]] = False
     return kept
 
 
-def _listeners(
+def _audiences(
     model: keras.Model, weights: Mapping[str, PrunableWeight], group: ChannelGroup, data: Sequence[Batch]
-) -> list[list[Listener]]:
+) -> list[Audience]:
     """The layers that listen to a group, each in parts."""
     found = []
     for member in group.members:
@@ -173,7 +269,7 @@ def _parts(channels: np.ndarray) -> list[FeaturePart]:
 
 def _measured(
     model: keras.Model, found: Sequence[tuple[LinearForm, list[FeaturePart]]], data: Sequence[Batch]
-) -> list[list[Listener]]:
+) -> list[Audience]:
     """The second moments of all parts, from one pass over the data."""
     import tensorflow as tf
 
@@ -199,12 +295,13 @@ def _measured(
     return [_with_moments(form, parts, *sums) for (form, parts), sums in zip(found, totals)]
 
 
-def _with_moments(form: LinearForm, parts: Sequence[FeaturePart], sums: Sequence[Any], rows: Any) -> list[Listener]:
+def _with_moments(form: LinearForm, parts: list[FeaturePart], sums: Sequence[Any], rows: Any) -> Audience:
     matrix = form.to_matrix(as_array(form.layer.kernel)).astype(np.float64)
-    listeners = []
+    means, listeners = [], []
     for part, (products, total) in zip(parts, sums):
         moment = products / rows
         if form.has_bias:  # which takes up every change of the mean
             moment = moment - np.outer(total, total) / rows**2
+        means.append(total / rows)
         listeners.append(Listener(part.channels, moment, matrix[part.group, part.features], int(rows)))
-    return listeners
+    return Audience(form, parts, means, listeners)
