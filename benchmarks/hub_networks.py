@@ -399,7 +399,7 @@ BACKBONES: dict[str, Any] = {
     "DFineBackbone": dfine,
     "DINOV2Backbone": {**DINO, "patch_size": 14, "image_shape": (56, 56, 3)},
     "DINOV2Backbone (SwiGLU)": lambda: dino("2", patch_size=14, image_shape=(56, 56, 3), use_swiglu_ffn=True),
-    "DINOV3Backbone": {**DINO, "patch_size": 16, "image_shape": (64, 64, 3)},
+    "DINOV3Backbone": {**DINO, "patch_size": 4, "image_shape": (16, 16, 3)},
     "DebertaV3Backbone": {**TEXT, "bucket_size": 4},
     "DeepLabV3Backbone": lambda: make(
         "DeepLabV3Backbone",

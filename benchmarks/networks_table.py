@@ -24,7 +24,14 @@ RESULTS, PAGE = ROOT / "docs" / "benchmarks", ROOT / "docs" / "keras_hub.md"
 SHARE = 0.3
 SECONDS, GIGABYTES = 600, 6
 # Sizes of open axes that belong together: images in a prompt, and the places of their tokens.
-FIXED = {"images": (1,), "pixel_values": (1, 16), "pixel_position_ids": (1, 16), "vision_indices": (4,)}
+FIXED = {
+    "images": (1,),
+    "pixel_values": (1, 16, 48),
+    "pixel_position_ids": (1, 16),
+    "vision_indices": (4,),
+    "boxes": (1,),
+    "masks": (1, 32, 32),
+}
 
 
 def names(part):
@@ -79,8 +86,9 @@ def inputs(model, samples=2, length=8):
         shape = [samples, *(size or (image if len(spec.shape) > 3 else length) for size in spec.shape[1:])]
         if spec.name in ("encoder_input_values",) or (spec.name == "encoder_padding_mask" and moonshine(given)):
             shape[1] = 1200
-        if spec.name in FIXED and len(spec.shape) != 4 and None in spec.shape[1:]:
-            shape = [samples, *FIXED[spec.name], *shape[1 + len(FIXED[spec.name]) :]]
+        fixed = FIXED.get(spec.name, ())
+        if fixed and (spec.name != "images" or len(spec.shape) > 4) and None in spec.shape[1:]:
+            shape = [samples, *fixed, *shape[1 + len(fixed) :]]
         if "mask" in spec.name and spec.name != "masks":
             value = np.ones(shape) if spec.name != "vision_mask" else np.zeros(shape)
         elif "position" in spec.name or "indices" in spec.name or spec.name == "segment_ids":
@@ -134,6 +142,7 @@ class Row(dict):
 def measure(part, name, lite, fit):
     import keras
     import numpy as np
+    import tensorflow as tf
 
     import tfprune
     from tfprune.model.copying import clone_with_weights
@@ -180,7 +189,8 @@ def measure(part, name, lite, fit):
         compile_for_a_step(wrapped, data)
         decides = tfprune.PercentilePruning(0.5) if row.get("callback") else tfprune.UpdateMasks()
         targets = keras.tree.map_structure(lambda x: np.zeros(x.shape, "float32"), wrapped(data, training=False))
-        wrapped.fit(data, targets, batch_size=2, epochs=1, verbose=0, callbacks=[decides])
+        batch = tf.data.Dataset.from_tensors((data, targets))  # an output may be longer or shorter than the batch
+        wrapped.fit(batch, epochs=1, verbose=0, callbacks=[decides])
         return True
 
     def saved(key):

@@ -81,9 +81,37 @@ def a_table_for_samples_and_heads(self, x):
     return ops.sum(ops.einsum("bhts,bsd->bhtd", scores, x), axis=1)
 
 
+def as_many_as_strides_leave(self, x):
+    half = ops.average_pool(x, 2, 2, padding="valid")
+    places = ops.arange(ops.shape(half)[1])
+    known = ops.sum(ops.ones_like(half[:, :, 0], dtype="int32"), axis=1) - 1
+    return half * ops.cast(places[None, :] < known[:, None], x.dtype)[..., None] + ops.cast(places, x.dtype)[:, None]
+
+
+def on_the_diagonal(self, x):
+    steps = ops.arange(ops.shape(x)[1])
+    return ops.einsum("ts,bsd->btd", ops.cast(ops.expand_dims(steps, 1) == steps, x.dtype), x)
+
+
+def scores_shifted_by_the_distance(self, x):
+    """As the relative attention of Transformer-XL: steps first, samples behind them."""
+    samples, steps = ops.shape(x)[:2]
+    apart = ops.cast(ops.arange(steps, -steps, -1.0), x.dtype)
+    places = ops.expand_dims(ops.einsum("i,d->id", apart, np.linspace(0.1, 1.0, WIDTH).astype("float32")), 1)
+    places = ops.ones([2 * steps, samples, WIDTH]) * places
+    scores = ops.einsum("jbd,bid->ijbd", places, x)
+    scores = ops.reshape(scores, (2 * steps, steps, samples, WIDTH))[1:]
+    scores = ops.reshape(scores, (steps, 2 * steps - 1, samples, WIDTH))
+    scores = ops.slice(scores, (0, 1, 0, 0), (steps, 2 * steps - 2, samples, WIDTH))
+    return ops.transpose(ops.sum(scores, axis=1), (1, 0, 2))
+
+
 @pytest.mark.parametrize(
     "does",
     [
+        as_many_as_strides_leave,
+        on_the_diagonal,
+        scores_shifted_by_the_distance,
         near_and_before,
         a_table_for_samples_and_heads,
         as_many_tokens_as_samples,

@@ -13,7 +13,7 @@ from tfprune.channels.rules.registry import Entry, Resized, fresh_operation
 from tfprune.channels.visit import Rule, Visit
 from tfprune.model.hooks import class_of_applications
 
-layers = keras.layers
+Layer, layers = keras.Layer, keras.layers
 ops = keras.ops
 
 Function = Callable[..., Any]
@@ -147,7 +147,7 @@ def operands_of(visit: Visit) -> list[Channels]:
     for x in keras.tree.flatten((visit.args, visit.kwargs)):
         if isinstance(x, Channels):
             found.append(x)
-        elif isinstance(x, (int, float, np.number)) and not isinstance(x, bool):
+        elif isinstance(x, (int, float, np.number)) and not (isinstance(x, bool) and isinstance(visit.layer, Layer)):
             found.append(Channels((), constant=np.asarray(x)))
     return found
 

@@ -1,6 +1,7 @@
 """What a call asks of Keras while it is traced, answered so that it does what a graph can hold."""
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,6 +25,33 @@ def numbers_of_axes() -> Iterator[None]:
         return lambda x: len(x.shape) if isinstance(x, keras.KerasTensor) else plain(x)
 
     with instead(keras.ops, "ndim", counted), instead(keras.ops.numpy, "ndim", counted):
+        yield
+
+
+@contextlib.contextmanager
+def compared_with_symbols() -> Iterator[None]:
+    """Lets `==`, `<` and their kin compare symbolic tensors entry by entry, as they do others, in the user's code.
+
+    TensorFlow does not ask Keras what it does not know itself, and Keras has no `==` for its symbolic tensors.
+    """
+    import tensorflow as tf
+
+    def asking(plain: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda x, y: NotImplemented if isinstance(y, keras.KerasTensor) else plain(x, y)
+
+    def equal(plain: Callable[..., Any]) -> Callable[..., Any]:
+        def compared(x: Any, y: Any) -> Any:
+            within_keras = sys._getframe(2).f_globals.get("__name__", "").startswith("keras.src.")
+            if within_keras or not (hasattr(y, "shape") or isinstance(y, (int, float))):
+                return plain(x, y)
+            return keras.ops.equal(x, y)
+
+        return compared
+
+    with contextlib.ExitStack() as stack:
+        for name in ("__lt__", "__le__", "__gt__", "__ge__", "__eq__", "__ne__"):
+            stack.enter_context(instead(tf.Tensor, name, asking))
+        stack.enter_context(instead(keras.KerasTensor, "__eq__", equal))
         yield
 
 

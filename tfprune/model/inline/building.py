@@ -50,6 +50,7 @@ class Building:
         self.named: dict[int, str] = {}
         self.paths: dict[int, str] = {}
         self.open: list[tuple[Pair, Any, int]] = []
+        self.derived: dict[Pair, Size] = {}  # of what comes of inputs, as behind a convolution with strides
         for tensor, pairs in zip(self.inputs, sizes):
             for axis, pair in enumerate(pairs):
                 if pair[0] != pair[1] and not any(pair == known for known, _, _ in self.open):
@@ -94,12 +95,18 @@ class Building:
         """The open size that is so large in the two traces, None where there is none."""
         if not isinstance(one, (int, np.integer)) or not isinstance(two, (int, np.integer)):
             return None
+        one, two = int(one), int(two)
         for pair, tensor, axis in self.open:
             if (one, two) == pair:
                 return Size(tensor, axis)
+        if (one, two) in self.derived:
+            return self.derived[one, two]
+        for (first, second), tensor, axis in self.open:
+            if axis and (one, two) == (2 * first, 2 * second):
+                return Size(tensor, axis, times=2)
         for (first, second), tensor, axis in self.open:
             if axis and one - two == first - second and one > 0:
-                return Size(tensor, axis, int(one - first))
+                return Size(tensor, axis, one - first)
         return None
 
     # Calls
@@ -113,8 +120,11 @@ class Building:
                 _require_same_settings(operation, b.operation)
             args, kwargs = self.arguments(a, b)
             result = self._copy(a)(*args, **kwargs)
-        for tensor, new in zip(a.outputs, keras.tree.flatten(result), strict=True):
+        for tensor, other, new in zip(a.outputs, b.outputs, keras.tree.flatten(result), strict=True):
             self.values[id(tensor)] = new
+            for axis, pair in enumerate(zip(tensor.shape, other.shape)):
+                if pair[0] != pair[1]:
+                    self.derived.setdefault(pair, Size(new, axis))
             maker = hooks.maker_of(new)
             self.named.setdefault(id(maker), a.path)
             self.paths.setdefault(id(maker), a.path if isinstance(operation, keras.Layer) else a.place)
@@ -257,13 +267,14 @@ def _even(a: np.ndarray, b: np.ndarray, sizes: Mapping[int, Size]) -> Any:
 
 
 def _counting(a: np.ndarray, b: np.ndarray, sizes: Mapping[int, Size]) -> Any:
-    """A constant that counts on in even steps along its only axis."""
-    if a.ndim != 1 or a.dtype.kind not in "iuf" or min(len(a), len(b)) < 2:
+    """A constant that counts on in even steps along its only axis, apart from some of length 1."""
+    lines, (axis, *others) = (a.ravel(), b.ravel()), sizes
+    if others or a.shape[axis] != a.size or a.dtype.kind not in "iuf" or min(map(len, lines)) < 2:
         return None
-    start, step = a[0], a[1] - a[0]
-    if not all(np.array_equal(each, start + step * np.arange(len(each))) for each in (a, b)):
+    start, step = lines[0][0], lines[0][1] - lines[0][0]
+    if not all(np.array_equal(each, start + step * np.arange(len(each))) for each in lines):
         return None
-    return keras.ops.cast(index_like(sizes[0]), str(a.dtype)) * step + start
+    return placed(keras.ops.cast(index_like(sizes[axis]), str(a.dtype)) * step + start, a.ndim, axis)
 
 
 def _band(a: np.ndarray, b: np.ndarray, sizes: Mapping[int, Size]) -> Any:

@@ -52,14 +52,28 @@ def reshape(building: Any, a: TracedCall, b: TracedCall) -> Any:
     came, came_too = _shapes(a, b)
     if len(differing) == 2 and differing[0] == 0 and (one[0], two[0]) == (came[0], came_too[0]):
         return keras.layers.Reshape(shape[1:], name=building.name(a.path))(x)
-    at = differing[0]
-    if len(differing) == 2 and differing[1] == at + 1:
-        sizes = [building.open_size(one[axis], two[axis]) for axis in differing]
-        if None not in sizes:
-            merged = keras.ops.reshape(x, (*shape[:at], -1, *shape[at + 2 :]))
-            # Rows by their numbers, since one size of a shape may be open, and no more.
-            return keras.ops.take(merged, _numbered(*sizes), axis=at)
+    last = next((axis for axis in reversed(differing) if _stays(axis - len(one), came, one, came_too, two)), None)
+    pair = [axis for axis in differing if len(differing) == 2 or axis != last]
+    sizes = [building.open_size(one[axis], two[axis]) for axis in pair]
+    if len(pair) == 2 and pair[1] == pair[0] + 1 and None not in sizes:
+        merged: tuple[int, ...] = (*shape[: pair[0]], -1, *shape[pair[1] + 1 :])
+        at = pair[0]
+        if len(differing) == 3 and last is not None:  # goes to the front, where a Reshape layer leaves it alone
+            x = keras.ops.moveaxis(x, last - len(one), 0)
+            merged, at = (*merged[: last - len(one)], *merged[len(merged) + last - len(one) + 1 :]), at + 1
+            x = keras.layers.Reshape(merged, name=building.name(a.path))(x)
+        else:
+            x = keras.ops.reshape(x, merged)
+        # Rows by their numbers, since one size of a shape may be open, and no more.
+        x = keras.ops.take(x, _numbered(*sizes), axis=at)
+        return keras.ops.moveaxis(x, 0, last - len(one)) if len(differing) == 3 and last is not None else x
     raise CannotOpenError(f"it reshapes to {one} and {two} in two traces, which leaves more than one size open")
+
+
+def _stays(axis: int, *shapes: tuple[int, ...]) -> bool:
+    """Whether an axis, counted from the end, and all behind it are as long after a reshape as before, in two traces."""
+    came, one, came_too, two = shapes
+    return -axis < len(came) and came[axis:] == one[axis:] and came_too[axis:] == two[axis:]
 
 
 def _numbered(rows: Size, columns: Size) -> Any:
@@ -150,7 +164,8 @@ def slice_(building: Any, a: TracedCall, b: TracedCall) -> Any:
     came, came_too = _shapes(a, b)
     x = _first(building, a, b)
     for axis, (start, mine, theirs) in enumerate(zip(starts, one, two)):
-        if start == 0 and (mine, theirs) == (came[axis], came_too[axis]):
+        if (start + mine, start + theirs) == (came[axis], came_too[axis]):  # all to the end
+            x = x[(*[slice(None)] * axis, slice(start, None), ...)] if start else x
             continue
         if mine == theirs:
             places: Any = np.arange(start, start + mine)

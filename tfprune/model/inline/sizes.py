@@ -21,17 +21,19 @@ class InputSpec(NamedTuple):
 
 
 class Size(NamedTuple):
-    """An open size in a graph: that of an axis of an input, and so much more."""
+    """An open size in a graph: that of an axis of a tensor, so many times, and so much more."""
 
     tensor: Any
     axis: int
     more: int = 0
+    times: int = 1
 
     def line(self) -> Any:
         """Zeros, as many as the size."""
         first = (0,) * (len(self.tensor.shape) - 1)
         line = keras.ops.moveaxis(self.tensor, self.axis, 0)[(slice(None), *first)]
         line = keras.ops.zeros_like(line, dtype="int32")
+        line = keras.ops.concatenate([line] * self.times) if self.times > 1 else line
         if self.more < 0:
             return line[: self.more, ...]  # outside of a trace Keras takes no slice alone
         return keras.ops.pad(line, (self.more, 0)) if self.more else line

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from tfprune.model import hooks
-from tfprune.model.inline.answers import losses_told, no_known_backend, numbers_of_axes
+from tfprune.model.inline.answers import compared_with_symbols, losses_told, no_known_backend, numbers_of_axes
 from tfprune.model.inline.reasons import CannotOpenError, reason_of
 from tfprune.model.inline.sizes import Size, index_like, length
 from tfprune.model.tree import children, every_layer, places
@@ -134,6 +134,7 @@ class _Tracer:
             stack.enter_context(hooks.plain_slices())
             stack.enter_context(losses_told(self._note_loss))
             stack.enter_context(numbers_of_axes())
+            stack.enter_context(compared_with_symbols())
             stack.enter_context(no_known_backend())
             try:
                 yield
@@ -160,8 +161,14 @@ class _Tracer:
 
     def _arange(self, plain: Callable[[], Any], start: Any, stop: Any, step: Any, dtype: Any) -> Any:
         first, last = (0, start) if stop is None else (start, stop)
-        numbers = isinstance(first, int) and isinstance(last, int) and step in (None, 1)
-        if self.owner is None or not numbers or last - first not in self.ranges:
+        numbers = isinstance(first, int) and isinstance(last, int)
+        if self.owner is None or not numbers:
+            return plain()
+        if step == -1 and first in self.ranges and last in (-first, 0, -1):  # down from an open size
+            size = self.ranges[first]
+            down = size._replace(times=1 + (last == -first), more=size.more + (last == -1))
+            return keras.ops.cast(length(size) - index_like(down), dtype or "int32")
+        if step not in (None, 1) or last - first not in self.ranges:
             return plain()
         size = self.ranges[last - first]
         symbolic = index_like(size)
