@@ -76,7 +76,8 @@ def spread(x: Any, sizes: dict[int, Size]) -> Any:
 
 BATCH = (3, 2)
 # The first of them suit sequences. Convolutional stems need larger ones, and short tables of positions smaller ones.
-LENGTHS = ((11, 13), (5, 7), (64, 96), (224, 256), (2048, 3072))
+# No product with BATCH is alike in both traces, nor as much more than a length as in the other.
+LENGTHS = ((11, 13), (5, 7), (64, 160), (224, 256), (2048, 2560))
 SHORT = (2, 3)  # for a comparison alone: a trace takes such sizes for others of a model
 MORE_LENGTHS = ((17, 21), (23, 29), (31, 39))  # further open sizes beside the first of LENGTHS, told apart by these
 
