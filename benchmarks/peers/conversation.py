@@ -15,13 +15,14 @@ class Peer:
     Args:
         module: What to run, `"peers.tfmot_overhead"`.
         environment: Variables to set for it.
+        python: The interpreter to run it. Defaults to None: this one.
     """
 
-    def __init__(self, module: str, environment: Mapping[str, str] | None = None):
+    def __init__(self, module: str, environment: Mapping[str, str] | None = None, python: str | None = None):
         folder = Path(__file__).parents[1]
         variables = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **(environment or {})}
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", module],
+            [python or sys.executable, "-W", "ignore", "-m", module],
             cwd=folder,
             env=variables,
             stdin=subprocess.PIPE,

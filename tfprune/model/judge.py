@@ -61,13 +61,15 @@ class Judge:
     Args:
         model: The model whose output it is.
         name: The output's name; `""` for the only one.
+        strict: Whether labels that fit no decision are an error, and not those of a metric that reads them in its own
+            way, as that of sequences does. Defaults to True.
 
     Attributes:
         possible: The readings that nothing speaks against so far.
     """
 
-    def __init__(self, model: keras.Model, name: str = ""):
-        self._name, self._told = name, decision_of(model, name)
+    def __init__(self, model: keras.Model, name: str = "", strict: bool = True):
+        self._name, self._told, self._strict = name, decision_of(model, name), strict
         self.possible = list(READINGS)
 
     @property
@@ -102,13 +104,17 @@ class Judge:
             return kinds | {"class"} if one_each else kinds
         if not np.array_equal(labels, np.round(labels)):
             return set()
+        fits = labels.size * shape[-1] == int(np.prod(shape))
+        known = fits and not (labels.size and not 0 <= labels.min() <= labels.max() < shape[-1])
+        if not known and not self._strict:
+            return set()
         of, owner = (f" of output '{self._name}'", "it") if self._name else ("", "the model")
-        if labels.size * shape[-1] != int(np.prod(shape)):
+        if not fits:
             raise PruningError(
                 f"The labels{of} have shape {labels.shape}, which fits neither class numbers of "
                 f"shape {shape[:-1]} nor rows like its own of shape {shape}."
             )
-        if labels.size and not 0 <= labels.min() <= labels.max() < shape[-1]:
+        if not known:
             raise PruningError(
                 f"The labels{of} lie in {labels.min()}..{labels.max()}, but {owner} has {shape[-1]} "
                 "classes, counted from 0."

@@ -55,11 +55,12 @@ class Comparison:
     Args:
         model: The Keras model.
         name: The name of the output.
+        strict: Whether labels that fit no decision are an error. Defaults to True.
     """
 
-    def __init__(self, model: keras.Model, name: str):
+    def __init__(self, model: keras.Model, name: str, strict: bool = True):
         self.name = name
-        self._judge = Judge(model, name)
+        self._judge = Judge(model, name, strict)
         self._tallies = {reading: Tally() for reading in READINGS}
         self._values = Payers(decisions=False)
         self.entries = 0

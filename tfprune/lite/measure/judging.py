@@ -18,6 +18,7 @@ class Judging:
 
     def __init__(self, model: keras.Model, metric: Any, mode: Any):
         self._model, self._metric, self._mode = model, metric, mode
+        self.strict = metric is None  # labels that fit no decision may be for the metric alone
         compiled = bool(getattr(model, "compiled", False)) and compile_arguments(model).get("metrics")
         self._wanted = metric is not None or bool(compiled)
         self._outputs: Any = None

@@ -27,14 +27,15 @@ class Robustness:
         names: The names of its outputs.
         both: Gives what the two models answer to inputs in flat order.
         image: The number of the input that is disturbed.
+        strict: Whether labels that fit no decision are an error. Defaults to True.
     """
 
     def __init__(
         self, model: keras.Model, names: Sequence[str],
-        both: Callable[[list[np.ndarray]], tuple[Answers, Answers]], image: int,
+        both: Callable[[list[np.ndarray]], tuple[Answers, Answers]], image: int, strict: bool = True,
     ):  # fmt: skip
         self._both, self._image = both, image
-        self._comparisons = {kind: [Comparison(model, name) for name in names] for kind in DISTURBANCES}
+        self._comparisons = {kind: [Comparison(model, name, strict) for name in names] for kind in DISTURBANCES}
         self._range: tuple[float, float] | None = None
 
     def add(self, inputs: Sequence[np.ndarray], truth: Sequence[np.ndarray | None]) -> None:

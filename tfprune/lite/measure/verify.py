@@ -323,13 +323,13 @@ def compare_answers(
         outputs, expected, answers = both(batch.inputs)
         names, count = output_names(model, outputs), batch.size
         truth = labels_of(labels, batch.targets, names, slice(samples, samples + count), count)
-        comparisons = comparisons or [Comparison(model, name) for name in names]
+        comparisons = comparisons or [Comparison(model, name, judging.strict) for name in names]
         for comparison, wanted, answer, right in zip(comparisons, expected, answers, truth):
             comparison.add(wanted, answer, right)
         judging.add(batch, outputs, expected, answers, truth)
         watch(batch, expected, answers, truth)
         if image is not None:
-            disturbed = disturbed or Robustness(model, names, lambda inputs: both(inputs)[1:], image)
+            disturbed = disturbed or Robustness(model, names, lambda inputs: both(inputs)[1:], image, judging.strict)
             disturbed.add(batch.inputs, truth)
         samples += count
     require_all_used(labels, samples)
