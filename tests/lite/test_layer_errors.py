@@ -208,3 +208,28 @@ class TestRefusals:
     def test_no_pattern(self, model):
         with pytest.raises(PruningError, match="pattern='4x1' is no N:M pattern; write '2:4'"):
             inspect(convert(model)).breaking("4x1")
+
+
+def test_the_metric_behind_a_layer_is_that_of_keras_going_on_from_the_files_result(model, images):
+    lite = convert(model, "int8", images)
+    labels = np.asarray(model(images)).argmax(axis=-1)
+    report = layer_errors(model, lite, (images, labels), samples=40, metric="accuracy")
+    worth = {found.layer: found.value for found in report.layers}
+    assert report.dense == 1.0  # the labels are the model's own
+    last = layer_errors(model, lite, images, samples=40).layers[-1]
+    right = np.mean(np.asarray(lite(images)).argmax(axis=-1) == labels)
+    assert last.layer == "scores" and worth["scores"] == pytest.approx(right) and last.value is None
+    assert all(0.5 < value <= 1.0 for value in worth.values())
+    assert "accuracy" in [column.heading for column in report.columns] and "accuracy is 100.00% in Keras" in str(report)
+
+    def off(targets, outputs):
+        return float(np.abs(outputs - np.asarray(model(images))).mean())
+
+    images = images[:8]
+    by_hand = layer_errors(model, lite, images, metric=off, mode="min")
+    assert by_hand.dense == pytest.approx(0.0, abs=1e-6)
+    assert all(found.value > 0 for found in by_hand.layers if found.error > 1e-3)
+    float_file = layer_errors(model, convert(model), images, metric=off, mode="min")
+    assert max(found.value for found in float_file.layers) < 1e-4
+    with pytest.raises(PruningError, match=r"layer_errors\(\): the metric 'accuracy' needs targets"):
+        layer_errors(model, lite, images, metric="accuracy")

@@ -28,6 +28,7 @@ class LayerError:
         added: How much larger `error` is than behind the layers that this one takes its inputs from.
         largest_difference: Largest absolute difference of any value.
         tensor: Name of the tensor in the file.
+        value: What the metric is where this result is the file's and all behind it is Keras'; None without a metric.
     """
 
     layer: str
@@ -37,10 +38,15 @@ class LayerError:
     added: float
     largest_difference: float
     tensor: str
+    value: float | None = None
 
 
 def compare_layers(
-    model: keras.Model, lite: LiteModel, order: Sequence[int], samples: Iterable[Sequence[np.ndarray]]
+    model: keras.Model,
+    lite: LiteModel,
+    order: Sequence[int],
+    samples: Iterable[Sequence[np.ndarray]],
+    kept: dict[str, np.ndarray] | None = None,
 ) -> tuple[list[LayerError], list[str], int]:
     """Runs samples through a Keras model and its file, and compares the results of every layer.
 
@@ -49,6 +55,7 @@ def compare_layers(
         lite: The file made of it.
         order: For each input of the file, the number of the model's input that goes there.
         samples: Inputs in the order of the model, each with a batch axis of one.
+        kept: Where to put what the file gave behind each layer, by its path. Defaults to None: nowhere.
 
     Returns:
         The error behind each layer that has a result of its own in the file, the paths of those that have none, and
@@ -68,7 +75,7 @@ def compare_layers(
         if not count:
             layers = matched(calls, results)
         for call in calls:
-            layers[call.path].compare(call.value, runner)
+            layers[call.path].compare(call.value, runner, kept is not None)
         count += 1
     behind: dict[str, float] = {}  # the error at the end of each path; what is fused hands on that of its inputs
     rows, fused = [], []
@@ -80,6 +87,8 @@ def compare_layers(
                 fused.append(path)
             continue
         end = layer.results[layer.best()]
+        if kept is not None:
+            kept[path] = np.concatenate(layer.values[layer.best()])
         largest = layer.largest[layer.best()]
         rows.append(
             LayerError(path, layer.call.kind, end.dtype, behind[path], behind[path] - before, largest, end.name)
@@ -155,6 +164,7 @@ class MatchedLayer:
         self.results: list[End] = []
         self.squares: list[float] = []
         self.largest: list[float] = []
+        self.values: list[list[np.ndarray]] = []
         self.power = 0.0
 
     def add(self, end: End) -> None:
@@ -162,12 +172,16 @@ class MatchedLayer:
         self.results.append(end)
         self.squares.append(0.0)
         self.largest.append(0.0)
+        self.values.append([])
 
-    def compare(self, value: np.ndarray, runner: Any) -> None:
+    def compare(self, value: np.ndarray, runner: Any, keep: bool = False) -> None:
         """Adds the differences of one sample, which the interpreter has run, from Keras' value."""
         self.power += float(np.sum(np.square(value, dtype=np.float64)))
         for index, end in enumerate(self.results):
-            difference = end.dequantized(runner.get_tensor(end.tensor)).astype(np.float64) - value
+            given = end.dequantized(runner.get_tensor(end.tensor))
+            if keep:
+                self.values[index].append(np.array(given, np.float32))
+            difference = given.astype(np.float64) - value
             self.squares[index] += float(np.sum(np.square(difference)))
             self.largest[index] = max(self.largest[index], float(np.abs(difference).max(initial=0.0)))
 
