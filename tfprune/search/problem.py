@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -29,7 +29,6 @@ from tfprune.search.workers import Measured, Workers
 
 BATCH_SIZE = 256
 CHECKED = 8  # candidates of the front whose latency is measured on whole files
-AHEAD = 4  # candidates for each worker that are sent out together
 THINNINGS = 300  # steps of 2 % of the genes, after which a budget is taken to be out of reach
 
 
@@ -123,15 +122,18 @@ class Problem:
         Raises:
             Ended: The limit of evaluations or of time is reached; what was measured till then is kept.
         """
-        ahead: dict[Genes, Measured] = {}
+        stream: Iterator[Measured] | None = None
         for place, genes in enumerate(asked):
             if genes in self._by_genes:
                 self.cached += 1
                 continue
             self._check_limits()
-            if self._workers is not None and genes not in ahead:
-                ahead = self._measured_ahead(self._workers, asked[place:])
-            self._add(genes, *(ahead[genes] if genes in ahead else self._measured(genes)))
+            if self._workers is None or self._noted(genes):
+                self._add(genes, *self._measured(genes))
+                continue
+            if stream is None:
+                stream = self._workers(self._new(asked[place:]))
+            self._add(genes, *next(stream))
         return [self._by_genes[genes] for genes in asked]
 
     def knows(self, genes: Genes) -> bool:
@@ -235,15 +237,15 @@ class Problem:
         except FitnessError as error:
             return {}, str(error)
 
-    def _measured_ahead(self, workers: Workers, asked: Sequence[Genes]) -> dict[Genes, Measured]:
-        """The figures of the next candidates that are in no journal, by workers side by side."""
-        known = self.journal.known if self.journal else {}
-        new = [
-            genes
-            for genes in dict.fromkeys(asked)
-            if genes not in self._by_genes and self.genome.text(genes) not in known
-        ][: AHEAD * self.settings.workers]
-        return dict(zip(new, workers(new)))
+    def _noted(self, genes: Genes) -> bool:
+        """Whether the journal has the figures of a candidate."""
+        return self.journal is not None and self.genome.text(genes) in self.journal.known
+
+    def _new(self, asked: Sequence[Genes]) -> list[Genes]:
+        """The candidates among these that have to be measured, as far as the limit of evaluations goes."""
+        new = [each for each in dict.fromkeys(asked) if each not in self._by_genes and not self._noted(each)]
+        limit = self.settings.evaluations
+        return new if limit is None else new[: limit + 1 - len(self.evaluated)]
 
     def _add(self, genes: Genes, figures: Mapping[str, float], failure: str | None) -> Candidate:
         if self.journal is not None:

@@ -4,9 +4,10 @@ Write `with joblib.parallel_config(backend="dask"):` or `"ray"` around a search 
 are measured with goes to a cluster once, not with every candidate.
 """
 
+import contextlib
 import pickle
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,11 @@ from tfprune.search.fitness import FitnessError
 from tfprune.search.genome import Genes
 
 Measured = tuple[dict[str, float], str | None]
+Arriving = Generator[tuple[int, Measured], None, None]
 # What a worker has unpacked, by its digest: it is kept from candidate to candidate, and used by one thread at a time.
 _unpacked: dict[int, Any] = {}
 _turn = threading.Lock()
+SUSPECTS = 2  # candidates for each worker that were on their way when one died, as joblib sends them ahead
 
 
 class Workers:
@@ -46,23 +49,35 @@ class Workers:
             ) from error
         # As an array joblib maps it into the workers' memory in place of copying it for each candidate.
         self._packed, self._digest = np.frombuffer(packed, np.uint8), hash(packed)
-        self._place = _place(joblib, number)
+        self._number, self._place = number, _place(joblib, number)
 
     def __call__(self, asked: Sequence[Genes]) -> Iterator[Measured]:
-        """The figures of each candidate, or why it has none, in the order asked.
+        """The figures of each candidate, or why it has none, in the order asked, each as soon as those before it.
 
         A candidate whose worker died is evaluated once more, alone: that worker may have died of something else.
         """
         found: dict[int, Measured] = {}
-        try:
-            for number, measured in self._run(list(enumerate(asked))):
+        given = 0
+        with contextlib.closing(self._arriving(list(enumerate(asked)))) as arriving:
+            for number, measured in arriving:
                 found[number] = measured
-        except Exception:  # workers have died; which candidate killed them shows when each runs alone
-            pass
-        for number, genes in enumerate(asked):
-            if number not in found:
-                found[number] = self._alone(number, genes)
-        return iter([found[number] for number in range(len(asked))])
+                while given in found:
+                    yield found.pop(given)
+                    given += 1
+
+    def _arriving(self, waiting: Sequence[tuple[int, Genes]]) -> Arriving:
+        """The figures of each candidate by its number, in any order."""
+        while waiting:
+            arrived = set()
+            # Where workers have died, which candidate killed them shows when each runs alone.
+            with contextlib.suppress(Exception), contextlib.closing(self._run(waiting)) as running:
+                for number, measured in running:
+                    arrived.add(number)
+                    yield number, measured
+            waiting = [each for each in waiting if each[0] not in arrived]
+            for number, genes in waiting[: SUSPECTS * self._number]:
+                yield number, self._alone(number, genes)
+            waiting = waiting[SUSPECTS * self._number :]
 
     def _alone(self, number: int, genes: Genes) -> Measured:
         try:
@@ -72,8 +87,8 @@ class Workers:
             return {}, f"the worker that evaluated it died ({type(error).__name__})"
         return {}, "the worker that evaluated it died"
 
-    def _run(self, asked: Sequence[tuple[int, Genes]], alone: bool = False) -> Iterator[tuple[int, Measured]]:
-        return self._place(self._packed, self._digest, asked, alone)
+    def _run(self, asked: Sequence[tuple[int, Genes]], alone: bool = False) -> Arriving:
+        yield from self._place(self._packed, self._digest, asked, alone)
 
 
 class _Processes:
@@ -104,11 +119,14 @@ class _Dask:
         if self._sent is None or self._sent.status != "finished":  # it is lost with the last worker that had it
             self._sent = self._client.scatter(packed, broadcast=True, hash=False)
         tasks = [self._client.submit(_evaluated, self._sent, digest, *each, pure=False) for each in asked]
-        for task in as_completed(tasks):
-            if task.status == "finished":
-                yield task.result()
-            elif alone:
-                raise task.exception() or RuntimeError(task.status)
+        try:
+            for task in as_completed(tasks):
+                if task.status == "finished":
+                    yield task.result()
+                elif alone:
+                    raise task.exception() or RuntimeError(task.status)
+        finally:  # where the search ends before them
+            self._client.cancel([task for task in tasks if not task.done()])
 
 
 class _Ray:
@@ -129,13 +147,19 @@ class _Ray:
         if self._sent is None:
             self._sent = self._ray.put(packed)
         waiting = [self._task.remote(self._sent, digest, *each) for each in asked]
-        while waiting:
-            (done, *_), waiting = self._ray.wait(waiting)
-            try:
-                yield self._ray.get(done)
-            except self._ray.exceptions.RayError:
-                if alone:
-                    raise
+        try:
+            while waiting:
+                (done, *_), waiting = self._ray.wait(waiting)
+                try:
+                    measured = self._ray.get(done)
+                except self._ray.exceptions.RayError:
+                    if alone:
+                        raise
+                    continue
+                yield measured
+        finally:  # where the search ends before them
+            for task in waiting:
+                self._ray.cancel(task)
 
 
 def _place(joblib: Any, number: int) -> Callable[..., Iterator[tuple[int, Measured]]]:
