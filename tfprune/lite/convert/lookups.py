@@ -193,13 +193,9 @@ def put_in_front(model: Any, signature: Behind) -> None:
 
 def _tokens(graph: Graph, looked_up: int, name: bytes) -> int:
     """A new int32 tensor of the shape of what is looked up, without its last axis."""
-    source, tensor = graph.tensors[looked_up], schema().TensorT()
-    tensor.name, tensor.hasRank, tensor.type = name, True, schema().TensorType.INT32
-    tensor.shape = source.shape[:-1]
-    tensor.shapeSignature = None if source.shapeSignature is None else source.shapeSignature[:-1]
-    tensor.quantization = schema().QuantizationParametersT()
-    graph.tensors.append(tensor)
-    return len(graph.tensors) - 1
+    source = graph.tensors[looked_up]
+    signature = None if source.shapeSignature is None else source.shapeSignature[:-1]
+    return graph.tensor(name, schema().TensorType.INT32, source.shape[:-1], signature)
 
 
 def _look_up(graph: Graph, lookup: Lookup, tokens: int, index: int) -> None:
@@ -212,7 +208,8 @@ def _look_up(graph: Graph, lookup: Lookup, tokens: int, index: int) -> None:
     scale = float(np.abs(table).max()) / STEPS or 1.0
     name = lookup.path + "/embeddings"
     stored = graph.constant(name, np.round(table / scale).astype(np.int8), scale)
-    rows = _rows(graph, index, stored)
+    source, kept = graph.tensors[index], graph.tensors[stored]
+    rows = graph.tensor(kept.name + b"/rows", kept.type, source.shape, source.shapeSignature, kept.quantization)
     gather, requantize = schema().OperatorT(), schema().OperatorT()
     gather.opcodeIndex, gather.inputs, gather.outputs = graph.code("GATHER", 2), [stored, tokens], [rows]
     gather.builtinOptionsType = schema().BuiltinOptions.GatherOptions
@@ -221,13 +218,3 @@ def _look_up(graph: Graph, lookup: Lookup, tokens: int, index: int) -> None:
     requantize.builtinOptionsType = schema().BuiltinOptions.QuantizeOptions
     requantize.builtinOptions = schema().QuantizeOptionsT()
     graph.subgraph.operators = [gather, requantize, *graph.subgraph.operators]
-
-
-def _rows(graph: Graph, like: int, table: int) -> int:
-    """A new tensor for the rows of a table, of the shape of another tensor."""
-    source, tensor = graph.tensors[like], schema().TensorT()
-    tensor.name, tensor.hasRank = graph.tensors[table].name + b"/rows", True
-    tensor.shape, tensor.shapeSignature = source.shape, source.shapeSignature
-    tensor.type, tensor.quantization = graph.tensors[table].type, graph.tensors[table].quantization
-    graph.tensors.append(tensor)
-    return len(graph.tensors) - 1

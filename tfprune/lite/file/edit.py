@@ -70,14 +70,21 @@ class Graph:
         buffer = schema().BufferT()
         buffer.data = np.frombuffer(values.tobytes(), np.uint8)
         self.model.buffers.append(buffer)
-        tensor = schema().TensorT()
-        tensor.name, tensor.shape, tensor.hasRank = name.encode(), np.array(values.shape, np.int32), True
-        tensor.type = getattr(schema().TensorType, values.dtype.name.upper())
-        tensor.buffer = len(self.model.buffers) - 1
-        tensor.quantization = schema().QuantizationParametersT()
+        quantization = schema().QuantizationParametersT()
         if scale is not None:
-            tensor.quantization.scale = np.array([scale], np.float32)
-            tensor.quantization.zeroPoint = np.array([0], np.int64)
+            quantization.scale = np.array([scale], np.float32)
+            quantization.zeroPoint = np.array([0], np.int64)
+        kind = getattr(schema().TensorType, values.dtype.name.upper())
+        index = self.tensor(name.encode(), kind, np.array(values.shape, np.int32), None, quantization)
+        self.tensors[index].buffer = len(self.model.buffers) - 1
+        return index
+
+    def tensor(self, name: bytes, kind: int, shape: Any, signature: Any, quantization: Any = None) -> int:
+        """A new tensor that some operator is to fill; its index."""
+        tensor = schema().TensorT()
+        tensor.name, tensor.type, tensor.hasRank = name, kind, True
+        tensor.shape, tensor.shapeSignature = shape, signature
+        tensor.quantization = quantization or schema().QuantizationParametersT()
         self.tensors.append(tensor)
         return len(self.tensors) - 1
 
