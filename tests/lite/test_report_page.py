@@ -223,9 +223,12 @@ def browser(page, tmp_path, width):
     measure = (
         "const d = document.querySelector('iframe').contentDocument, box = d.documentElement;"
         "const out = [...d.querySelectorAll('section, .verdict')].map(e => e.innerText.trim().length);"
+        "const first = d.querySelector('table').parentElement;"
+        "const hidden = first.scrollWidth - first.clientWidth;"
         "const head = d.querySelectorAll('th')[0]; head.click();"
         "const sorted = head.getAttribute('aria-sort');"
-        "document.body.dataset.found = JSON.stringify({over: box.scrollWidth - box.clientWidth, texts: out, sorted});"
+        "const over = box.scrollWidth - box.clientWidth;"
+        "document.body.dataset.found = JSON.stringify({over, texts: out, sorted, hidden});"
     )
     frame = tmp_path / f"frame{width}.html"
     frame.write_text(
@@ -245,5 +248,6 @@ def test_a_browser_shows_the_page_without_errors_at_the_widths_of_a_phone_and_a_
     for width in (390, 1280):
         errors, found = browser(made[4], tmp_path, width)
         assert errors == [] and found["over"] <= 0 and found["sorted"] == "descending"
+        assert found["hidden"] <= 0, "columns of the first table are out of sight"
         assert len(found["texts"]) == 7 and min(found["texts"]) > 20
     assert made[4].stat().st_size < 2_000_000 and "http" not in made[4].read_text().replace("http://www.w3.org", "")
