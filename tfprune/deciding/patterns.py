@@ -6,6 +6,8 @@ The choice itself is made elsewhere and is the same for all patterns: exactly `r
 scores first, ties to the lowest flat index.
 """
 
+import functools
+import itertools
 import re
 from typing import Any
 
@@ -125,34 +127,44 @@ class NofM(Pattern):
         self.keep, self.group = keep, group
         self.full = 1.0 - keep / group
 
-    def _grouped(self, array: np.ndarray, input_axis: int, padding: Any) -> np.ndarray:
-        """The array with the input axis last, padded to whole groups and cut into them."""
+    def _places(self, array: np.ndarray, input_axis: int, padding: Any) -> list[np.ndarray]:
+        """The first entries of all groups, the second ones, and so on: views with the input axis last, padded."""
         moved = np.moveaxis(array, input_axis, -1)
         short = -moved.shape[-1] % self.group
-        padded = np.pad(moved, [(0, 0)] * (moved.ndim - 1) + [(0, short)], constant_values=padding)
-        return padded.reshape(*padded.shape[:-1], -1, self.group)
+        if short:
+            moved = np.pad(moved, [(0, 0)] * (moved.ndim - 1) + [(0, short)], constant_values=padding)
+        return [moved[..., place :: self.group] for place in range(self.group)]
 
-    def _thinned(self, entries: np.ndarray, input_axis: int) -> np.ndarray:
-        """Grouped like the entries, True where a thinned group keeps its entry."""
-        grouped = self._grouped(entries, input_axis, np.nan)
+    def _thinned(self, entries: np.ndarray, input_axis: int) -> list[np.ndarray]:
+        """For each place in the groups, True where a thinned group keeps its entry; of equal ones it keeps the last."""
         # Padding is not there: it ranks below everything, also below what is pruned already (minus infinity).
-        ranks = np.nan_to_num(grouped, nan=-np.inf, neginf=np.finfo(grouped.dtype).min)
-        order = np.argsort(ranks, axis=-1, kind="stable")
-        kept = np.zeros(grouped.shape, bool)
-        np.put_along_axis(kept, order[..., -self.keep :], True, axis=-1)
-        return kept
+        ranks = np.fmax(entries, np.finfo(entries.dtype).min) if entries.shape[input_axis] % self.group else entries
+        places = self._places(ranks, input_axis, -np.inf)
+        counter = np.min_scalar_type(self.group)
+        better = [np.zeros_like(place, counter) for place in places]  # how many of the group rank above this entry
+        for first, second in itertools.combinations(range(self.group), 2):
+            above = places[second] >= places[first]
+            better[first] += above
+            better[second] += np.logical_not(above, out=above)
+        return [count < self.keep for count in better]
 
     def unit_scores(self, entries: np.ndarray, criterion: Criterion, input_axis: int) -> np.ndarray:
-        removed = np.where(self._thinned(entries, input_axis), 0.0, self._grouped(entries, input_axis, 0.0))
-        return criterion.total(removed.sum(axis=-1))
+        thinned = zip(self._thinned(entries, input_axis), self._places(entries, input_axis, 0.0))
+        removed = functools.reduce(np.add, (np.where(kept, entries.dtype.type(0), place) for kept, place in thinned))
+        return criterion.total(removed)
 
     def pruned_units(self, kept: np.ndarray, input_axis: int) -> np.ndarray:
-        return self._grouped(kept, input_axis, False).sum(axis=-1) <= self.keep
+        counts = (place.astype(np.min_scalar_type(self.group)) for place in self._places(kept, input_axis, False))
+        return functools.reduce(np.add, counts) <= self.keep
 
     def mask(self, chosen: np.ndarray, entries: np.ndarray, input_axis: int) -> np.ndarray:
-        kept = self._thinned(entries, input_axis) | ~chosen[..., None]
-        length = entries.shape[input_axis]
-        return np.moveaxis(kept.reshape(*kept.shape[:-2], -1)[..., :length], -1, input_axis)
+        mask = np.empty(entries.shape, bool)
+        whole = np.logical_not(chosen)
+        for place, kept in enumerate(self._thinned(entries, input_axis)):
+            target = np.moveaxis(mask, input_axis, -1)[..., place :: self.group]
+            np.logical_or(kept, whole, out=kept)
+            target[...] = kept[..., : target.shape[-1]]
+        return mask
 
 
 class Template(Pattern):
