@@ -4,11 +4,14 @@ Removing the features of a channel from a linear layer and fitting the others an
 the features' second moments tells (Hassibi and Stork, "Second order derivatives for network pruning: optimal brain
 surgeon", 1993; for groups of weights Kurtic et al., "ZipLM: inference-aware structured pruning of language models",
 2023, https://arxiv.org/abs/2302.04089). A group loses the channels whose errors, as shares of the variance of the
-listeners' outputs, add up to least; a few go at a time, and the others are fitted between. With `allocation="outputs"`
-these orders are tried at the outputs of the model too, which tells how many each group gives.
+listeners' outputs, add up to least; a few go at a time, and the others are fitted between, or, in a small group,
+every choice is tried. With `allocation="outputs"` these choices are tried at the outputs of the model too, which tells
+how many channels each group gives.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import keras
@@ -30,6 +33,11 @@ from tfprune.progress import stage
 
 # A round takes at most this share of the channels that are left.
 SHARE = 0.125
+# In groups of no more channels, such as heads, every choice is tried.
+FEW = 8
+
+# From how many channels go to those that stay, as booleans.
+Choice = Callable[[int], np.ndarray]
 
 
 class Listener:
@@ -64,6 +72,11 @@ class Listener:
         else:
             values[present] = self.matrix[present]
         return values
+
+    def error(self, kept: np.ndarray) -> float:
+        """The error of the outputs without the channels that are not kept, the others making up for them."""
+        change = self.fitted(kept) - self.matrix
+        return float(np.sum(change * (self.moment @ change)))
 
     def losses(self, kept: np.ndarray) -> np.ndarray:
         """The error of the outputs that removing each channel adds, the others making up for it.
@@ -104,6 +117,10 @@ class Audience(NamedTuple):
     def energy(self) -> float:
         """The mean square of what the layer makes of the features of these parts; their variance with a bias."""
         return max(sum(listener.energy for listener in self.listeners), np.finfo(np.float64).tiny)
+
+    def error(self, kept: np.ndarray) -> float:
+        """What the layer loses without the channels that are not kept, as a share of its energy."""
+        return sum(listener.error(kept) for listener in self.listeners) / self.energy
 
     def losses(self, kept: np.ndarray) -> np.ndarray:
         """What each channel is worth to the layer, as a share of its energy."""
@@ -150,9 +167,9 @@ def choose_channels(
     copy = clone_with_weights(model, keep_compiled=False)
     weights = {weight.key: weight for weight in every_weight(copy)}
     if bound.method.asks_outputs:
-        orders = _measured_orders(bound, copy, weights, data, kept)
+        choices = _measured_choices(bound, copy, weights, data, kept)
         counts = {name: int(np.count_nonzero(~stays)) for name, stays in bound.keep(amount, kept).items()}
-        return bound.masks({name: _kept(order, counts[name]) for name, order in orders.items()})
+        return bound.masks({name: choice(counts[name]) for name, choice in choices.items()})
     chosen = dict(bound.keep(amount, kept))
     with stage("choose channels", total=len(chosen)) as bar:
         for name, stays in chosen.items():
@@ -160,36 +177,38 @@ def choose_channels(
             if audiences:
                 gone = removed(bound.chosen[name], kept or {})
                 count = int(np.count_nonzero(~stays))
-                chosen[name] = _kept(_order(audiences, gone, count), count)
+                chosen[name] = _choice(audiences, gone, count)(count)
             bar.advance()
     return bound.masks(chosen)
 
 
-def _measured_orders(
+def _measured_choices(
     bound: BoundStructured,
     copy: keras.Model,
     weights: Mapping[str, PrunableWeight],
     data: Sequence[Batch],
     kept: Mapping[str, np.ndarray] | None,
-) -> dict[str, np.ndarray]:
-    """The order in which each group loses its channels; the method learns what the outputs lose on the way."""
+) -> dict[str, Choice]:
+    """The choice of channels for each group; the method learns what the outputs lose on the way."""
     outputs, scores = ModelOutputs(copy, data), bound.scores(kept)
-    orders, found = {}, {}
+    choices: dict[str, Choice] = {}
+    found = {}
     with stage("measure what groups are worth", total=len(scores)) as bar:
         for name, group in bound.chosen.items():
             gone = removed(group, kept or {})
             audiences = _audiences(copy, weights, group, data)
             most = group.size - bound.least(group)
-            order = _order(audiences, gone, most) if audiences else np.argsort(scores[name], kind="stable")
+            by_score = np.argsort(scores[name], kind="stable")
+            choice = _choice(audiences, gone, most) if audiences else partial(_kept, by_score)
             errors, already = {}, int(np.count_nonzero(gone))
             for level in levels(already, most):
-                stays = _kept(order, level)
+                stays = choice(level)
                 masks = bound.groups.masks({name: stays})
                 errors[level] = outputs.error(_without(weights, masks, audiences, stays))
-            orders[name], found[name] = order, increases(errors, already, group.size)
+            choices[name], found[name] = choice, increases(errors, already, group.size)
             bar.advance()
     bound.rank_by(found)
-    return orders
+    return choices
 
 
 def _without(
@@ -202,6 +221,20 @@ def _without(
         value = values[id(variable)][1] if id(variable) in values else as_array(variable)
         values[id(variable)] = variable, np.where(mask, value, 0.0)
     return list(values.values())
+
+
+def _choice(audiences: Sequence[Audience], gone: np.ndarray, most: int) -> Choice:
+    """From how many channels go, up to the most, to those that stay; those that are gone already go in any case."""
+    if gone.size <= FEW:
+        return partial(_best, audiences, gone)
+    return partial(_kept, _order(audiences, gone, most))
+
+
+def _best(audiences: Sequence[Audience], gone: np.ndarray, count: int) -> np.ndarray:
+    """What stays in the best of all choices of so many channels."""
+    there = np.flatnonzero(~gone)
+    choices = [np.isin(np.arange(gone.size), stay) for stay in combinations(there, gone.size - count)]
+    return min(choices, key=lambda kept: sum(audience.error(kept) for audience in audiences))
 
 
 def _order(audiences: Sequence[Audience], gone: np.ndarray, count: int) -> np.ndarray:
