@@ -176,6 +176,30 @@ def test_the_student_learns_from_the_teacher_by_its_answers_alone():
     assert taught < np.abs(alone.predict(x, verbose=0) - teacher.predict(x, verbose=0)).mean()
 
 
+@pytest.mark.parametrize("activation", [None, "softmax"])
+def test_classes_are_taught_by_the_divergence_of_their_probabilities(activation):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5, 4))
+    teacher = keras.Model(inputs, L.Dense(3, activation=activation, name="classes")(inputs))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=activation is None)
+    teacher.compile("sgd", loss, jit_compile=False)
+    x, y = RANDOM.normal(size=(8, 5, 4)).astype("float32"), RANDOM.integers(0, 3, (8, 5))
+    student = keras.models.clone_model(teacher)
+    student.set_weights([weight + RANDOM.normal(0, 0.5, weight.shape) for weight in teacher.get_weights()])
+    student.compile("sgd", loss, jit_compile=False)
+
+    def shares(model):
+        answers = np.asarray(model(x), np.float64)
+        softer = np.exp((answers if activation is None else np.log(answers)) / 3.0)
+        return softer / softer.sum(axis=-1, keepdims=True)
+
+    wanted, given = shares(teacher), shares(student)
+    apart = 9 * np.mean(np.sum(wanted * np.log(wanted / given), axis=-1))
+    taught = Tuning(teacher, (x, y), 8)._taught(student)
+    expected = 0.5 * float(loss(y, student(x))) + 0.5 * apart
+    assert float(taught.compute_loss(x, y, student(x))) == pytest.approx(expected, rel=1e-3)
+
+
 class OwnStep(keras.Model):
     """A model that trains in its own way."""
 

@@ -83,7 +83,8 @@ class Tuning:
         distiller = keras.distillation.Distiller(
             teacher=teacher,
             student=model,
-            distillation_losses=kind(temperature=TEMPERATURE),
+            # Its default, a name, becomes a function that Keras 3.15 gives logits as if they were probabilities.
+            distillation_losses=kind(temperature=TEMPERATURE, loss=keras.losses.KLDivergence()),
             student_loss_weight=STUDENT_SHARE,
         )
         distiller.compile(
