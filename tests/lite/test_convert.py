@@ -573,3 +573,17 @@ def test_a_program_that_froze_its_objects_finds_them_frozen(convolutional):
         assert gc.get_freeze_count() > 100_000
     finally:
         gc.unfreeze()
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_masked_attention_keeps_its_precision_in_integers(heads):
+    """The number that Keras masks with takes the whole range of int8 beside it, and attention was lost."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 6))
+    attended = layers.MultiHeadAttention(heads, 4)(inputs, inputs, use_causal_mask=True)
+    model = keras.Model(inputs, attended)
+    x = np.random.default_rng(0).normal(size=(64, 8, 6)).astype("float32")
+    wanted = model.predict(x, verbose=0)
+    given = convert(model, "int8", x)(x)
+    assert np.sqrt(np.mean((given - wanted) ** 2) / np.mean(wanted**2)) < 0.05
+    np.testing.assert_allclose(convert(model)(x), wanted, rtol=1e-4, atol=1e-5)

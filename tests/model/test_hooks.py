@@ -288,6 +288,19 @@ def test_arange_is_exchanged_wherever_it_is_called_from():
     assert keras.ops.arange(3).shape == (3,)
 
 
+def test_attention_masks_by_another_number_for_a_while():
+    logits, seen = np.array([[1.0, 2.0]], "float32"), np.array([[True, False]])
+    attention = layers.MultiHeadAttention(1, 2, seed=0)
+    x = np.random.default_rng(0).normal(size=(1, 3, 2)).astype("float32")
+    plain = attention(x, x, use_causal_mask=True)
+    with hooks.masked_by(2.0):  # so that what is masked counts as much as what is not
+        np.testing.assert_allclose(layers.Softmax()(logits, mask=seen), [[1 / (1 + np.e), 0]], rtol=1e-5)
+        assert np.abs(attention(x, x, use_causal_mask=True) - plain).max() > 0.01
+        keras.ops.dot_product_attention(*[x[:, :, None]] * 3, is_causal=True)
+    np.testing.assert_allclose(layers.Softmax()(logits, mask=seen), [[1, 0]])
+    np.testing.assert_array_equal(attention(x, x, use_causal_mask=True), plain)
+
+
 def test_symbolic_tensors_take_bare_slices():
     with hooks.plain_slices():
         assert keras.KerasTensor((5, 2))[:3].shape == (3, 2)

@@ -294,6 +294,19 @@ def arange_by(replacement: Callable[..., Any]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def masked_by(value: float) -> Iterator[None]:
+    """Lets attention write this number where it masks, not one near minus infinity; no argument of Keras' does."""
+    import keras.src.backend.tensorflow.nn as products
+    from keras.src.layers.activations import softmax
+
+    with (
+        instead(products, "_get_large_negative", lambda plain: lambda dtype: keras.ops.cast(value, dtype)),
+        instead(softmax, "_large_negative_number", lambda plain: lambda dtype: value),
+    ):
+        yield
+
+
+@contextlib.contextmanager
 def plain_slices() -> Iterator[None]:
     """Lets symbolic tensors take `x[:n]` and `x[[:n, None]]`, which Keras takes of arrays only, or as `x[:n, ...]`."""
 

@@ -25,7 +25,7 @@ from tfprune.lite.convert.lookups import Behind, behind_tables, put_in_front
 from tfprune.lite.convert.low_pads import count_low_pads, lowest_padded, padding_with
 from tfprune.lite.convert.refusal import explained, missing_data
 from tfprune.lite.convert.request import Request
-from tfprune.lite.convert.trace import INPUT, OUTPUT, as_made, loops, prepared, save, trace, unrolled_notes
+from tfprune.lite.convert.trace import INPUT, OUTPUT, as_made, loops, save, traced, unrolled_notes
 from tfprune.lite.file import flatbuffer
 from tfprune.lite.file.contents import results_of
 from tfprune.lite.file.kernels import DENSE_INT8
@@ -207,13 +207,13 @@ def _converted(model: keras.Model, signature: Signature, request: Request, sampl
             silence() as spoken,
             only_new_garbage(),
         ):
-            function, names = _traced(model, signature, request.batch_size, unroll)
+            function, names = traced(model, signature, request.batch_size, unroll, request.is_integer)
             if unroll:
                 _refuse_loops(model, function, request)
             low_pads = count_low_pads(model, function, request.quantization) if samples else 0
             if low_pads:
                 with padding_with(lowest_padded(model, signature, samples, low_pads)):
-                    function, names = _traced(model, signature, request.batch_size, unroll)
+                    function, names = traced(model, signature, request.batch_size, unroll, request.is_integer)
             save(function, folder)
             converter = tf.lite.TFLiteConverter.from_saved_model(folder)
             _configure(converter, request, samples, bar)
@@ -227,18 +227,6 @@ def _converted(model: keras.Model, signature: Signature, request: Request, sampl
     except Exception as error:  # whatever the user's layers, TensorFlow and its converter raise
         said = spoken.text if spoken is not None else ""
         raise ConversionError(explained(model, request.quantization, f"{error}\n{said}", error)) from error
-
-
-def _traced(model: keras.Model, signature: Signature, batch_size: int | None, unroll: bool) -> tuple[Any, list[str]]:
-    """The model as a concrete function and the names of its outputs; unrolled where asked for and possible."""
-    try:
-        with prepared(model, unroll):
-            return trace(model, signature, batch_size)
-    except Exception:
-        if not unroll:
-            raise
-    with prepared(model, unroll=False):  # Keras cannot unroll an input whose length is left open
-        return trace(model, signature, batch_size)
 
 
 def _configure(converter: Any, request: Request, samples: Samples, bar: Stage) -> None:

@@ -8,13 +8,32 @@ from typing import Any
 import keras
 
 from tfprune.errors import listing
+from tfprune.model.hooks import masked_by
 from tfprune.model.signature import HALF_PRECISION, Signature, flat_outputs, output_names
 from tfprune.model.tree import every_layer, places
 
 # The converter reorders and renames the ends of a model, so they are numbered here and named afterwards.
 INPUT, OUTPUT = "input_", "output_"
 LOOPS = ("While", "StatelessWhile")
+# What attention writes where it masks: e to this is nothing, and logits of a usual size keep their steps of int8 beside
+# it. Keras writes -1e9 or less, beside which all logits are one.
+MASKED = -30.0
 _changing = threading.RLock()  # held while layers are other than the user made them
+
+
+def traced(
+    model: keras.Model, signature: Signature, batch_size: int | None, unroll: bool, in_integers: bool
+) -> tuple[Any, list[str]]:
+    """What `trace` gives of a model that is `prepared`; unrolled where asked for and possible."""
+    with masked_by(MASKED) if in_integers else contextlib.nullcontext():
+        try:
+            with prepared(model, unroll):
+                return trace(model, signature, batch_size)
+        except Exception:
+            if not unroll:
+                raise
+        with prepared(model, unroll=False):  # Keras cannot unroll an input whose length is left open
+            return trace(model, signature, batch_size)
 
 
 def trace(model: keras.Model, signature: Signature, batch_size: int | None) -> tuple[Any, list[str]]:
