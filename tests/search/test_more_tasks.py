@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfprune import PruningError, compress, verify
+from tfprune import PruningError, compress, convert, verify
 
 L = keras.layers
 RANDOM = np.random.default_rng(0)
@@ -70,6 +70,23 @@ def test_a_recommender_keeps_its_area_under_the_curve():
     auc.update_state(val[1][:, None], result.lite(val[0]))
     assert result.within_bound and result.parameters < 1
     assert result.metrics["auc"]["value"] == pytest.approx(float(auc.result()), abs=1e-6)
+
+
+def test_of_two_files_within_the_bound_the_smaller_is_taken_where_training_in_int8_leaves_floats():
+    keras.utils.set_random_seed(0)
+    x = (np.cumsum(RANDOM.integers(1, 3, (300, 8)), axis=1) % 12).astype("int32")
+    tokens = keras.Input((7,), dtype="int32", name="tokens")
+    z = L.Embedding(12, 16)(tokens)
+    z = L.Dense(64, activation="relu")(L.LayerNormalization()(z))
+    model = keras.Model(tokens, L.Dense(12, name="next")(z))
+    model.compile(keras.optimizers.Adam(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(x[:200, :-1], x[:200, 1:], epochs=4, verbose=0)
+    result = compress(model, (x[:200, :-1], x[:200, 1:]), (x[200:, :-1], x[200:, 1:]), "60%", **QUICK)
+    assert result.within_bound and result.parameters < 1
+    assert not any(operator.is_float for operator in result.lite.operators)
+    files = [step.name for step in result.steps if step.name.startswith("int8 file")]
+    assert files[0] == "int8 file of 'int8 training'" and len(files) > 1
+    assert result.lite.size < convert(result.model).size
 
 
 def test_a_generator_is_judged_by_its_outputs_alone():

@@ -280,7 +280,11 @@ class Road:
         return self._steps.train(quantized, 1, rate=QUANTIZED_RATE)
 
     def _converted(self) -> tuple[Stop, LiteModel, list[float]]:
-        """The last stop whose file is within the bound, its file and what that is worth; else the best."""
+        """The last stop whose file is within the bound, its file and what that is worth; else the best.
+
+        Training with the rounding of int8 may leave layers in float that rounding afterwards does not, in larger files;
+        then the stop before it is looked at too, and the smaller file is taken.
+        """
         found: list[tuple[Stop, LiteModel, list[float]]] = []
         for stop in reversed(self._steps.stops):
             if not self._holds(stop) and stop.name != ROUNDED:
@@ -291,9 +295,14 @@ class Road:
                 values = self._steps.score(file_answers(stop.model, lite, self._steps.val))
                 self._steps.note(name, time.monotonic() - began, values, self._steps.in_float(stop), "", bar)
             found.append((stop, lite, values))
-            if self._steps.holds(values):
+            if self._steps.holds(values) and not any(operator.is_float for operator in lite.operators):
                 break
-        return max(found, key=lambda entry: (self._steps.holds(entry[2]), self._steps.bounds.merit(entry[2])))
+
+        def rank(entry: tuple[Stop, LiteModel, list[float]]) -> tuple[bool, float]:
+            holds = self._steps.holds(entry[2])
+            return holds, -entry[1].size if holds else self._steps.bounds.merit(entry[2])
+
+        return max(found, key=rank)
 
     def _measured(self, chosen: Stop, lite: LiteModel, values: list[float]) -> Compression:
         """What came of it: files are timed side by side, and compared with what was asked for."""
