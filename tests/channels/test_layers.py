@@ -354,6 +354,7 @@ CASES = {
     # Operations
     "gated": vector(split_and_add),
     "uneven split": vector(uneven_split),
+    "an activation as a function": vector(keras.activations.relu),
     "a truth value among the operands": vector(lambda x: ops.where(x > 0.1, x, False)),
     "slices": vector(lambda x: ops.concatenate([x[:, 4:], x[:, :3]], axis=-1)),
     "strided slice": vector(lambda x: x[:, ::2]),

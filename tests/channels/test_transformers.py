@@ -129,6 +129,26 @@ def test_norms_written_out_heads_and_gated_units_shrink_exactly(outputs):
     assert small.get_layer("k").kernel.shape[1] == 1 and small.get_layer("q").units == 2 * 2  # whole groups of heads
 
 
+def test_groups_of_heads_go_that_are_normed_each_and_repeated_behind_an_axis_of_their_own():
+    x = inputs = keras.Input((None, WIDTH))
+
+    def split(z, heads, name, norm):
+        z = layers.Reshape((-1, heads, 4))(layers.Dense(heads * 4, name=name)(z))
+        if norm:
+            z = root_mean_square(z, ops.reshape(weight(inputs, 1, 4, name=f"{name}_norm"), (4,)))
+        return ops.transpose(z, (0, 2, 1, 3))
+
+    q = split(x, 6, "q", norm=True)
+    k, v = (layers.Reshape((6, -1, 4))(ops.repeat(split(x, 3, n, n == "k")[:, :, None], 2, axis=2)) for n in "kv")
+    angles = ops.cos(ops.cast(ops.cumsum(ops.ones_like(x[:1, :, :1]), axis=1), "float32") * np.ones(4, "float32"))
+    scores = ops.softmax(ops.matmul(q * angles[:, None], ops.transpose(k * angles[:, None], (0, 1, 3, 2))))
+    y = layers.Reshape((-1, 24))(ops.transpose(ops.matmul(scores, v), (0, 2, 1, 3)))
+    model = randomise(keras.Model(inputs, layers.Dense(5)(y)))
+    _, small = check_shrinks(model, data=np.random.default_rng(0).normal(size=(4, STEPS, WIDTH)).astype("float32"))
+    assert [small.get_layer(name).units for name in "qkv"] == [16, 8, 8]  # one of three groups
+    assert small.get_layer("k_norm").embeddings.shape == (1, 4)
+
+
 def test_heads_go_where_halves_of_their_width_change_places_and_the_first_steps_are_not_rotated():
     x = inputs = keras.Input((STEPS, WIDTH))
     q, k, v = (ops.reshape(layers.Dense(16, name=name)(x), (-1, STEPS, 4, 4)) for name in "qkv")

@@ -36,7 +36,22 @@ def for_the_backend(x):
     return ops.take_along_axis(x, numbers, axis=2)
 
 
-@pytest.mark.parametrize("asks", [for_the_number_of_axes, for_the_backend])
+def for_axes_in_capitals(x):
+    return ops.einsum("BTH,BSH->BTS", x, x)
+
+
+def for_a_window_longer_than_the_sequence(x):
+    steps = ops.shape(x)[1]
+    if keras.config.backend() == "tensorflow":  # whose triangles reach no further than the matrix
+        return ops.einsum("ts,bsd->btd", ops.ones((steps, steps)), x)
+    inside = ops.triu(ops.ones((steps, steps)), -100) * ops.tril(ops.ones((steps, steps)), 100)
+    return ops.einsum("ts,bsd->btd", inside, x)
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [for_the_number_of_axes, for_the_backend, for_axes_in_capitals, for_a_window_longer_than_the_sequence],
+)
 def test_answers_lead_to_a_way_that_a_graph_holds(asks):
     inputs = keras.Input((3, 5))
     model = keras.Model(inputs, Asking(asks, name="asking")(inputs))

@@ -190,6 +190,7 @@ def reshape(values: np.ndarray, source: Shape, target: Shape) -> np.ndarray | No
 
 def _blocks(source: Shape, target: Shape) -> list[tuple[list[int], list[int]]] | None:
     """Axes of `source` beside the axes of `target` that hold the same entries, from the left."""
+    source, target = _same_open_size(source, target)
     blocks: list[tuple[list[int], list[int]]] = []
     i, j = len(source), len(target)
     while i > 0 and j > 0:
@@ -220,6 +221,23 @@ def _blocks(source: Shape, target: Shape) -> list[tuple[list[int], list[int]]] |
     if i or j:  # only axes of size 1 can be left over
         blocks.append((list(range(i)), list(range(j))))
     return blocks[::-1]
+
+
+def _same_open_size(source: Shape, target: Shape) -> tuple[Shape, Shape]:
+    """The shapes with a number in the place of an open size that must be the same before and after.
+
+    Only a Reshape layer gives two open sizes. It leaves the batch alone, so that the other one has no choice where the
+    sizes that are known have the same product.
+    """
+    if not source or not target or source[0] is not None or target[0] is not None:
+        return source, target
+    rest = source[1:], target[1:]
+    products = [math.prod(size for size in shape if size is not None) for shape in rest]
+    if any(shape.count(None) != 1 for shape in rest) or products[0] != products[1]:
+        return source, target
+    number = 1 + products[0]  # no product of the others
+    one, other = (tuple(number if size is None else size for size in shape) for shape in rest)
+    return (None, *one), (None, *other)
 
 
 def _is_uniform(values: np.ndarray, axis: int) -> bool:

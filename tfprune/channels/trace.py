@@ -62,6 +62,9 @@ class Trace:
     prefers: str | None = None
     size: int = 1
     pairs: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    narrower: list[tuple[np.ndarray, np.ndarray, str]] = field(
+        default_factory=list
+    )  # labels, and theirs that meet them
     frozen: list[tuple[np.ndarray, Frozen]] = field(default_factory=list)
     demands: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)  # labels, value that must be zero today
     inexact: list[tuple[np.ndarray, Frozen]] = field(default_factory=list)
@@ -89,6 +92,13 @@ class Trace:
         if free.any():
             self.pairs.append((left[free], right[free]))
 
+    def meet(self, wide: np.ndarray, narrow: np.ndarray, layer: str) -> None:
+        """Records that channels along several axes meet others along some of them, as heads and a scale of their width.
+
+        They go together, unless the first cannot differ along the axes of the second: then the second stay.
+        """
+        self.narrower.append((wide, narrow, layer))
+
     def freeze(self, labels: np.ndarray, reason: Reason, layer: str) -> None:
         """Records that labels cannot go."""
         labels = np.unique(labels)
@@ -106,6 +116,15 @@ class Trace:
         if self.pairs:
             left, right = (np.concatenate(side) for side in zip(*self.pairs))
             self.partition.join(left, right)
+        for wide, narrow, layer in self.narrower:
+            roots, shared = self.partition.root[wide], [axis for axis, size in enumerate(narrow.shape) if size > 1]
+            if all(_uniform(roots, axis) for axis in shared) and not (roots == roots.flat[0]).all():
+                self.freeze(narrow, Reason.FIXED_PARTNER, layer)
+                continue
+            before = len(self.pairs)
+            self.join(wide, narrow, layer)
+            for left, right in self.pairs[before:]:
+                self.partition.join(left, right)
         several = {id(f): (f, visit.path) for visit in self.visits for f in visit.factors() if len(f.axes) > 1}
         changed = True
         while changed:  # joining in one tensor may leave another with half a slice joined

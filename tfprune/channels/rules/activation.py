@@ -22,6 +22,7 @@ UNARY = [
     *("Relu", "Relu6", "Sigmoid", "SparseSigmoid", "Softplus", "Softsign", "SoftShrink", "SparsePlus", "Silu"),
     *("Squareplus", "LogSigmoid", "LeakyRelu", "HardSigmoid", "HardSilu", "Elu", "Selu", "Gelu", "Celu", "TanhShrink"),
     *("HardTanh", "HardShrink", "Threshold", "Erf", "Erfc", "Log1p"),
+    "ReLU",  # of keras.activations
     # Not finite, or not smooth enough to stay finite in training, at or near zero: looked at by running them.
     *("Log", "Log2", "Log10", "Sqrt", "Rsqrt", "Reciprocal", "Arccos", "Arccosh", "Erfinv"),
 ]

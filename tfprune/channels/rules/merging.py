@@ -65,7 +65,10 @@ def merged(
                 factor = visit.tied(factor, rest)
                 partners[owner] = factor
             for partner in found:
-                visit.join(*np.broadcast_arrays(factor.labels, partner.labels))
+                if set(partner.axes) < set(factor.axes):
+                    visit.trace.meet(factor.labels, partner.labels, visit.path)
+                else:
+                    visit.join(*np.broadcast_arrays(factor.labels, partner.labels))
                 partners[other] = partner
             lists[other] = [f for f in lists[other] if not any(f is partner for partner in found)]
         if any(partner is not None for partner in partners):

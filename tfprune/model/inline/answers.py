@@ -1,6 +1,7 @@
 """What a call asks of Keras while it is traced, answered so that it does what a graph can hold."""
 
 import contextlib
+import string
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -56,7 +57,51 @@ def compared_with_symbols() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def equations_in_capitals() -> Iterator[None]:
+    """Lets `keras.ops.einsum` take capitals for axes, of which Keras' shapes know some only."""
+
+    def small(plain: Callable[..., Any]) -> Callable[..., Any]:
+        def einsum(subscripts: str, *operands: Any, **kwargs: Any) -> Any:
+            capitals = sorted({letter for letter in subscripts if letter.isupper()})
+            free = [letter for letter in string.ascii_lowercase if letter not in subscripts]
+            renamed = subscripts.translate(str.maketrans(dict(zip(capitals, free))))
+            return plain(renamed, *operands, **kwargs)
+
+        return einsum
+
+    with instead(keras.ops, "einsum", small), instead(keras.ops.numpy, "einsum", small):
+        yield
+
+
+@contextlib.contextmanager
+def triangles_of_any_size() -> Iterator[None]:
+    """Lets `keras.ops.triu` and `tril` take a diagonal outside of a matrix, as a window longer than a sequence has."""
+
+    def within(plain: Callable[..., Any]) -> Callable[..., Any]:
+        def triangle(x: Any, k: Any = 0) -> Any:
+            rows, columns = x.shape[-2:]
+            return plain(x, max(-rows, min(k, columns)) if isinstance(k, int) and rows and columns else k)
+
+        return triangle
+
+    with contextlib.ExitStack() as stack:
+        for module in (keras.ops, keras.ops.numpy):
+            for name in ("triu", "tril"):
+                stack.enter_context(instead(module, name, within))
+        yield
+
+
+@contextlib.contextmanager
 def no_known_backend() -> Iterator[None]:
     """Lets layers that have a way for one backend take the one of `keras.ops`, which they have for all others."""
     with instead(keras.config, "backend", lambda plain: lambda: "symbolic"):
         yield
+
+
+ANSWERS = (
+    numbers_of_axes,
+    compared_with_symbols,
+    equations_in_capitals,
+    triangles_of_any_size,
+    no_known_backend,
+)

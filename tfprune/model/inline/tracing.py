@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from tfprune.model import hooks
-from tfprune.model.inline.answers import compared_with_symbols, losses_told, no_known_backend, numbers_of_axes
+from tfprune.model.inline.answers import ANSWERS, losses_told
 from tfprune.model.inline.reasons import CannotOpenError, reason_of
 from tfprune.model.inline.sizes import Size, index_like, length
 from tfprune.model.tree import children, every_layer, places
@@ -133,9 +133,8 @@ class _Tracer:
             stack.enter_context(hooks.arange_by(self._arange))
             stack.enter_context(hooks.plain_slices())
             stack.enter_context(losses_told(self._note_loss))
-            stack.enter_context(numbers_of_axes())
-            stack.enter_context(compared_with_symbols())
-            stack.enter_context(no_known_backend())
+            for answer in ANSWERS:
+                stack.enter_context(answer())
             try:
                 yield
             finally:
