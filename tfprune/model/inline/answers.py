@@ -64,7 +64,7 @@ def equations_in_capitals() -> Iterator[None]:
         def einsum(subscripts: str, *operands: Any, **kwargs: Any) -> Any:
             capitals = sorted({letter for letter in subscripts if letter.isupper()})
             free = [letter for letter in string.ascii_lowercase if letter not in subscripts]
-            renamed = subscripts.translate(str.maketrans(dict(zip(capitals, free))))
+            renamed = subscripts.translate({ord(one): other for one, other in zip(capitals, free)})
             return plain(renamed, *operands, **kwargs)
 
         return einsum
