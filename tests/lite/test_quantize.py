@@ -916,3 +916,12 @@ def test_trained_network_keeps_every_zero_into_the_file(trained):
             np.testing.assert_array_equal(layer.layer.kernel.numpy() != 0, mask)
             assert np.all(integers[~mask] == 0)
         assert int((integers == 0).sum()) in constants.values()
+
+
+def test_a_border_of_minus_infinity_is_named_where_its_range_would_be_fixed():
+    x = inputs = keras.Input((4, 4, 1))
+    x = layers.MaxPooling2D(3, 2)(ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf))
+    aware = quantize_aware(keras.Model(inputs, layers.Dense(1)(layers.Flatten()(x))))
+    aware(np.ones((2, 4, 4, 1), "float32"), training=True)
+    with pytest.raises(PruningError, match=r"'pad_range' has no finite range \(-inf to 1.0\).*padding=\"same\""):
+        frozen(aware)

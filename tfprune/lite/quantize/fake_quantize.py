@@ -126,8 +126,18 @@ class FakeQuantize(keras.layers.Layer):
             self.batches.assign(keras.ops.zeros_like(self.batches))
 
     def fixed(self) -> "FakeQuantize":
-        """A layer of the same name that keeps the range in use for good."""
+        """A layer of the same name that keeps the range in use for good.
+
+        Raises:
+            PruningError: The range is not finite, since training met numbers that are not.
+        """
         low, high = self.range()
+        if not np.isfinite([low, high]).all():
+            raise PruningError(
+                f"'{self.name}' has no finite range ({low} to {high}): training met infinite numbers there or before, "
+                "as a border of -inf around a pooling (keras.ops.pad). Leave the border to the layer behind it, such "
+                'as MaxPooling2D(padding="same"), or write a finite number, and train again.'
+            )
         config = {**self.get_config(), "ranges": "fixed", "minimum": low, "maximum": high}
         return FakeQuantize.from_config(config)
 
