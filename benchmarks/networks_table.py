@@ -354,6 +354,8 @@ def table(part, rows):
     missing = [name for name in names(part) if name not in rows]
     measured = [rows[name] for name in names(part) if name in rows]
     far = [row for row in measured if (lost(row) or 0.0) >= 0.2 and equal(row)]
+    less = [row for row in measured if row not in far]
+    shares = [f"{row['network']} ({'-' if lost(row) is None else f'{lost(row):.1%}'})" for row in less]
     trained = [row for row in measured if not (row.get("wrap") is True and "fit" not in row)]
     unsaved = [row["network"] for row in trained if isinstance(row.get("keras_saves"), str)]
     trained = [row for row in trained if row["network"] not in unsaved]
@@ -368,6 +370,7 @@ def table(part, rows):
         f"{len(trained)} that were trained a step, and that Keras itself saves and loads, go the whole way of pruning, "
         f"wrapping, a step of `fit`, stripping, saving and loading; {len(converted)} of {len(tried)} that were tried "
         f"convert, {len(alike)} of them with answers within 1e-4 of the smaller network's.**",
+        *([f"Less, for the reasons below: {', '.join(shares)}.\n"] if shares else []),
         *([f"Keras itself does not load what it saves of: {', '.join(unsaved)}."] if unsaved else []),
         *([f"Not measured: {', '.join(missing)}."] if missing else []),
         "",
