@@ -297,7 +297,7 @@ def measured(name: str, seed: int) -> list[dict[str, Any]]:
 def answers(lite: Any, x: Any) -> Any:
     """What a file answers, by output name where there are several."""
     given = lite(x)
-    return dict(zip(given.names, given)) if isinstance(given, tuple) else given
+    return dict(zip(given.names, given)) if isinstance(given, list) else given
 
 
 def difference(model: keras.Model, lite: Any, x: Any) -> float:
