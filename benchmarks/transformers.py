@@ -44,6 +44,24 @@ class Task(NamedTuple):
     data: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
+# What is done with each network, in the order of the table.
+WAYS = (
+    "dense",
+    "random",
+    "random, least squares",
+    "L2",
+    "reconstruct=True",
+    OUTPUTS,
+    f"StructuredDepth({DEPTH})",
+    f"{OUTPUTS}, {TUNING} epochs",
+    "from scratch",
+)
+
+
+def _place(key: tuple[str, str]) -> tuple[str, int]:
+    return key[0], WAYS.index(key[1])
+
+
 class Transformers(BySeed):
     """Accuracy by what was done, and how far it is below the dense network."""
 
@@ -59,6 +77,10 @@ class Transformers(BySeed):
         Column("allowed", "allowed", ".1f"),
     )
     allowed: ClassVar[dict[str, float]] = {OUTPUTS: 1.5, f"{OUTPUTS}, {TUNING} epochs": 0.3}
+
+    def rows(self) -> list[dict[str, Any]]:
+        every = [key for key in self.runs[0] if all(key in run for run in self.runs)]
+        return [self._row(key, [run[key] for run in self.runs]) for key in sorted(every, key=_place)]
 
     def _row(self, key: tuple[str, str], found: list[dict[str, float]]) -> dict[str, Any]:
         network, how = key
@@ -122,10 +144,18 @@ def network(task: Task, size: tuple[int, int], epochs: int, seed: int, kept: Pat
     return model
 
 
+def figures_path(task: Task, seed: int, kept: Path) -> Path:
+    return kept / f"{task.name}_{task.epochs}_{seed}.json"
+
+
+def named(task: Task, figures: dict[str, dict[str, float]]) -> Figures:
+    return {(task.name, how): found for how, found in figures.items()}
+
+
 def measured(task: Task, seed: int, kept: Path | None) -> Figures:
     """The figures of one network and seed, by the lines that a user writes; those of an earlier run are read."""
     x, y = task.data[2:]
-    path = kept and kept / f"{task.name}_{task.epochs}_{seed}.json"
+    path = kept and figures_path(task, seed, kept)
     figures = json.loads(path.read_text()) if path is not None and path.exists() else {}
     dense = network(task, task.whole, task.epochs, seed, kept)
     groups = [name for name in tfprune.channel_groups(dense) if name.endswith(("/heads", "_hidden"))]
@@ -162,7 +192,7 @@ def measured(task: Task, seed: int, kept: Path | None) -> Figures:
     judge(f"StructuredDepth({DEPTH})", lambda: smaller(tfprune.StructuredDepth(DEPTH)))
     judge(f"{OUTPUTS}, {TUNING} epochs", lambda: trained(repaired(), task, TUNING, task.rate / 2))
     judge("from scratch", lambda: network(task, task.half, task.epochs, seed, kept))
-    return {(task.name, how): found for how, found in figures.items()}
+    return named(task, figures)
 
 
 def tasks(names: Sequence[str]) -> list[Task]:
@@ -177,17 +207,30 @@ def tasks(names: Sequence[str]) -> list[Task]:
     return found
 
 
+def _not_measured(chosen: Sequence[Task], runs: Sequence[Figures]) -> list[str]:
+    """A sentence on what the table does not say, where only kept figures were read."""
+    ways = [(task.name, how) for task in chosen for how in WAYS]
+    missing = [f"{name} {how}" for name, how in ways if any((name, how) not in run for run in runs)]
+    return [f"Not measured in every seed: {'; '.join(missing)}."] if missing else []
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--tasks", nargs="+", choices=["vision", "text"], default=["text", "vision"])
     parser.add_argument("--keep", type=Path, help="a folder for trained weights and figures, which a later run reads")
+    parser.add_argument("--kept-only", action="store_true", help="measure nothing; write what --keep has of all seeds")
     add_output(parser)
     arguments = parser.parse_args()
     chosen = tasks(arguments.tasks)
     runs: list[Figures] = []
     for seed in arguments.seeds:
-        runs.append({key: found for task in chosen for key, found in measured(task, seed, arguments.keep).items()})
+        runs.append({})
+        for task in chosen:
+            if arguments.kept_only:
+                runs[-1].update(named(task, json.loads(figures_path(task, seed, arguments.keep).read_text())))
+            else:
+                runs[-1].update(measured(task, seed, arguments.keep))
         about = [
             f"Seeds {arguments.seeds[: len(runs)]}; means over them. Half of the heads and of the MLP widths gone, by "
             "Structured(0.5, unit=('head', 'width')): of every block (allocation='uniform'), or where the outputs miss "
@@ -201,6 +244,7 @@ def main() -> None:
             ),
             "The vision transformer has a stem of three convolutions, 9 tokens and 5 blocks of width 128, the text one "
             "32 tokens and 2 blocks of width 64.",
+            *_not_measured(chosen, runs),
             versions(),
         ]
         write([Transformers(runs, about)], arguments.output)
