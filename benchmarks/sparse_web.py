@@ -1,6 +1,6 @@
 """Zeros that pay in the browser: a MobileNet with zeros in its 1x1 convolutions, in LiteRT.js, beside fewer channels.
 
-python benchmarks/sparse.py web --output docs/benchmarks/sparse_web
+python benchmarks/sparse.py web --zeros --output docs/benchmarks/sparse_web --page docs/live
 python benchmarks/sparse.py web --untrained --output docs/benchmarks/sparse_web_times
 
 Needs Node and the npm package @litertjs/core (npm install @litertjs/core).
@@ -22,8 +22,10 @@ from tfprune.lite import LiteModel
 from tfprune.lite.measure.web import run_web
 from tfprune.report import Column
 
-SIZE, ALPHA, IMAGES, BATCH = 96, 0.5, 5_000, 64
-EPOCHS, PRUNING_EPOCHS, FEWER, RUNS = 4, 2, 0.4, 60
+SIZE, ALPHA, IMAGES, BATCH = 96, 0.5, 16_000, 64
+EPOCHS, PRUNING_EPOCHS, FEWER, RUNS = 3, 2, 0.4, 60
+LONGER = "dense, trained as long"
+SHOWN = 200  # images on the page
 
 
 class InTheBrowser(Measured):
@@ -76,20 +78,19 @@ class Recipe:
     def fitted(self, model: keras.Model, epochs: int, *callbacks: Any) -> keras.Model:
         if self.untrained:
             return model
-        steps = epochs * self.train.cardinality().numpy()
-        rate = keras.optimizers.schedules.CosineDecay(2e-3 if epochs == EPOCHS else 1e-3, steps)
+        rate = keras.optimizers.schedules.CosineDecay(2e-3 if epochs == EPOCHS else 1e-3, epochs * len(self.train))
         model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
         model.fit(self.train, epochs=epochs, verbose=2, callbacks=list(callbacks))
         return model
 
-    def fine_tuned(self, model: keras.Model, method: Any) -> keras.Model:
-        """A copy of the model after gradual pruning."""
+    def fine_tuned(self, model: keras.Model, method: Any = None) -> keras.Model:
+        """A copy of the model after gradual pruning, or as much training without."""
         if self.untrained:
             return tfprune.strip_masks(tfprune.prune(model, method))
         copy = keras.models.clone_model(model)
         copy.set_weights(model.get_weights())
-        pruned = self.fitted(copy, PRUNING_EPOCHS, tfprune.PruningCallback(method))
-        return tfprune.strip_masks(pruned)
+        callbacks = [] if method is None else [tfprune.PruningCallback(method)]
+        return tfprune.strip_masks(self.fitted(copy, PRUNING_EPOCHS, *callbacks))
 
     def note(self, name: str, model: keras.Model, **options: Any) -> keras.Model:
         """Converts a model, and notes its accuracy."""
@@ -106,12 +107,22 @@ class Recipe:
         copy.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
         return copy.evaluate(self.test, verbose=0)
 
+    def write_page(self, folder: Path) -> None:
+        """Writes what docs/live/index.html runs: the dense file, one with 90 % zeros, and images with their labels."""
+        folder.mkdir(exist_ok=True)
+        for target, name in (("dense", LONGER), ("sparse", "90% zeros in 1x1 convolutions")):
+            self.files[name].save(folder / f"{target}.tflite")
+        data = fashion_mnist()
+        images = np.round(255 * data.x_test[:SHOWN]).astype("uint8")
+        (folder / "images.bin").write_bytes(images.tobytes() + data.y_test[:SHOWN].astype("uint8").tobytes())
+
     def measured(self) -> str:
         """Fills in times and differences; what ran the files in the end."""
         inputs = {name: [self.images[:1]] for name in self.files}
         web = run_web(self.files, inputs, RUNS, 10, litertjs=self.litertjs)
         native = tfprune.benchmark(self.files, runs=RUNS)
         dense = self.found[0]
+        reached = next((row["accuracy"] for row in self.found if row["file"] == LONGER), None)
         for row, timing in zip(self.found, native.timings):
             run = web.runs[row["file"]]
             if run.failure:
@@ -119,7 +130,7 @@ class Recipe:
             row["milliseconds"], row["native"] = min(run.milliseconds), min(timing.milliseconds)
             row["macs"] = timing.cost.macs
             row["difference"] = self._difference(row["file"])
-            row["drop"] = None if self.untrained else dense["accuracy"] - row["accuracy"]
+            row["drop"] = None if self.untrained else reached - row["accuracy"]
             row["smaller"] = dense["bytes"] / row["bytes"]
             row["faster"] = dense["milliseconds"] / row["milliseconds"]
         return f"LiteRT.js {web.version} in {web.where}"
@@ -133,7 +144,7 @@ class Recipe:
         return float(np.abs(answers - lite(self.images[:8])).max())
 
 
-def run(seed: int, litertjs: Path | None, untrained: bool = False) -> tuple[Recipe, str]:
+def run(seed: int, litertjs: Path | None, untrained: bool = False, channels: bool = True) -> tuple[Recipe, str]:
     keras.utils.set_random_seed(seed)
     recipe = Recipe(seed, litertjs, untrained)
     shape = (SIZE, SIZE, 3)
@@ -142,15 +153,18 @@ def run(seed: int, litertjs: Path | None, untrained: bool = False) -> tuple[Reci
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.9  # the runs are short, and with 0.99 the averages still hold what they began with
     recipe.note("dense", recipe.fitted(dense, EPOCHS))
+    if not untrained:
+        recipe.note(LONGER, recipe.fine_tuned(dense))
     plan = tfprune.plan_sparse(dense, "web")
     for amount in (0.8, 0.9):
         pruned = recipe.fine_tuned(plan.model, plan.method(amount))
         recipe.note(f"{amount:.0%} zeros in 1x1 convolutions", pruned, sparse=True)
-    narrow = tfprune.shrink(recipe.fine_tuned(dense, tfprune.Structured(FEWER)))
-    recipe.note(f"{FEWER:.0%} fewer channels", narrow)
-    small = tfprune.plan_sparse(narrow, "web")
-    both = recipe.fine_tuned(small.model, small.method(0.8))
-    recipe.note(f"{FEWER:.0%} fewer channels, then 80% zeros", both, sparse=True)
+    if channels:
+        narrow = tfprune.shrink(recipe.fine_tuned(dense, tfprune.Structured(FEWER)))
+        recipe.note(f"{FEWER:.0%} fewer channels", narrow)
+        small = tfprune.plan_sparse(narrow, "web")
+        both = recipe.fine_tuned(small.model, small.method(0.8))
+        recipe.note(f"{FEWER:.0%} fewer channels, then 80% zeros", both, sparse=True)
     return recipe, recipe.measured()
 
 
@@ -159,14 +173,18 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--litertjs", type=Path, help="folder of the npm package @litertjs/core")
     parser.add_argument("--untrained", action="store_true", help="random weights, pruned at once: the times alone")
+    parser.add_argument("--zeros", action="store_true", help="without the networks of fewer channels")
+    parser.add_argument("--page", type=Path, help="folder for the files of the page that runs them live")
     add_output(parser)
     arguments = parser.parse_args(words)
-    recipe, where = run(arguments.seed, arguments.litertjs, arguments.untrained)
+    recipe, where = run(arguments.seed, arguments.litertjs, arguments.untrained, not arguments.zeros)
+    if arguments.page is not None:
+        recipe.write_page(arguments.page)
     trained = (
         f"One seed ({arguments.seed}). MobileNet of keras.applications, alpha {ALPHA}, {SIZE} pixels; the first "
-        f"{IMAGES:,} images of Fashion-MNIST made larger, {EPOCHS} epochs; then {PRUNING_EPOCHS} epochs of gradual "
-        "pruning from the dense network, with plan_sparse(model, 'web').method(...) or Structured(...). Accuracy on "
-        "the 10,000 test images; smaller and faster are against the dense file."
+        f"{IMAGES:,} images of Fashion-MNIST made larger, {EPOCHS} epochs; then {PRUNING_EPOCHS} more, dense or pruned "
+        "gradually with plan_sparse(model, 'web').method(...) or Structured(...). Accuracy on the 10,000 test "
+        "images; smaller and faster are against the dense file, below dense against the one trained as long."
     )
     random = (
         f"MobileNet of keras.applications, alpha {ALPHA}, {SIZE} pixels, random weights, pruned at once with "
