@@ -1,4 +1,5 @@
 import ast
+import inspect
 import re
 from pathlib import Path
 
@@ -210,6 +211,13 @@ def test_gradients_are_told_until_nobody_listens():
     assert hooks.stop_listening(model.optimizer) and not hooks.stop_listening(model.optimizer)
     model.optimizer.apply([np.zeros((4, 2), np.float32), np.zeros(2, np.float32)], model.trainable_variables)
     assert len(told) == 2
+
+
+def test_frames_of_keras_are_told_from_others():
+    seen = []
+    layer = keras.layers.Lambda(lambda x: [x, seen.append(hooks.is_of_keras(inspect.currentframe().f_back))][0])
+    layer(np.zeros((1, 1)))
+    assert seen == [True] and not hooks.is_of_keras(inspect.currentframe()) and not hooks.is_of_keras(None)
 
 
 def test_calls_of_some_layers_are_exchanged_for_a_while():

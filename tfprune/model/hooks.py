@@ -27,6 +27,11 @@ def check_backend() -> None:
         )
 
 
+def is_of_keras(frame: Any) -> bool:
+    """Whether a frame of the stack runs code of Keras, whose modules all lie in a package that is not public."""
+    return frame is not None and frame.f_globals.get("__name__", "").startswith("keras.src.")
+
+
 # Layers
 
 
