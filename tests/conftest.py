@@ -1,6 +1,5 @@
 """Fixtures that several test files share, and which files begin first."""
 
-import gc
 import os
 
 import keras
@@ -8,7 +7,6 @@ import numpy as np
 import pytest
 
 os.environ["COLUMNS"] = "120"  # tables are as wide as the terminal, which differs with who starts the tests
-gc.set_threshold(20_000, 20, 20)  # Keras makes many objects that stay, and looking at them often takes time
 
 # Files that take minutes; begun first, so that no process is left alone with one of them in the end.
 LONGEST = ("random_graphs", "convert", "keras_applications", "neighbours", "applications", "from_tfmot", "workflows")

@@ -157,7 +157,8 @@ def forget_traces(variables: Iterable[keras.Variable]) -> int:
 
     handles = {id(part.handle) for variable in variables for part in _parts(variable)}
     kind = type(tf.function(lambda: None))
-    found = [entry for entry in gc.get_referrers(kind) if type(entry) is kind]
+    # Asking who refers to that type would be quicker, and has ended Python: it looks inside of every object.
+    found = [entry for entry in gc.get_objects() if type(entry) is kind]
     stale = [function for function in found if handles & _captured(function)]
     for function in stale:
         function._function_cache.clear()
