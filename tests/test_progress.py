@@ -70,23 +70,27 @@ def test_whoever_is_told_to_be_quiet_keeps_quiet_what_is_inside():
 
 
 CONVERSION = """
-import keras, numpy as np, tfprune
+import contextlib, keras, numpy as np, tfprune
 from tfprune import progress
 
 progress.LINE_EVERY = 0.0
 model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-with progress.shown({verbose}):
+with {display}:
     tfprune.convert(model, "int8", np.random.default_rng(0).normal(size=(5, 4)).astype("float32"))
 """
 
 
-@pytest.mark.parametrize("verbose", [0, 1])
-def test_calibration_is_told_sample_by_sample_though_native_code_is_held_back(verbose):
-    lines = [sys.executable, "-c", CONVERSION.format(verbose=verbose)]
+@pytest.mark.parametrize(
+    ("display", "samples"),
+    [("contextlib.nullcontext()", 5), ("progress.shown(0)", 0), ("progress.shown(1), progress.stage('all')", 0)],
+    ids=["alone", "quiet", "inside"],
+)
+def test_calibration_is_told_sample_by_sample_though_native_code_is_held_back(display, samples):
+    lines = [sys.executable, "-c", CONVERSION.format(display=display)]
     run = subprocess.run(lines, check=False, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     told = [line.split(",")[0] for line in run.stderr.splitlines() if line.startswith("convert to int8: ")]
-    assert told[:5] == [f"convert to int8: {done} of 5" for done in range(1, 6)][: 5 * verbose]
+    assert told[:5] == [f"convert to int8: {done} of 5" for done in range(1, 1 + samples)]
 
 
 @pytest.mark.parametrize("verbose", [0, 1])

@@ -60,6 +60,16 @@ def stage(description: str, total: int | None = 1) -> Iterator["Stage"]:
 
 
 @contextlib.contextmanager
+def outermost_stage(description: str, total: int | None = 1) -> Iterator["Stage"]:
+    """A stage like `stage`, which is not shown inside of a display: that tells what its work is done for."""
+    if _open.get() is not None:
+        yield Stage(total, lambda state: None)
+        return
+    with stage(description, total) as begun:
+        yield begun
+
+
+@contextlib.contextmanager
 def _standard_error() -> Iterator[Any]:
     """Standard error as it is now, also while native code's share of it is held back."""
     stream, own = None, sys.__stderr__

@@ -40,7 +40,7 @@ from tfprune.model.graph import is_graph
 from tfprune.model.native import only_new_garbage, silence
 from tfprune.model.signature import Signature, matched_inputs, signature_of
 from tfprune.model.tree import check_model, covers, places
-from tfprune.progress import Stage, stage
+from tfprune.progress import Stage, outermost_stage
 
 NO_RANGE = 1e-8  # the converter gives a tensor that was always zero a scale of about 8e-9
 FAR = 0.08  # root mean square of the differences over that of the outputs; rounding alone stays below
@@ -202,7 +202,7 @@ def _converted(model: keras.Model, signature: Signature, request: Request, sampl
     count = sum(len(arrays[0]) for arrays in samples)
     try:
         with (
-            stage(f"convert to {request.quantization}", total=count or 1) as bar,
+            outermost_stage(f"convert to {request.quantization}", total=count or 1) as bar,
             tempfile.TemporaryDirectory(prefix="tfprune") as folder,
             silence() as spoken,
             only_new_garbage(),

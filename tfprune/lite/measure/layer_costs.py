@@ -29,7 +29,9 @@ def cost_of_layers(
     """
     inputs = [keras.ops.convert_to_tensor(array) for array in joined([list(batch.inputs) for batch in read])]
     dense = answers_with(model, inputs)
-    outputs = keras.tree.pack_sequence_as(model.output, [array[: read[0].size] for array in dense])
+    first = [array[: read[0].size] for array in dense]
+    # A Sequential that was never called as a layer has one output, and does not say which.
+    outputs = first[0] if isinstance(model, keras.Sequential) else keras.tree.pack_sequence_as(model.output, first)
     found = found_metrics(model, read, metric, mode, dense, "layer_errors()", outputs)[0]
     return found, found(dense), {path: found(answers_with(model, inputs, path, values[path])) for path in values}
 
