@@ -89,10 +89,6 @@ class Table(BySeed):
         Column("tuned", "fine-tuned"),
     )
 
-    def __init__(self, title: str, runs: list[Figures], about: list[str]):
-        super().__init__(runs, about)
-        self.title = title  # type: ignore[misc]
-
     def _row(self, key: tuple[str, str], found: list[dict[str, float]]) -> dict[str, Any]:
         row: dict[str, Any] = {"removed": key[0], "criterion": key[1]}
         for way in found[0]:
@@ -217,7 +213,7 @@ def main() -> None:
         runs.append(by_criterion(dense, arguments.part, judge, seed, measured[number]))
         # After every seed, for it takes long.
         title = f"Criteria for {arguments.part}, and repairs, on Fashion-MNIST"
-        write([Table(title, runs, _about(whole, arguments.seeds[: len(runs)]))], arguments.output)
+        write([Table(runs, _about(whole, arguments.seeds[: len(runs)]), title)], arguments.output)
 
 
 def _about(whole: list[float], seeds: list[int]) -> list[str]:

@@ -78,15 +78,7 @@ tfprune.genetic_search(model, (x, y), (kept, "accuracy"), journal=sys.argv[1], p
 """
 
 
-class Faults(Measured):
-    """Outcomes by what was tried."""
-
-    def __init__(self, title: str, columns: Sequence[Column], found: list[dict[str, Any]], about: Sequence[str]):
-        super().__init__(found, about)
-        self.title, self.columns = title, columns  # type: ignore[misc]
-
-
-def mutations(options: argparse.Namespace) -> Faults:
+def mutations(options: argparse.Namespace) -> Measured:
     """Counts of outcomes for damaged files of each format."""
     generator, rows = random.Random(options.seed), []
     with tempfile.TemporaryDirectory() as folder:
@@ -108,16 +100,16 @@ def mutations(options: argparse.Namespace) -> Faults:
     }  # fmt: skip
     columns = [Column("format", "format"), Column("files", "damaged files", ",d")]
     columns += [Column(key, heading, ",d") for key, heading in headings.items()]
-    return Faults("Damaged files", columns, rows, [
+    return Measured(rows, [
         f"{each * len(rows):,} damaged files, seed {options.seed}: a quarter each by one to eight flipped bits, a cut, "
         "a block of zeros, a block of noise of up to 256 bytes. Files of LiteRT run in a process of their own "
         "(isolate=True); 'other process ended' is an error of ours in the caller.",
         "A .tflite file has no checksum: a changed weight gives another result, which nothing can tell from the file.",
         versions(),
-    ])  # fmt: skip
+    ], "Damaged files", columns)  # fmt: skip
 
 
-def names(options: argparse.Namespace) -> Faults:
+def names(options: argparse.Namespace) -> Measured:
     """Stages that layers of hostile names go through."""
     generator, rows = np.random.default_rng(0), []
     x, y = generator.random((32, 8)).astype("float32"), generator.integers(0, 3, 32)
@@ -147,15 +139,15 @@ def names(options: argparse.Namespace) -> Faults:
                Column("controls", "control characters printed", ",d"), Column("tags", "tags in Markdown", ",d"),
                Column("zeros", "zeros kept in int8", ".1%"), Column("scanned", "weights in sensitivity", ",d"),
                Column("failed", "failed candidates", ",d")]  # fmt: skip
-    return Faults("Hostile names", columns, rows, [
+    return Measured(rows, [
         "Each model is pruned, converted to int8, inspected, printed, plotted, verified, scanned and searched.",
         "Keras itself compiles no training step of a layer whose name TensorFlow refuses: fit such a model with "
         "run_eagerly=True, or rename the layer.",
         versions(),
-    ])  # fmt: skip
+    ], "Hostile names", columns)  # fmt: skip
 
 
-def threads(options: argparse.Namespace) -> Faults:
+def threads(options: argparse.Namespace) -> Measured:
     """Calls, conversions and trainings from three threads, against the same one after the other."""
     generator = np.random.default_rng(0)
     model = keras.Sequential([keras.Input((256,)), keras.layers.Dense(1024), keras.layers.Dense(256)])
@@ -188,9 +180,8 @@ def threads(options: argparse.Namespace) -> Faults:
         {"what": "standard error elsewhere than before", "tasks": 1, "wrong": int(os.fstat(2).st_ino != stream)},
     ]  # fmt: skip
     columns = [Column("what", "what three threads do"), Column("tasks", "tasks", ",d"), Column("wrong", "wrong", ",d")]
-    return Faults(
-        "Threads", columns, rows, ["Wrong: another result than one after the other, or an error.", versions()]
-    )
+    about = ["Wrong: another result than one after the other, or an error.", versions()]
+    return Measured(rows, about, "Threads", columns)
 
 
 def _or_error(work: Callable[[Any], Any], task: Any) -> Any:
@@ -200,7 +191,7 @@ def _or_error(work: Callable[[Any], Any], task: Any) -> Any:
         return repr(error)
 
 
-def kills(options: argparse.Namespace) -> Faults:
+def kills(options: argparse.Namespace) -> Measured:
     """Searches that are killed again and again, against one that is not."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -224,14 +215,14 @@ def kills(options: argparse.Namespace) -> Faults:
         rows.append({"run": len(rows) + 1, "ended": str(code), "lines": killed.read_bytes().count(b"\n")})
         count = sum(1 for line in whole.read_text().splitlines() if "genes" in json.loads(line))
     columns = [Column("run", "run", ",d"), Column("ended", "ended by"), Column("lines", "lines in the journal", ",d")]
-    return Faults("A search that is killed", columns, rows, [
+    return Measured(rows, [
         f"The journal of the last run is {'equal' if same else 'NOT EQUAL'}, byte by byte, to that of a search "
         f"that was never killed ({count} evaluations). Seed {options.seed}.",
         versions(),
-    ])  # fmt: skip
+    ], "A search that is killed", columns)  # fmt: skip
 
 
-def walks(options: argparse.Namespace) -> Faults:
+def walks(options: argparse.Namespace) -> Measured:
     """Random walks over the workflow, in processes of their own, for TensorFlow keeps what it has compiled."""
     stages, failed, taken, number = Counter[str](), [], 0, options.seed
     folders = [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
@@ -256,17 +247,17 @@ def walks(options: argparse.Namespace) -> Faults:
             break
     rows = [{"stage": stage, "times": times} for stage, times in sorted(stages.items())]
     columns = [Column("stage", "stage"), Column("times", "times", ",d")]
-    return Faults("Random walks over the workflow", columns, rows, [
+    return Measured(rows, [
         f"{taken:,} walks of up to 7 stages over random small networks, seeds {options.seed} to {number - 1}, "
         f"{len(failed)} of which broke a law of the design or raised what no stage may raise. After every stage: zeros "
         "exact, masks kept, the given model left alone; stripped equal to the bit; shrunk equal within 1e-5 of the "
         "output's scale; sparsity as promised; the file agrees with its model.",
         *failed,
         versions(),
-    ])  # fmt: skip
+    ], "Random walks over the workflow", columns)  # fmt: skip
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], Faults]] = {
+PARTS: dict[str, Callable[[argparse.Namespace], Measured]] = {
     "mutations": mutations, "names": names, "threads": threads, "kills": kills, "walks": walks,
 }  # fmt: skip
 

@@ -159,18 +159,13 @@ def table(title: str, kinds: dict[str, tuple[float, int]], known: dict[str, Any]
         rows.append(row)
     columns = [Column("stage", "stage"), *(Column(name, f"{name}, s", ".3f") for name in found)]
     columns += [Column("slope", "slope", ".2f"), Column("bytes", "bytes a parameter", ".1f")]
-
-    class Scale(Measured):
-        pass
-
-    Scale.columns = columns  # type: ignore[misc]
     shapes = ", ".join(f"{name}: {kinds[name][1]} Dense layers" for name in found)
-    return Scale(rows, [
+    return Measured(rows, [
         f"Seconds of CPU, the least of two or three for reading and later updates; {shapes}. Bytes: the most over what "
         "the process held before the stage, at the largest size, for each parameter; float32 weights take 4.",
         *failed,
         versions(),
-    ], title)  # fmt: skip
+    ], title, columns)  # fmt: skip
 
 
 def main() -> None:

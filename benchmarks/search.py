@@ -39,14 +39,6 @@ HELD_BACK = 5000
 SAMPLES = 2000
 
 
-class Table(Measured):
-    """Rows with a title and columns of their own."""
-
-    def __init__(self, title: str, columns: Sequence[Column], rows: list[dict[str, Any]], about: list[str]):
-        super().__init__(rows, about)
-        self.title, self.columns = title, columns  # type: ignore[misc]
-
-
 class AtFullWidth(Fitness):
     """The search's evaluation without its engine of slices (`tfprune/search/thin.py`)."""
 
@@ -70,7 +62,7 @@ def dense_network(data: Dataset, seed: int, epochs: int) -> keras.Model:
     return model
 
 
-def speed(data: Dataset, epochs: int, rounds: int, per_round: int = 5) -> Table:
+def speed(data: Dataset, epochs: int, rounds: int, per_round: int = 5) -> Measured:
     """Evaluates the same candidates in every way, in turns."""
     model = dense_network(data, 0, epochs)
     x, y = data.x_train[-SAMPLES:], data.y_train[-SAMPLES:]
@@ -149,10 +141,10 @@ def speed(data: Dataset, epochs: int, rounds: int, per_round: int = 5) -> Table:
         "small network with the weights that are left; then compile() and evaluate() with batches of 256.",
         versions(),
     ]
-    return Table("Searching: candidates per second", columns, rows, about)
+    return Measured(rows, about, "Searching: candidates per second", columns)
 
 
-def quality(data: Dataset, epochs: int, seeds: Sequence[int], evaluations: int, shares: Sequence[float]) -> Table:
+def quality(data: Dataset, epochs: int, seeds: Sequence[int], evaluations: int, shares: Sequence[float]) -> Measured:
     """Lets every search find what it can, on one dense network a seed."""
     found: dict[tuple[float, str], list[float]] = {}
     for seed in seeds:
@@ -215,10 +207,10 @@ def quality(data: Dataset, epochs: int, seeds: Sequence[int], evaluations: int, 
         *([f"The genetic search of channels is NOT ahead of: {behind}."] if behind else []),
         versions(),
     ]
-    return Table("Searching: accuracy at equal multiply-accumulates", columns, rows, about)
+    return Measured(rows, about, "Searching: accuracy at equal multiply-accumulates", columns)
 
 
-def compression(data: Dataset, epochs: int, seeds: Sequence[int]) -> Table:
+def compression(data: Dataset, epochs: int, seeds: Sequence[int]) -> Measured:
     """Compresses one dense network a seed."""
     rows, steps = [], []
     for seed in seeds:
@@ -268,7 +260,7 @@ def compression(data: Dataset, epochs: int, seeds: Sequence[int]) -> Table:
         *steps,
         versions(),
     ]
-    return Table("compress on Fashion-MNIST", columns, rows, about)
+    return Measured(rows, about, "compress on Fashion-MNIST", columns)
 
 
 def main() -> None:

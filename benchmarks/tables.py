@@ -12,15 +12,18 @@ import keras
 import tensorflow as tf
 
 import tfprune
-from tfprune.report import Report
+from tfprune.report import Column, Report
 
 
 class Measured(Report):
-    """Rows as they were measured, and sentences about them; a subclass says its columns, and a title if it has one."""
+    """Rows as they were measured, and sentences about them; title and columns are those of a subclass, or given."""
 
-    def __init__(self, found: list[dict[str, Any]], about: Sequence[str] = (), title: str = ""):
+    def __init__(
+        self, found: list[dict[str, Any]], about: Sequence[str] = (), title: str = "", columns: Sequence[Column] = ()
+    ):
         self.found, self.about = found, list(about)
         self.title = title or self.title  # type: ignore[misc]
+        self.columns = columns or self.columns  # type: ignore[misc]
 
     def rows(self) -> list[dict[str, Any]]:
         return self.found

@@ -7,6 +7,7 @@ from search_models import X, Y, classifier
 from search_objectives import deadly, kept
 
 from tfprune import PruningError, genetic_search
+from tfprune.search.problem import Problem
 
 QUICK = {"population": 8, "generations": 1, "seed": 2}
 
@@ -31,6 +32,24 @@ def test_two_workers_train_their_candidates_like_one_process(model):
     assert [c["loss"] for c in shared.evaluated] == pytest.approx([c["loss"] for c in alone.evaluated], rel=1e-5)
     untrained = genetic_search(model, (X, Y), "loss", budget={"macs": 0.6}, **QUICK)
     assert shared.best["loss"] < untrained.best["loss"]
+
+
+def test_a_search_that_is_interrupted_keeps_what_has_come_back_and_goes_on(model, tmp_path):
+    arguments = {"journal": tmp_path / "journal", "workers": 2, **QUICK}
+    with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
+        plain = Problem._add
+
+        def interrupted(problem, *measured):
+            if len(problem.evaluated) == 4:
+                raise KeyboardInterrupt
+            return plain(problem, *measured)
+
+        patch.setattr(Problem, "_add", interrupted)
+        genetic_search(model, (X, Y), (kept, "macs"), **arguments)
+    assert len((tmp_path / "journal").read_text().splitlines()) == 5  # the header, and four candidates
+    resumed = genetic_search(model, (X, Y), (kept, "macs"), **arguments)
+    alone = genetic_search(model, (X, Y), (kept, "macs"), **QUICK)
+    assert [c.genes for c in resumed.evaluated] == [c.genes for c in alone.evaluated]
 
 
 def test_a_worker_that_dies_costs_its_candidate_alone(model):

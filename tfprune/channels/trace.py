@@ -62,9 +62,7 @@ class Trace:
     prefers: str | None = None
     size: int = 1
     pairs: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
-    narrower: list[tuple[np.ndarray, np.ndarray, str]] = field(
-        default_factory=list
-    )  # labels, and theirs that meet them
+    narrower: list[tuple[np.ndarray, np.ndarray, str]] = field(default_factory=list)  # as `meet` records them
     frozen: list[tuple[np.ndarray, Frozen]] = field(default_factory=list)
     demands: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)  # labels, value that must be zero today
     inexact: list[tuple[np.ndarray, Frozen]] = field(default_factory=list)

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from tfprune.deciding.amounts import is_number, is_share
+from tfprune.deciding.configured import is_config
 from tfprune.deciding.pieces import pieces
 from tfprune.deciding.selection import between, count_where, kth_smallest, smallest
 from tfprune.errors import PruningError, answer_of, listing, nearest
@@ -221,7 +222,7 @@ def check(allocation: Any) -> Allocation:
             raise PruningError(f"There is no allocation {allocation!r}. {nearest(allocation, NAMES)}")
         return allocation
     if isinstance(allocation, Mapping):
-        if "class_name" in allocation:
+        if is_config(allocation):
             return check(keras.saving.deserialize_keras_object(dict(allocation)))
         for layer, amount in allocation.items():
             if not is_share(amount):

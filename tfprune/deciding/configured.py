@@ -59,9 +59,13 @@ class Configured:
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
+def is_config(value: Any) -> bool:
+    """Whether a value is the config that Keras makes of an object."""
+    return isinstance(value, Mapping) and "class_name" in value
+
+
 def _restored(value: Any) -> Any:
-    is_config = isinstance(value, Mapping) and "class_name" in value
-    return keras.saving.deserialize_keras_object(dict(value)) if is_config else value
+    return keras.saving.deserialize_keras_object(dict(value)) if is_config(value) else value
 
 
 def from_identifier(

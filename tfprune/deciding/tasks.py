@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune.deciding.configured import is_config
 from tfprune.deciding.statistics import LossStatistic, slopes
 from tfprune.errors import PruningError, listing, nearest, number
 from tfprune.model.hooks import compile_arguments
@@ -72,7 +73,7 @@ class TaskGradients(LossStatistic):
         given = self.loss if self.loss is not None else compile_arguments(self.model).get("loss")
         for argument, of in (("loss", given), ("weights", self.shares)):
             unknown = [str(name) for name in of if name not in names] if isinstance(of, Mapping) else []
-            if unknown and not _is_config(of):
+            if unknown and not is_config(of):
                 raise PruningError(
                     f"{self.criterion!r}: {argument} names the output {listing(unknown)}. {nearest(unknown[0], names)}"
                 )
@@ -90,15 +91,11 @@ class TaskGradients(LossStatistic):
 
 def _parts(given: Any, names: Sequence[str], alike: bool = False) -> dict[str, Any]:
     """What is given for each output: by name, in the order of the outputs, or one for the only one or for all."""
-    if isinstance(given, Mapping) and not _is_config(given):
+    if isinstance(given, Mapping) and not is_config(given):
         return dict(given)
     if isinstance(given, (list, tuple)) and len(given) == len(names):
         return dict(zip(names, given))
     return dict.fromkeys(names if alike else names[:1], given)
-
-
-def _is_config(given: Any) -> bool:
-    return isinstance(given, Mapping) and "class_name" in given
 
 
 def _loss(loss: Any, targets: Any, outputs: Any, weights: Any) -> Any:

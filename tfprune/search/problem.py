@@ -1,5 +1,6 @@
 """A search in progress: candidates are asked for, evaluated once each, written down, and judged."""
 
+import contextlib
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -122,18 +123,19 @@ class Problem:
         Raises:
             Ended: The limit of evaluations or of time is reached; what was measured till then is kept.
         """
-        stream: Iterator[Measured] | None = None
-        for place, genes in enumerate(asked):
-            if genes in self._by_genes:
-                self.cached += 1
-                continue
-            self._check_limits()
-            if self._workers is None or self._noted(genes):
-                self._add(genes, *self._measured(genes))
-                continue
-            if stream is None:
-                stream = self._workers(self._new(asked[place:]))
-            self._add(genes, *next(stream))
+        with contextlib.ExitStack() as stack:
+            stream: Iterator[Measured] | None = None
+            for place, genes in enumerate(asked):
+                if genes in self._by_genes:
+                    self.cached += 1
+                    continue
+                self._check_limits()
+                if self._workers is None or self._noted(genes):
+                    self._add(genes, *self._measured(genes))
+                    continue
+                if stream is None:
+                    stream = stack.enter_context(contextlib.closing(self._workers(self._new(asked[place:]))))
+                self._add(genes, *next(stream))
         return [self._by_genes[genes] for genes in asked]
 
     def knows(self, genes: Genes) -> bool:

@@ -51,9 +51,10 @@ class Workers:
         self._packed, self._digest = np.frombuffer(packed, np.uint8), hash(packed)
         self._number, self._place = number, _place(joblib, number)
 
-    def __call__(self, asked: Sequence[Genes]) -> Iterator[Measured]:
+    def __call__(self, asked: Sequence[Genes]) -> Generator[Measured, None, None]:
         """The figures of each candidate, or why it has none, in the order asked, each as soon as those before it.
 
+        Closing it calls back what is on its way.
         A candidate whose worker died is evaluated once more, alone: that worker may have died of something else.
         """
         found: dict[int, Measured] = {}

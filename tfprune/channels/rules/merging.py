@@ -13,7 +13,7 @@ from tfprune.channels.rules.registry import Entry, Resized, fresh_operation
 from tfprune.channels.visit import Rule, Visit
 from tfprune.model.hooks import class_of_applications
 
-Layer, layers = keras.Layer, keras.layers
+layers = keras.layers
 ops = keras.ops
 
 Function = Callable[..., Any]
@@ -148,9 +148,10 @@ def operands_of(visit: Visit) -> list[Channels]:
     """Tensors, arrays and numbers among the arguments, in order."""
     found = []
     for x in keras.tree.flatten((visit.args, visit.kwargs)):
+        is_switch = isinstance(x, bool) and isinstance(visit.layer, layers.Layer)  # such as `training`
         if isinstance(x, Channels):
             found.append(x)
-        elif isinstance(x, (int, float, np.number)) and not (isinstance(x, bool) and isinstance(visit.layer, Layer)):
+        elif isinstance(x, (int, float, np.number)) and not is_switch:
             found.append(Channels((), constant=np.asarray(x)))
     return found
 

@@ -34,10 +34,13 @@ def reshaped(visit: Visit, source: Channels) -> Channels:
             visit.freeze(factor, Reason.OPEN_SIZE)
         else:
             factors.append(Factor(parts[0], parts[1], parts[2], factor.alike))  # type: ignore[arg-type]
-    lonely = [f for f in factors if not (f.alike and any(set(f.axes) & set(o.axes) for o in factors if o is not f))]
+
+    def along_others(factor: Factor) -> bool:
+        return factor.alike and any(set(factor.axes) & set(other.axes) for other in factors if other is not factor)
+
     # Copies that come to lie along the channels that they are of: as many as before, of those that stay.
-    visit.freeze([f for f in factors if not any(f is each for each in lonely)], Reason.FIXED_PARTNER)
-    return visit.result(lonely)
+    visit.freeze([factor for factor in factors if along_others(factor)], Reason.FIXED_PARTNER)
+    return visit.result(factor for factor in factors if not along_others(factor))
 
 
 def reshape_rule(visit: Visit) -> Channels:
