@@ -76,6 +76,11 @@ def test_no_two_classes_have_one_name():
     assert {name for name, where in places.items() if len(where) > 1} == set()
 
 
+def test_no_two_test_files_have_one_name():
+    names = collections.Counter(path.name for path in Path(__file__).parent.rglob("*.py"))
+    assert {name for name, number in names.items() if number > 1} == set()  # pytest imports them by their names alone
+
+
 def test_each_room_says_in_three_sentences_what_it_does():
     rooms = [path for path in TREES if path.count("/") == 1 and path.endswith("__init__.py")]
     assert len(rooms) == 8

@@ -6,7 +6,6 @@ each that fails when it moves, and one that no other file uses such a name.
 
 import contextlib
 import functools
-import gc
 import importlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import keras
 from keras.src.backend.common import global_state
 
+from tfprune.model.instances import Instances
 from tfprune.model.substitutes import instead, property_instead
 
 
@@ -153,16 +153,18 @@ def forget_traces(variables: Iterable[keras.Variable]) -> int:
     A step that a user's own loop traced before a mask was held does not know the mask, and nothing public reaches
     it: a trace goes by the types of its arguments, and the step may be anywhere.
     """
-    import tensorflow as tf
-
     handles = {id(part.handle) for variable in variables for part in _parts(variable)}
-    kind = type(tf.function(lambda: None))
-    # Asking who refers to that type would be quicker, and has ended Python: it looks inside of every object.
-    found = [entry for entry in gc.get_objects() if type(entry) is kind]
-    stale = [function for function in found if handles & _captured(function)]
+    stale = [function for function in _compiled_functions() if handles & _captured(function)]
     for function in stale:
         function._function_cache.clear()
     return len(stale)
+
+
+@functools.cache
+def _compiled_functions() -> Instances:
+    import tensorflow as tf
+
+    return Instances(type(tf.function(lambda: None)))
 
 
 def _captured(function: Any) -> set[int]:
