@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+REPOSITORY = Path(__file__).parents[1]
+NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -24,12 +25,20 @@ def test_a_notebook_begins_with_what_there_is_at_its_end_and_draws(path):
     assert any("plt." in cell or ".plot(" in cell for cell in cells)
 
 
+def address():
+    """Where the project lives, once .ci/settle.py has been told."""
+    found = re.search(r"^repo_url: (.*)$", (REPOSITORY / "mkdocs.yml").read_text(), re.MULTILINE)
+    return found and found[1]
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_guesses_no_address_and_installs_its_checkout_only_where_tfprune_is_missing(path):
+def test_a_notebook_guesses_no_address_and_installs_its_project_only_where_tfprune_is_missing(path):
     sources = ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"]]
-    assert not [source for source in sources if "://" in source]  # where the project will live is not known yet
+    named = [source for source in sources if "://" in source]
     installs = [source for source in sources if "%pip" in source]
-    assert len(installs) == 1 and re.search(r'%pip install -q "\.\.(\[[a-z,]+\])?"', installs[0])
+    assert named == ([sources[0], installs[0]] if address() else [])
+    project = rf"tfprune(\[[a-z,]+\])? @ git\+{address()}" if address() else r"\.\.(\[[a-z,]+\])?"
+    assert len(installs) == 1 and re.search(rf'%pip install -q "{project}"', installs[0])
     tree = ast.parse(installs[0].replace("%pip", "pass  # %pip"))
     guard = next(node for node in tree.body if isinstance(node, ast.Try))
     assert guard.handlers[0].type.id == "ImportError"
