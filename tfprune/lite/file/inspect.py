@@ -4,6 +4,7 @@ Everything is read from the file itself and nothing is run, so it also works for
 and for sparsely encoded tensors, on which the interpreter's own `get_tensor_details` can crash.
 """
 
+import functools
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -42,8 +43,7 @@ class Inspection(Report):
         constants: Every constant that holds numbers, in the order of the file; index lists and shapes are left out.
         inputs: The ends that the model takes, in order.
         outputs: The ends that it gives, in order.
-        size: Bytes of the file.
-        gzip_size: Bytes of the file compressed by gzip, level 9.
+        content: The bytes of the file.
         quantization: `"float32"`, `"float16"`, `"dynamic"`, `"int8"` or `"int16x8"`, read from the operators.
         origin: What tfprune noted when it made the file: model, zeros of each kernel, versions; empty for others.
         zero_patterns: Where each weight of the file is zero, by its name.
@@ -65,11 +65,20 @@ class Inspection(Report):
     constants: tuple[StoredTensor, ...]
     inputs: tuple[End, ...]
     outputs: tuple[End, ...]
-    size: int
-    gzip_size: int
+    content: bytes
     quantization: str
     origin: dict[str, Any] = field(default_factory=dict)
     zero_patterns: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return len(self.content)
+
+    @functools.cached_property
+    def gzip_size(self) -> int:
+        """Bytes of the file compressed by gzip, level 9; found when first asked, for a second per 20 MB or more."""
+        return gzip_size(self.content)
 
     def breaking(self, pattern: str, layers: Sequence[str] | None = None) -> list[str]:
         """The weights that do not keep an N:M pattern along their last axis, the input channels in TFLite's layout.
@@ -231,8 +240,7 @@ def inspect(source: Any) -> Inspection:
         constants=tuple(constants_of(model)),
         inputs=ends(model, "inputs"),
         outputs=ends(model, "outputs"),
-        size=len(content),
-        gzip_size=gzip_size(content),
+        content=content,
         quantization=quantization_of(model, operators),
         origin=read_origin(model),
         zero_patterns=dict(zero_patterns(model)),

@@ -145,7 +145,7 @@ class LiteModel:
         """Bytes of the file."""
         return len(self.content)
 
-    @property
+    @functools.cached_property
     def gzip_size(self) -> int:
         """Bytes of the file compressed by gzip, level 9."""
         return gzip_size(self.content)
