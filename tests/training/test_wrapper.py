@@ -446,8 +446,20 @@ class Forgetful(layers.Layer):
         return {"name": "forgetful"}
 
 
-def test_a_layer_that_its_config_does_not_build_again_is_named():
+def test_a_layer_that_its_config_does_not_build_again_is_wrapped_and_stripped():
     model = keras.Sequential([keras.Input((6,)), Forgetful(4), layers.Dense(3)])
+    wrapped = tfprune.wrap(model, 0.5)
+    wrapped.compile("sgd", "mse")
+    wrapped.fit(np.ones((8, 6)), np.ones((8, 3)), verbose=0, callbacks=[tfprune.UpdateMasks()])
+    assert [type(layer) for layer in wrapped.layers] == [Forgetful, tfprune.PrunedLayer]
+    plain = tfprune.strip_masks(wrapped)
+    assert type(plain.layers[0]) is Forgetful and tfprune.summary(plain).sparsity == 0.5
+
+
+def test_a_layer_that_can_be_made_again_in_no_way_is_named():
+    model = keras.Sequential([keras.Input((6,)), Forgetful(4), layers.Dense(3)])
+    kernel = model.layers[0].weights[0]
+    model.layers[0].holds = lambda: kernel
     for function in (lambda: tfprune.wrap(model, 0.5), lambda: tfprune.strip_masks(model)):
         with pytest.raises(PruningError, match=r"'forgetful' \(Forgetful\) cannot be rebuilt.*Give its class"):
             function()

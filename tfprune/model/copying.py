@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from tfprune.errors import PruningError
+from tfprune.model.duplicate import duplicate
 from tfprune.model.fresh import config_of, fresh_layer
 from tfprune.model.graph import is_graph
 from tfprune.model.hooks import compile_arguments, forget_calls, learning_rate_of
@@ -20,7 +21,7 @@ def clone_with_weights(model: keras.Model, keep_compiled: bool = True) -> keras.
     """An equal model that shares nothing with the first: all that its layers hold is in it, and it answers alike.
 
     Args:
-        model: Functional, Sequential, or a subclass with `get_config`.
+        model: Functional, Sequential or subclassed.
         keep_compiled: Whether the copy is compiled as the model was, with a fresh optimizer.
 
     Raises:
@@ -89,7 +90,7 @@ class Spare:
         """
         found = self._layers.get(id(layer))
         if found is None or type(layer).__module__.startswith("keras."):
-            return fresh_layer(layer)
+            return _fresh(layer)
         forget_calls(found)
         return found
 
@@ -106,12 +107,16 @@ def remember_class(model: keras.Model, wrapped: keras.Model) -> None:
 _CLASSES: "weakref.WeakKeyDictionary[keras.Model, tuple[Any, dict[str, Any]]]" = weakref.WeakKeyDictionary()
 
 
+def _as_it_is(config: Any) -> Any:
+    return config
+
+
 def _equal_copy(model: keras.Model, rewrite: Callable[[Any], Any], keep_compiled: bool = True) -> keras.Model:
     """A copy that has been compared with its original; `rewrite` alters the configs that it is built from."""
 
     def fresh(layer: Any) -> Any:
         plain = layer if rewrite is _as_it_is else getattr(layer, "holds_masks_of", layer)
-        return fresh_layer(plain, rewrite(config_of(plain)))
+        return _fresh(plain, rewrite)
 
     # The whole config keeps the class of a model, and builds networks whose layers alone cannot be rebuilt; layer by
     # layer, what two nested models share stays shared, and nothing has to be registered with Keras.
@@ -122,6 +127,8 @@ def _equal_copy(model: keras.Model, rewrite: Callable[[Any], Any], keep_compiled
         attempts.insert(0 if registered else 1, lambda: kind.from_config(config))
     if is_graph(model):
         attempts.append(lambda: _layer_by_layer(model, fresh))
+    elif rewrite is _as_it_is:
+        attempts.append(lambda: _by_parts(model))
     for attempt in attempts:
         try:
             with scope_of(model):
@@ -167,6 +174,35 @@ def _by_config(model: keras.Model, rewrite: Callable[[Any], Any]) -> keras.Model
             f"{error} Give it get_config() and build(), or change it in place with apply_masks()."
         ) from error
     return copy
+
+
+def _fresh(layer: Any, rewrite: Callable[[Any], Any] = _as_it_is) -> Any:
+    """A new layer or operation by its config; of a class that tells no config, one with its weights already."""
+    try:
+        return fresh_layer(layer, rewrite(config_of(layer)))
+    except PruningError as error:
+        if not isinstance(layer, keras.Layer) or not layer.built:
+            raise
+        try:
+            return duplicate(layer, _uncompiled_copy)
+        except PruningError:
+            raise error from None
+
+
+def _uncompiled_copy(model: keras.Model) -> keras.Model:
+    return clone_with_weights(model, keep_compiled=False)
+
+
+def _by_parts(model: keras.Model) -> keras.Model:
+    """A model of the same class whose `__init__` is not called, for a class that does not tell with what."""
+    try:
+        made: keras.Model = duplicate(model, _uncompiled_copy)
+    except PruningError as error:
+        raise PruningError(
+            f"'{model.name}' is a subclassed model ({type(model).__name__}) that cannot be rebuilt from its config, "
+            f"and {error} Give it get_config() and build(), or change it in place with apply_masks()."
+        ) from error
+    return made
 
 
 def _layer_by_layer(model: keras.Model, layer_copy: Callable[[Any], Any]) -> keras.Model:
@@ -258,10 +294,6 @@ def _fresh_optimizer(optimizer: Any) -> Any:
 
 def _fresh_metric(metric: Any) -> Any:
     return type(metric).from_config(metric.get_config()) if isinstance(metric, keras.metrics.Metric) else metric
-
-
-def _as_it_is(config: Any) -> Any:
-    return config
 
 
 def _without_wrappers(config: Any) -> Any:

@@ -151,7 +151,7 @@ def _carry_saved(old: keras.Layer, new: keras.Layer) -> None:
             new.load_own_variables(dict(saved))
             for from_variable, to_variable in zip(own_variables(old), own_variables(new)):
                 to_variable.assign(from_variable)  # once more: some classes fit what they read to a size
-        if not _same(saved, _saved_variables(new)):
+        if not same_values(saved, _saved_variables(new)):
             raise PruningError(f"The copy of {_named(old)} did not take what save_own_variables() wrote. {WAY_OUT}")
     if hasattr(old, "save_assets"):
         tables = _saved_assets(old)
@@ -188,15 +188,15 @@ def _carry_values(old: keras.Layer, new: keras.Layer) -> None:
     is_known = type(old).__module__.startswith("keras.")
     for name, value in list(vars(old).items()):
         own_function = is_known and inspect.isfunction(value) and _is_users(value)  # shared by reference
-        if name in skipped or not (own_function or _is_plain(value)):
+        if name in skipped or not (own_function or is_plain(value)):
             continue
         present = vars(new).get(name)
-        if name in vars(new) and _same(value, present):
+        if name in vars(new) and same_values(value, present):
             continue
         if hasattr(present, "assign"):  # a variable that Keras does not count as one
             present.assign(value)
         else:
-            setattr(new, name, _own(value, present))
+            setattr(new, name, own_value(value, present))
 
 
 @functools.cache
@@ -211,22 +211,23 @@ def _bookkeeping(is_model: bool) -> frozenset[str]:
     return frozenset(names)
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
+    """Whether a value is a number, a text, an array, a constant, or a container of such."""
     if isinstance(value, Mapping):
-        return all(map(_is_plain, value.values()))
+        return all(map(is_plain, value.values()))
     if isinstance(value, (list, tuple, set, frozenset)):
-        return all(map(_is_plain, value))
+        return all(map(is_plain, value))
     if isinstance(value, keras.Variable):
         return False
     return isinstance(value, PLAIN) or (keras.ops.is_tensor(value) and hasattr(value, "numpy"))
 
 
-def _same(a: Any, b: Any) -> bool:
+def same_values(a: Any, b: Any) -> bool:
     """Whether two plain values are equal, NaN to NaN."""
     if isinstance(a, Mapping) and isinstance(b, Mapping):
-        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+        return a.keys() == b.keys() and all(same_values(a[key], b[key]) for key in a)
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
-        return len(a) == len(b) and all(map(_same, a, b))
+        return len(a) == len(b) and all(map(same_values, a, b))
     if isinstance(a, (set, frozenset)) or a is None or b is None or callable(a):
         return bool(a == b)
     one, other = np.asarray(a), np.asarray(b)
@@ -234,13 +235,13 @@ def _same(a: Any, b: Any) -> bool:
     return one.shape == other.shape and bool(np.array_equal(one, other, equal_nan=numbers))
 
 
-def _own(value: Any, present: Any) -> Any:
+def own_value(value: Any, present: Any = None) -> Any:
     """A copy of a plain value that shares nothing with it; of the type of what it replaces, where that is a tensor."""
     if isinstance(value, Mapping):
-        return {key: _own(entry, None) for key, entry in value.items()}
+        return {key: own_value(entry, None) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         # What a model holds is wrapped by Keras and TensorFlow, and a wrapper hangs on the model.
-        return (list if isinstance(value, list) else tuple)(_own(entry, None) for entry in value)
+        return (list if isinstance(value, list) else tuple)(own_value(entry, None) for entry in value)
     if isinstance(value, (set, frozenset)):
         return set(value) if isinstance(value, set) else frozenset(value)
     if keras.ops.is_tensor(value) and keras.ops.is_tensor(present):
