@@ -9,12 +9,8 @@ from tfprune.model.tree import wrapped_layers
 
 pytestmark = pytest.mark.slow
 
-NETWORKS = {
-    "EfficientNetB0": {"input_shape": (32, 32, 3)},
-    "MobileNetV3Small": {"input_shape": (32, 32, 3)},
-    "ConvNeXtTiny": {"input_shape": (32, 32, 3)},
-    "ResNet50": {"input_shape": (32, 32, 3)},
-}
+NETWORKS = ["EfficientNetB0", "MobileNetV3Small", "ConvNeXtTiny", "ResNet50"]
+SHAPE = (64, 64, 3)
 
 
 def value(variable):
@@ -24,10 +20,10 @@ def value(variable):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_is_wrapped_trained_stripped_and_converted(name):
     keras.utils.set_random_seed(0)
-    model = getattr(keras.applications, name)(weights=None, classes=4, **NETWORKS[name])
+    model = getattr(keras.applications, name)(weights=None, classes=4, input_shape=SHAPE)
     model.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
-    images = np.random.default_rng(0).uniform(0, 255, (2, *NETWORKS[name]["input_shape"])).astype(np.float32)
-    labels = np.array([1, 3])
+    images = np.random.default_rng(0).uniform(0, 255, (8, *SHAPE)).astype(np.float32)
+    labels = np.arange(8) % 4
     kernels = [variable for variable in model.weights if variable.name == "kernel"]
 
     wrapped = tfprune.wrap(model, tfprune.Percentile(tfprune.OneShot(0.8), allocation="global"))
@@ -47,6 +43,12 @@ def test_a_network_is_wrapped_trained_stripped_and_converted(name):
         np.testing.assert_array_equal(mask, masks[key], err_msg=key)
     np.testing.assert_array_equal(value(plain(images)), value(wrapped(images)))
 
-    lite = tfprune.convert(plain)
+    exact, whole = tfprune.convert(plain), tfprune.convert(plain, "int8", images)
+    report = tfprune.verify(plain, exact, images)
     # The converter fuses and reorders sums of float32 through dozens of layers.
-    np.testing.assert_allclose(lite(images), value(plain(images)), atol=1e-4)
+    assert report.largest_difference < 1e-4
+    assert report.zeros_kept == report.zeros == round(0.8 * entries)
+    report = tfprune.verify(plain, whole, images)
+    assert report.zeros_kept == report.zeros == round(0.8 * entries)
+    assert whole.inspect().float_ops == {}
+    assert whole.size < 0.4 * exact.size

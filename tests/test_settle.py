@@ -10,7 +10,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nbformat
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
@@ -58,11 +57,10 @@ def test_every_notebook_opens_in_colab_and_installs_from_there(settle, checkout)
     notebooks = sorted((checkout / "notebooks").glob("*.ipynb"))
     assert notebooks
     for path in notebooks:
-        notebook = nbformat.read(path, as_version=4)
-        nbformat.validate(notebook)
+        cells = ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"]]
         opens = f"(https://colab.research.google.com/github/someone/tfprune/blob/main/notebooks/{path.name})"
-        assert notebook.cells[0].source.endswith(opens) and notebook.cells[0].source.startswith("# ")
-        (install,) = [line.strip() for cell in notebook.cells for line in cell.source.splitlines() if "%pip" in line]
+        assert cells[0].endswith(opens) and cells[0].startswith("# ")
+        (install,) = [line.strip() for cell in cells for line in cell.splitlines() if "%pip" in line]
         assert re.fullmatch(rf'%pip install -q "tfprune(\[[a-z,]+\])? @ git\+{ADDRESS}"', install)
 
 

@@ -530,26 +530,6 @@ def test_layers_are_found_under_the_numbers_that_tensorflow_adds():
     assert layer_at(model, "elsewhere/MatMul") is None
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["EfficientNetB0", "MobileNetV3Small", "ConvNeXtTiny", "ResNet50"])
-def test_networks_of_keras_applications_convert(name):
-    shape = (64, 64, 3)
-    model = getattr(keras.applications, name)(weights=None, input_shape=shape, classes=10)
-    generator = np.random.default_rng(0)
-    for weight in model.trainable_weights:
-        if weight.name == "kernel":
-            weight.assign(np.where(generator.random(weight.shape) < 0.7, 0, weight.numpy()))
-    zeros = sum(int(np.sum(weight.numpy() == 0)) for weight in model.trainable_weights if weight.name == "kernel")
-    data = generator.uniform(0, 255, (8, *shape)).astype(np.float32)
-    exact, whole = convert(model), convert(model, "int8", data)
-    for lite in (exact, whole):
-        report = verify(model, lite, data)
-        assert report.zeros_kept == report.zeros == zeros
-    assert verify(model, exact, data).largest_difference < 1e-4
-    assert whole.inspect().float_ops == {}
-    assert whole.size < 0.4 * exact.size
-
-
 def test_the_converters_collection_leaves_out_older_objects(convolutional):
     frozen = []
 
