@@ -20,7 +20,9 @@ ADDRESS = "https://github.com/someone/tfprune"
 def checkout(tmp_path):
     for name in ("setup.cfg", "mkdocs.yml", "CITATION.cff"):
         shutil.copy(REPOSITORY / name, tmp_path)
-    shutil.copytree(REPOSITORY / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns(".*"))
+    (tmp_path / "notebooks").mkdir()
+    for path in (REPOSITORY / "notebooks").glob("*.ipynb"):  # beside them may lie what they write when they run
+        shutil.copy(path, tmp_path / "notebooks")
     return tmp_path
 
 
