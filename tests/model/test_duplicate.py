@@ -279,6 +279,39 @@ def test_layers_without_a_config_are_copied_in_a_graph_too():
     np.testing.assert_array_equal(answers(tfprune.strip_masks(model)), answers(model))
 
 
+def test_a_layer_without_a_config_that_wraps_layers_itself_is_named():
+    class Wraps(layers.Layer):
+        def __init__(self, make):
+            super().__init__(name="wraps")
+            self.inner = make()
+
+        def call(self, x):
+            return self.inner(x)
+
+    inputs = keras.Input((6,))
+    layer = Wraps(lambda: tfprune.PrunedLayer(layers.Dense(4), 0.5))
+    model = keras.Model(inputs, layers.Dense(3)(layer(inputs)))
+    with pytest.raises(PruningError, match="its attribute 'inner' is a wrapper that holds masks"):
+        duplicate(layer, clone_with_weights)
+    for function in (clone_with_weights, tfprune.strip_masks):
+        with pytest.raises(PruningError, match=r"'wraps' \(Wraps\) cannot be rebuilt from its config"):
+            function(model)
+
+
+def test_what_a_layer_of_the_users_calls_history_is_its_own():
+    class Remembers(layers.Layer):
+        def __init__(self, parts):
+            super().__init__()
+            self.history = [layers.Dense(6) for _ in range(parts)]
+
+        def call(self, x):
+            return sum(part(x) for part in self.history)
+
+    layer = Remembers(2)
+    expected = np.asarray(layer(X))
+    np.testing.assert_array_equal(np.asarray(duplicate(layer, clone_with_weights)(X)), expected)
+
+
 def test_a_layer_that_is_duplicated_has_its_class_and_its_values():
     layer = Block(6)
     expected = np.asarray(layer(X))

@@ -90,7 +90,7 @@ class Spare:
         """
         found = self._layers.get(id(layer))
         if found is None or type(layer).__module__.startswith("keras."):
-            return _fresh(layer)
+            return _fresh_or_duplicate(layer)
         forget_calls(found)
         return found
 
@@ -107,16 +107,14 @@ def remember_class(model: keras.Model, wrapped: keras.Model) -> None:
 _CLASSES: "weakref.WeakKeyDictionary[keras.Model, tuple[Any, dict[str, Any]]]" = weakref.WeakKeyDictionary()
 
 
-def _as_it_is(config: Any) -> Any:
-    return config
-
-
 def _equal_copy(model: keras.Model, rewrite: Callable[[Any], Any], keep_compiled: bool = True) -> keras.Model:
     """A copy that has been compared with its original; `rewrite` alters the configs that it is built from."""
 
     def fresh(layer: Any) -> Any:
-        plain = layer if rewrite is _as_it_is else getattr(layer, "holds_masks_of", layer)
-        return _fresh(plain, rewrite)
+        if rewrite is _as_it_is:
+            return _fresh_or_duplicate(layer)
+        plain = getattr(layer, "holds_masks_of", layer)
+        return _fresh_or_duplicate(plain, rewrite(config_of(plain)))
 
     # The whole config keeps the class of a model, and builds networks whose layers alone cannot be rebuilt; layer by
     # layer, what two nested models share stays shared, and nothing has to be registered with Keras.
@@ -176,10 +174,10 @@ def _by_config(model: keras.Model, rewrite: Callable[[Any], Any]) -> keras.Model
     return copy
 
 
-def _fresh(layer: Any, rewrite: Callable[[Any], Any] = _as_it_is) -> Any:
+def _fresh_or_duplicate(layer: Any, config: dict[str, Any] | None = None) -> Any:
     """A new layer or operation by its config; of a class that tells no config, one with its weights already."""
     try:
-        return fresh_layer(layer, rewrite(config_of(layer)))
+        return fresh_layer(layer, config)
     except PruningError as error:
         if not isinstance(layer, keras.Layer) or not layer.built:
             raise
@@ -294,6 +292,10 @@ def _fresh_optimizer(optimizer: Any) -> Any:
 
 def _fresh_metric(metric: Any) -> Any:
     return type(metric).from_config(metric.get_config()) if isinstance(metric, keras.metrics.Metric) else metric
+
+
+def _as_it_is(config: Any) -> Any:
+    return config
 
 
 def _without_wrappers(config: Any) -> Any:

@@ -10,7 +10,7 @@ import copy
 import functools
 import inspect
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from typing import Any
 
 import keras
@@ -18,7 +18,8 @@ import tensorflow as tf
 
 from tfprune.errors import PruningError
 from tfprune.model.graph import is_graph
-from tfprune.model.state import is_plain, own_value, same_values, side_by_side
+from tfprune.model.hooks import is_bookkeeping
+from tfprune.model.state import is_plain, names_on, own_value, same_values, side_by_side
 from tfprune.model.tree import children
 
 # Values that no copy changes: initializers, types, signatures, lookup tables.
@@ -79,17 +80,17 @@ class _Parts:
         return f"its attribute '{'.'.join(self.place)}'"
 
     def _layer(self, layer: keras.Layer) -> keras.Layer:
+        if hasattr(layer, "holds_masks_of"):
+            raise PruningError(f"{self._here()} is a wrapper that holds masks.")
         kind: Any = type(layer)
         fresh = self._noted(layer, kind.__new__(kind))
         base = keras.Model if isinstance(layer, keras.Model) else keras.Layer
         base.__init__(fresh, name=layer.name, dtype=layer.dtype_policy)
         if layer.input_spec is not None:
             fresh.input_spec = layer.input_spec
+        _carry_notes(layer, fresh, _names_of_keras(keras.Layer))
         for name, part in list(vars(layer).items()):
-            if name in _names_of_keras(keras.Layer):
-                if is_plain(part) and not same_values(part, vars(fresh).get(name)):
-                    vars(fresh)[name] = own_value(part)
-            elif base is keras.Layer or name not in _names_of_keras(keras.Model):
+            if name not in _names_of_keras(base) and not is_bookkeeping(name):
                 self.place.append(name)
                 setattr(fresh, name, self.of(part))  # Keras notes which are weights and layers
                 self.place.pop()
@@ -100,13 +101,13 @@ class _Parts:
         return fresh
 
     def _graph(self, model: keras.Model) -> keras.Model:
-        made = self._noted(model, self.copy_graph(model))
+        made = self.copy_graph(model)
         for old, new in side_by_side(model, made):
             if self.made.setdefault(id(old), new) is not new:
                 raise PruningError(f"'{old.name}' is a part of '{model.name}' and stands beside it too.")
             for variable, counterpart in zip(old.variables, new.variables):
                 self.made[id(variable)] = counterpart
-                _carry_values(variable, counterpart)
+                _carry_notes(variable, counterpart, vars(variable).keys())
         return made
 
     def _by_config(self, value: Any) -> Any:
@@ -142,11 +143,8 @@ class _Parts:
 
 @functools.cache
 def _names_of_keras(kind: type) -> frozenset[str]:
-    """The attributes that Keras keeps on every layer, or on every model, for itself."""
-    made = kind()
-    if isinstance(made, keras.Model):
-        made.compile("sgd", "mse", metrics=["mae"])
-    return frozenset(vars(made)) | {"history", "stop_training", "make_train_function"}
+    """The attributes that Keras, or a run of pruning, keeps on every layer or on every model for itself."""
+    return names_on(kind()) | ({"make_train_function"} if kind is keras.Model else set())
 
 
 def _fresh_variable(variable: keras.Variable) -> keras.Variable:
@@ -157,19 +155,18 @@ def _fresh_variable(variable: keras.Variable) -> keras.Variable:
         name=variable.name,
         aggregation=variable.aggregation,
     )
-    _carry_values(variable, fresh)
-    fresh.regularizer, constraint = variable.regularizer, variable.constraint
-    while hasattr(constraint, "mask") and hasattr(constraint, "inner"):  # a mask is held; beside it the user's own
-        constraint = constraint.inner
-    fresh.constraint = constraint
+    _carry_notes(variable, fresh, vars(variable).keys())
+    fresh.regularizer = variable.regularizer
+    fresh.constraint = getattr(variable.constraint, "holds_masks_of", variable.constraint)
     return fresh
 
 
-def _carry_values(variable: keras.Variable, fresh: keras.Variable) -> None:
-    """Gives a variable the path and all else that Keras notes of another one, but for its values."""
-    for name, part in vars(variable).items():
+def _carry_notes(old: Any, fresh: Any, names: Set[str]) -> None:
+    """Gives a layer or variable the path and all else that Keras has noted of another one in plain values."""
+    for name in vars(old).keys() & names:
+        part = vars(old)[name]
         if not isinstance(part, tf.Variable) and is_plain(part) and not same_values(part, vars(fresh).get(name)):
-            vars(fresh)[name] = part
+            vars(fresh)[name] = own_value(part)
 
 
 def _variables_of(value: Any) -> list[keras.Variable]:

@@ -202,13 +202,19 @@ def _carry_values(old: keras.Layer, new: keras.Layer) -> None:
 @functools.cache
 def _bookkeeping(is_model: bool) -> frozenset[str]:
     """The attributes that Keras keeps on every layer, or on every model, for itself."""
-    names = {*vars(keras.layers.Layer()), "seed"}
+    names = names_on(keras.layers.Layer()) | {"seed"}
     if is_model:
         x = keras.Input((1,))
-        for model in (keras.Model(x, x), keras.Sequential([x])):
-            model.compile("sgd", "mse")
-            names |= set(vars(model)) | {"stop_training", "history"}
-    return frozenset(names)
+        names |= names_on(keras.Model(x, x)) | names_on(keras.Sequential([x]))
+    return names
+
+
+def names_on(layer: keras.Layer) -> frozenset[str]:
+    """The attributes of one of Keras' own layers, or of a model once it is compiled and has been trained."""
+    if not isinstance(layer, keras.Model):
+        return frozenset(vars(layer))
+    layer.compile("sgd", "mse")
+    return frozenset(vars(layer)) | {"stop_training", "history"}
 
 
 def is_plain(value: Any) -> bool:
@@ -238,10 +244,10 @@ def same_values(a: Any, b: Any) -> bool:
 def own_value(value: Any, present: Any = None) -> Any:
     """A copy of a plain value that shares nothing with it; of the type of what it replaces, where that is a tensor."""
     if isinstance(value, Mapping):
-        return {key: own_value(entry, None) for key, entry in value.items()}
+        return {key: own_value(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         # What a model holds is wrapped by Keras and TensorFlow, and a wrapper hangs on the model.
-        return (list if isinstance(value, list) else tuple)(own_value(entry, None) for entry in value)
+        return (list if isinstance(value, list) else tuple)(own_value(entry) for entry in value)
     if isinstance(value, (set, frozenset)):
         return set(value) if isinstance(value, set) else frozenset(value)
     if keras.ops.is_tensor(value) and keras.ops.is_tensor(present):

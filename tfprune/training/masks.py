@@ -34,6 +34,11 @@ class MaskConstraint(keras.constraints.Constraint):
         self.inner = inner
         self.decided = decided
 
+    @property
+    def holds_masks_of(self) -> Any:
+        """What is there without the mask, under the name by which wrapped layers tell it."""
+        return self.inner
+
     def __call__(self, weight: Any) -> Any:
         average = _moving_average(weight)
         if average is not None:

@@ -1,5 +1,6 @@
 """What stands in a `.tflite` file: its ends, operators and constants as plain values, read without running it."""
 
+import functools
 import gzip
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -109,9 +110,21 @@ class End:
         return (array.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
 
 
-def gzip_size(content: bytes) -> int:
-    """Bytes after gzip at level 9, with no time stamp, so that equal files give equal figures."""
-    return len(gzip.compress(content, compresslevel=9, mtime=0))
+class FileContent:
+    """Something that holds the bytes of a file as `content`, and tells how many they are."""
+
+    content: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return len(self.content)
+
+    @functools.cached_property
+    def gzip_size(self) -> int:
+        """Bytes of the file compressed by gzip, level 9; found when first asked, for a second per 20 MB or more."""
+        # No time stamp, so that equal files give equal figures.
+        return len(gzip.compress(self.content, compresslevel=9, mtime=0))
 
 
 def ends(model: Any, side: str) -> tuple[End, ...]:

@@ -4,7 +4,6 @@ Everything is read from the file itself and nothing is run, so it also works for
 and for sparsely encoded tensors, on which the interpreter's own `get_tensor_details` can crash.
 """
 
-import functools
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -18,11 +17,11 @@ from tfprune.errors import PruningError
 from tfprune.lite.file import flatbuffer
 from tfprune.lite.file.contents import (
     End,
+    FileContent,
     Operator,
     StoredTensor,
     constants_of,
     ends,
-    gzip_size,
     most_in_groups,
     operators_of,
     quantization_of,
@@ -35,7 +34,7 @@ from tfprune.report import Column, Panel, Report, draw_bars, saved
 
 
 @dataclass(frozen=True, repr=False)
-class Inspection(Report):
+class Inspection(FileContent, Report):
     """What is in a `.tflite` file.
 
     Args:
@@ -69,16 +68,6 @@ class Inspection(Report):
     quantization: str
     origin: dict[str, Any] = field(default_factory=dict)
     zero_patterns: dict[str, np.ndarray] = field(default_factory=dict)
-
-    @property
-    def size(self) -> int:
-        """Bytes of the file."""
-        return len(self.content)
-
-    @functools.cached_property
-    def gzip_size(self) -> int:
-        """Bytes of the file compressed by gzip, level 9; found when first asked, for a second per 20 MB or more."""
-        return gzip_size(self.content)
 
     def breaking(self, pattern: str, layers: Sequence[str] | None = None) -> list[str]:
         """The weights that do not keep an N:M pattern along their last axis, the input channels in TFLite's layout.

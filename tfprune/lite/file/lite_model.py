@@ -14,7 +14,7 @@ import numpy as np
 
 from tfprune.errors import ConversionError, PruningError, listing, nearest, path_of, printable
 from tfprune.lite.file import flatbuffer
-from tfprune.lite.file.contents import End, Operator, ends, gzip_size, operators_of, quantization_of
+from tfprune.lite.file.contents import End, FileContent, Operator, ends, operators_of, quantization_of
 from tfprune.lite.file.inspect import Inspection, inspect
 from tfprune.lite.file.isolation import IsolatedInterpreter, machine_memory
 from tfprune.lite.file.metadata import read_origin
@@ -42,7 +42,7 @@ class Outputs(list[np.ndarray]):
         return super().__getitem__(key)
 
 
-class LiteModel:
+class LiteModel(FileContent):
     """A `.tflite` model that takes and gives float arrays, whatever it computes in.
 
     Args:
@@ -139,16 +139,6 @@ class LiteModel:
         with replacing(target) as part:
             part.write_bytes(self.content)
         return target
-
-    @property
-    def size(self) -> int:
-        """Bytes of the file."""
-        return len(self.content)
-
-    @functools.cached_property
-    def gzip_size(self) -> int:
-        """Bytes of the file compressed by gzip, level 9."""
-        return gzip_size(self.content)
 
     @property
     def origin(self) -> dict[str, Any]:
