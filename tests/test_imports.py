@@ -161,3 +161,14 @@ def test_a_search_is_imported_when_somebody_searches():
         "assert all(getattr(tfprune, name) for name in tfprune.__all__)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_beside_a_folder_of_the_same_name_the_package_is_found(tmp_path):
+    # Where `git clone` put the checkout, that is; the folder has no __init__.py and is no package.
+    (tmp_path / "tfprune" / "tfprune").mkdir(parents=True)
+    surroundings = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    code = "import tfprune; print(tfprune.__version__)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=surroundings, capture_output=True, text=True, check=False
+    )
+    assert result.stdout.strip() == tfprune.__version__, result.stderr
