@@ -26,7 +26,6 @@ class Runtimes(Report):
         Column("operators", "operators that skip zeros", ",d"),
         Column("gain", "times faster by zeros, predicted", ".2f"),
         Column("milliseconds", "ms, measured here", ".3f"),
-        Column("reason", "why not"),
     )
     plotted: ClassVar[str] = "gain"
 
@@ -34,6 +33,9 @@ class Runtimes(Report):
 
     def rows(self) -> list[dict[str, Any]]:
         return [dict(row) for row in self.found]
+
+    def notes(self) -> list[str]:
+        return [f"{row['runtime']}: {row['reason']}" for row in self.found if row["reason"]]
 
 
 def runtimes_of(lite: LiteModel, milliseconds: float | None) -> Runtimes:
