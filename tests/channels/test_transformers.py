@@ -297,3 +297,17 @@ def test_heads_that_share_numbers_along_an_axis_go():
     model = randomise(keras.Model(inputs, layers.Dense(2, name="out")(ops.reshape(mixed, (-1, STEPS, 12)))))
     _, small = check_shrinks(model)
     assert small.get_layer("query").units < 12
+
+
+def test_a_stream_that_a_shared_layer_gives_twice_gets_its_zeros_back_each_time():
+    x = keras.Input((5,))
+    stream, same, outputs = layers.Dense(12, name="tokens")(x), layers.Identity(name="same"), []
+    for index in range(2):
+        y = layers.LayerNormalization()(stream)
+        y = layers.Dense(12, name=f"out{index}")(layers.Dense(8, activation="relu")(y))
+        stream = layers.Add()([stream, y])
+        outputs.append(same(stream))
+    model = randomise(keras.Model(x, [*outputs, outputs[0]]))
+    plan, small = check_shrinks(model)
+    assert not plan["tokens"].all()
+    assert [tuple(tensor.shape) for tensor in small.outputs] == [(None, 12)] * 3

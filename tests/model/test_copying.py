@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+import tfprune
 from tfprune.errors import PruningError
 from tfprune.model.copying import clone_with_weights, compile_like, copy_model, fresh_layer
 from tfprune.model.prunable import every_weight
@@ -210,6 +211,56 @@ def test_a_model_that_does_its_own_compiling_says_how():
     assert copy.compiled and copy.rate == 0.25 and copy.optimizer is not model.optimizer
 
 
+class Defaults(keras.Model):
+    """Fills in what Keras' `compile` takes, as the tasks of KerasHub do."""
+
+    def compile(self, optimizer="auto", loss="auto", *, metrics="auto", **kwargs):
+        super().compile(
+            optimizer=keras.optimizers.SGD(0.25) if optimizer == "auto" else optimizer,
+            loss=own_loss if loss == "auto" else loss,
+            metrics=["mae"] if metrics == "auto" else metrics,
+            **kwargs,
+        )
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_a_class_that_fills_in_what_compile_takes_is_compiled_as_it_was():
+    x = keras.Input((4,))
+    model = Defaults(x, layers.Dense(2)(layers.Dense(4, activation="relu")(x)))
+    model.compile(loss=OwnLoss(), jit_compile=False)
+    for made in (clone_with_weights(model), tfprune.shrink(model, tfprune.plan_shrink(model, tfprune.Structured(0.5)))):
+        assert type(made) is Defaults and made.compiled and made.loss is model.loss and made.jit_compile is False
+        assert float(made.optimizer.learning_rate) == 0.25 and made.optimizer is not model.optimizer
+        assert set(made.fit(*DATA, verbose=0).history) == {"loss", "mae"}
+
+
+def test_the_smaller_model_of_a_class_that_cannot_be_built_again_is_compiled_as_it_was():
+    class Task(Defaults):
+        def __init__(self):
+            x = keras.Input((4,))
+            super().__init__(x, layers.Dense(2)(layers.Dense(4, activation="relu")(x)))
+
+    model = Task()
+    model.compile()  # a function that is not registered, which no config tells
+    with pytest.warns(UserWarning, match="a plain keras.Model, without the methods of that class"):
+        small = tfprune.shrink(model, tfprune.plan_shrink(model, tfprune.Structured(0.5)))
+    assert not isinstance(small, Task) and small.loss is own_loss
+    assert set(small.fit(*DATA, verbose=0).history) == {"loss", "mae"}
+
+
+def test_a_compile_with_arguments_of_its_own_is_left_to_its_class():
+    class Weighed(keras.Model):
+        def compile(self, optimizer, loss, weight=1.0):
+            super().compile(optimizer, loss)
+            self.weight_of_the_loss = weight
+
+    x = keras.Input((4,))
+    model = Weighed(x, layers.Dense(2)(x))
+    model.compile("sgd", "mse", weight=0.5)
+    with pytest.warns(UserWarning, match="custom"):  # in Keras' own words
+        assert not clone_with_weights(model).compiled
+
+
 class Ready(keras.Model):
     """A functional model whose class makes its own layers."""
 
@@ -292,3 +343,26 @@ def test_subclassed_models_whose_config_forgets_an_argument_are_copied_part_by_p
     assert type(copy) is Forgetful and len(copy.steps) == 2
     for old, new in zip(model.weights, copy.weights, strict=True):
         assert old is not new and (np.asarray(old) == np.asarray(new)).all()
+
+
+def test_a_variable_that_took_the_place_of_its_argument_is_told_by_its_value():
+    class Scaled(keras.Layer):
+        def __init__(self, factor, **kwargs):
+            super().__init__(**kwargs)
+            self.factor = factor
+
+        def build(self, shape):
+            self.factor = self.add_weight(shape=(), initializer=keras.initializers.Constant(self.factor))
+
+        def call(self, x):
+            return x * self.factor
+
+        def get_config(self):
+            return {**super().get_config(), "factor": self.factor}
+
+    x = keras.Input((4,))
+    model = keras.Model(x, layers.Dense(2)(Scaled(0.25)(layers.Dense(4, activation="relu")(x))))
+    copy = clone_with_weights(model)
+    assert len(copy.weights) == len(model.weights) == 5
+    assert copy.layers[2].factor is not model.layers[2].factor
+    assert len(tfprune.inline(model).weights) == 5

@@ -3,6 +3,7 @@
 import functools
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -88,6 +89,7 @@ class Rebuild:
         self.copies: dict[int, Any] = {}  # by id of the old layer
         self.originals: dict[int, Any] = {}
         self.resized: dict[int, Resized] = {}
+        self.widened: Counter[str] = Counter()  # outputs that zeros were put back to, by the name of what made them
 
     # Layers and models
 
@@ -128,15 +130,16 @@ class Rebuild:
             values.update((id(old), new) for old, new in zip(node.output_tensors, results))
 
         if arriving is None:
-            for old, channels in zip(model.outputs, self.trace.outputs):
+            ends = {id(old): (old, channels) for old, channels in zip(model.outputs, self.trace.outputs)}
+            for old, channels in ends.values():  # each once, though a model may give one several times
                 values[id(old)] = self._whole(old, values[id(old)], channels)
 
         def new(old: Any) -> Any:
             return values[id(old)]
 
         listed = isinstance(model, keras.Sequential)  # one that was never called knows its ends as lists only
-        ends = (model.inputs[0], model.outputs[0]) if listed else (model.input, model.output)
-        structures = [keras.tree.map_structure(new, end) for end in ends]
+        outer = (model.inputs[0], model.outputs[0]) if listed else (model.input, model.output)
+        structures = [keras.tree.map_structure(new, end) for end in outer]
         # A subclass that takes inputs and outputs, with its own train_step, stays what it is.
         cls = keras.Model if listed else self._class_of(model, keras.Model)
         return cls(*structures, name=model.name)
@@ -161,7 +164,9 @@ class Rebuild:
             maker = maker_of(old)
             self.copies.get(id(maker), maker_of(tensor)).name = f"{maker.name}_narrow"
             tensor = keras.ops.take(keras.ops.pad(tensor, widths), places, axis=axis)
-            maker_of(tensor).name = maker.name
+            self.widened[maker.name] += 1  # a layer that was called twice may give two of the outputs
+            again = self.widened[maker.name] - 1
+            maker_of(tensor).name = f"{maker.name}_{again}" if again else maker.name
         return tensor
 
     def _sequential(self, model: Any, inputs: Any) -> Any:

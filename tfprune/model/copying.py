@@ -1,6 +1,7 @@
 """Copies of a model: nothing shared with the first, compiled alike, plain again where it was wrapped."""
 
 import contextlib
+import inspect
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
@@ -262,7 +263,8 @@ def compile_like(model: keras.Model, copy: keras.Model) -> None:
     Raises:
         PruningError: The optimizer or a metric cannot be built again from its config.
     """
-    if type(model).compile is not keras.Model.compile:
+    kind = type(copy)
+    if kind.compile_from_config is not keras.Model.compile_from_config or not _takes_what_keras_does(kind.compile):
         copy.compile_from_config(model.get_compile_config())
         return
     arguments = compile_arguments(model)
@@ -275,9 +277,16 @@ def compile_like(model: keras.Model, copy: keras.Model) -> None:
             f"The compile settings of '{model.name}' cannot be copied ({error}). Give that class get_config()."
         ) from error
     # Whatever scales the loss is in the optimizer by now.
-    copy.compile(**arguments, auto_scale_loss=False)
+    keras.Model.compile(copy, **arguments, auto_scale_loss=False)
     if copy.optimizer is not None:
         copy.optimizer.build(copy.trainable_variables)
+
+
+def _takes_what_keras_does(compile_of_a_class: Callable[..., None]) -> bool:
+    """Whether a `compile` has no further arguments than Keras' own: it fills in defaults, and Keras knows the rest."""
+    known = inspect.signature(keras.Model.compile).parameters
+    own = inspect.signature(compile_of_a_class).parameters.values()
+    return all(each.name in known or each.kind is each.VAR_KEYWORD for each in own)
 
 
 def _fresh_optimizer(optimizer: Any) -> Any:

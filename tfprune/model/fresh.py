@@ -4,6 +4,7 @@ import inspect
 from typing import Any
 
 import keras
+import numpy as np
 
 from tfprune.errors import PruningError
 from tfprune.model.hooks import shallow_copy
@@ -44,7 +45,16 @@ def config_of(layer: Any) -> dict[str, Any]:
             raise
         policy = keras.saving.serialize_keras_object(layer.dtype_policy)
         return {"name": layer.name, "trainable": layer.trainable, "dtype": policy}
-    return config
+    # A class may keep a variable under the name of its argument, and so give the variable as the argument.
+    plain: dict[str, Any] = keras.tree.map_structure(_value, config)
+    return plain
+
+
+def _value(x: Any) -> Any:
+    if not isinstance(x, keras.Variable):
+        return x
+    value = np.asarray(x)
+    return value.item() if value.ndim == 0 else value
 
 
 def from_config(layer: Any, config: dict[str, Any]) -> Any:
