@@ -145,6 +145,13 @@ def _from_shapes(model: keras.Model) -> Signature:
         shapes = {key.removesuffix("_shape"): shape for key, shape in config["shapes_dict"].items()}
         keywords = True
     if shapes is None:
+        shapes = _default_of_build(model)
+    if shapes is None and model.built:
+        raise PruningError(
+            f"Cannot convert '{model.name}': its build() was called without a shape, so that nothing tells the shape "
+            "of its inputs. Make a model of an example that tells it, tfprune.inline(model, data=images[:1])."
+        )
+    if shapes is None:
         raise PruningError(
             f"Cannot convert '{model.name}': it does not know the shape of its inputs. Call it once on a batch first, "
             "model(images[:1])."
@@ -162,6 +169,13 @@ def _from_shapes(model: keras.Model) -> Signature:
     # The batch is that of the call that built the model, which binds nobody.
     inputs = [Input(name, (None, *shape[1:]), dtype) for name, (_, shape) in zip(names, leaves)]
     return Signature(tuple(inputs), structure, keywords)
+
+
+def _default_of_build(model: keras.Model) -> Any:
+    """The shape that the `build` of a class takes where it is given none; None where there is no such thing."""
+    parameters = list(inspect.signature(model.build).parameters.values())
+    shape = parameters[0].default if len(parameters) == 1 else None
+    return shape if shape and _is_shape(shape) else None
 
 
 def _arguments(model: keras.Model) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from tfprune.model.hooks import is_of_keras
+from tfprune.model.inline.tensorflow_functions import tensorflow_by_keras
 from tfprune.model.substitutes import instead
 
 
@@ -106,4 +107,5 @@ ANSWERS = (
     equations_in_capitals,
     triangles_of_any_size,
     no_known_backend,
+    tensorflow_by_keras,
 )

@@ -72,7 +72,8 @@ def inputs_of(model: keras.Model, data: Any = None) -> Inputs:
         signature = signature_of(model)
     except PruningError as error:
         text = str(error).replace("Cannot convert", "Cannot read the inputs of")
-        raise PruningError(f"{text} Or give an example: tfprune.inline(model, data=inputs).") from error
+        way_out = "" if "tfprune.inline" in text else " Or give an example: tfprune.inline(model, data=inputs)."
+        raise PruningError(f"{text}{way_out}") from error
     specs = [InputSpec(_plain(given.name), given.shape, given.dtype) for given in signature.inputs]
     structure = keras.tree.map_structure(lambda number: specs[number].name, signature.structure)
     order = [specs[number] for number in keras.tree.flatten(signature.structure)]

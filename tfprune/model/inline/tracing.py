@@ -8,6 +8,7 @@ afterwards, so the model is as it was.
 
 import contextlib
 import inspect
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ from tfprune.model import hooks
 from tfprune.model.inline.answers import ANSWERS, losses_told
 from tfprune.model.inline.reasons import CannotOpenError, reason_of
 from tfprune.model.inline.sizes import Size, index_like, length
+from tfprune.model.inline.tensorflow_functions import taking_symbols
 from tfprune.model.tree import children, every_layer, places
 
 SCALARS = (bool, int, float, str)
@@ -247,7 +249,8 @@ class _Tracer:
         try:
             with hooks.symbolic_call_by(layer, symbolic_call):
                 plain(layer, *args, **kwargs)
-        except CannotOpenError:
+        except CannotOpenError as error:
+            error.layer = error.layer or layer
             raise
         except Exception as error:  # in the innermost layer whose call does it
             raise CannotOpenError(reason_of(error), layer) from error
@@ -269,7 +272,7 @@ class _Tracer:
             self.trace.opened.append(layer)
         self.stack.append(layer)
         try:
-            with self._as_it_was(layer), self._symbolic_lists(layer):
+            with self._as_it_was(layer), self._symbolic_attributes(layer):
                 outputs = layer.call(*args, **kwargs)
         finally:
             self.stack.pop()
@@ -312,15 +315,18 @@ class _Tracer:
                     own[name][:] = value
 
     @contextlib.contextmanager
-    def _symbolic_lists(self, layer: Any) -> Iterator[None]:
-        """Puts symbolic tensors in the place of the weights in a layer's lists and dicts."""
+    def _symbolic_attributes(self, layer: Any) -> Iterator[None]:
+        """Puts symbolic tensors in the place of the weights in a layer's lists and dicts; functions take such."""
         own = vars(layer)
         changed = {
             name: value
             for name, value in own.items()
-            if isinstance(value, (dict, list, tuple)) and not hooks.is_bookkeeping(name)
+            if isinstance(value, (dict, list, tuple, types.FunctionType)) and not hooks.is_bookkeeping(name)
         }
-        own.update({name: self._symbolic(value, layer) for name, value in changed.items()})
+        own.update(
+            (name, taking_symbols(value) if callable(value) else self._symbolic(value, layer))
+            for name, value in changed.items()
+        )
         try:
             yield
         finally:

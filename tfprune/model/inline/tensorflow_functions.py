@@ -1,0 +1,254 @@
+"""Functions of TensorFlow, computed by `keras.ops` where they are given symbolic tensors.
+
+Many write `tf.concat` or `tf.nn.relu` in the `call` of a layer. While it is traced, such a function computes by Keras
+where it is given a symbolic tensor, and stays what it is for all others.
+"""
+
+import contextlib
+import functools
+import inspect
+import types
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfprune.errors import listing
+from tfprune.model.hooks import is_of_keras
+from tfprune.model.inline.reasons import CannotOpenError
+from tfprune.model.substitutes import instead
+
+Symbolic = Callable[..., Any]
+
+
+def _numbers(sizes: Any) -> Any:
+    """Sizes and axes as Python numbers, also those that TensorFlow has put into a tensor."""
+    return np.asarray(sizes).tolist() if ops.is_tensor(sizes) or isinstance(sizes, np.ndarray) else sizes
+
+
+def _shape(shape: Any) -> tuple[int, ...]:
+    return tuple(int(size) for size in _numbers(shape))
+
+
+def _tensor(value: Any, like: Any) -> Any:
+    """A tensor, also of numbers in a list, in the type of another one."""
+    return value if hasattr(value, "shape") else np.asarray(value, like.dtype)
+
+
+def _split(x: Any, num_or_size_splits: Any, axis: int = 0) -> Any:
+    parts = _numbers(num_or_size_splits)
+    if isinstance(parts, int):
+        return ops.split(x, parts, axis)
+    rest = x.shape[axis] - sum(int(part) for part in parts if part != -1)
+    ends = np.cumsum([rest if part == -1 else int(part) for part in parts])
+    return ops.split(x, [int(end) for end in ends[:-1]], axis)
+
+
+def _pad(x: Any, paddings: Any, mode: str = "CONSTANT", constant_values: Any = 0) -> Any:
+    filled = {"constant_values": constant_values} if mode.lower() == "constant" else {}
+    return ops.pad(x, _numbers(paddings), mode.lower(), **filled)
+
+
+def _matmul(x: Any, b: Any, transpose_a: bool = False, transpose_b: bool = False) -> Any:
+    return ops.matmul(ops.swapaxes(x, -1, -2) if transpose_a else x, ops.swapaxes(b, -1, -2) if transpose_b else b)
+
+
+def _one_hot(x: Any, depth: Any, axis: int | None = None, dtype: Any = "float32") -> Any:
+    return ops.one_hot(x, int(depth), -1 if axis is None else axis, dtype)
+
+
+def _norm(x: Any, axis: Any = None, keepdims: bool | None = None) -> Any:
+    return ops.sqrt(ops.sum(ops.square(x), axis=_numbers(axis), keepdims=bool(keepdims)))
+
+
+def _l2_normalize(x: Any, axis: Any = None, epsilon: float = 1e-12) -> Any:
+    squares = ops.sum(ops.square(x), axis=_numbers(axis), keepdims=True)
+    return x * ops.rsqrt(ops.maximum(squares, epsilon))
+
+
+def _silu(x: Any, beta: float = 1.0) -> Any:
+    return x * ops.sigmoid(beta * x)
+
+
+def _resize(x: Any, size: Any, method: str = "bilinear", antialias: bool = False) -> Any:
+    settings = {"interpolation": method, "antialias": antialias, "data_format": "channels_last"}
+    resized = ops.image.resize(x, _shape(size), **settings)
+    return resized if method == "nearest" else ops.cast(resized, "float32")
+
+
+def _of_image(sizes: Any) -> Any:
+    """Sizes of a window over the axes of an image, without those of samples and channels."""
+    return tuple(sizes)[1:3] if isinstance(sizes, Sequence) and len(sizes) == 4 else sizes
+
+
+def _convolution(function: Symbolic) -> Symbolic:
+    def convolution(x: Any, strides: Any, padding: str, dilations: Any = 1, **kernel: Any) -> Any:
+        (filters,) = kernel.values()  # "filters" or "filter"
+        return function(x, filters, _of_image(strides), padding.lower(), "channels_last", _of_image(dilations))
+
+    return convolution
+
+
+def _pooling(function: Symbolic) -> Symbolic:
+    def pooling(x: Any, ksize: Any, strides: Any, padding: str) -> Any:
+        return function(x, _of_image(ksize), _of_image(strides), padding.lower(), "channels_last")
+
+    return pooling
+
+
+def _reduction(function: Symbolic) -> Symbolic:
+    return lambda x, axis=None, keepdims=False: function(x, axis=_numbers(axis), keepdims=keepdims)
+
+
+def _places(function: Symbolic) -> Symbolic:
+    return lambda x, axis=None, output_type="int64": ops.cast(function(x, axis=axis or 0), output_type)
+
+
+def _along(function: Symbolic) -> Symbolic:
+    return lambda x, axis=None: function(x, axis=-1 if axis is None else axis)
+
+
+# Each takes the first argument of TensorFlow's function by its place, and the others by TensorFlow's names.
+FUNCTIONS: dict[str, Symbolic] = {
+    "concat": lambda x, axis: ops.concatenate(list(x), _numbers(axis)),
+    "stack": lambda x, axis=0: ops.stack(list(x), axis),
+    "unstack": lambda x, num=None, axis=0: ops.unstack(x, num, axis),
+    "split": _split,
+    "shape": lambda x, out_type=None: tuple(x.shape),
+    "rank": lambda x: len(x.shape),
+    "reshape": lambda x, shape: ops.reshape(x, _shape(shape)),
+    "transpose": lambda x, perm=None: ops.transpose(x, _numbers(perm)),
+    "expand_dims": lambda x, axis: ops.expand_dims(x, _numbers(axis)),
+    "squeeze": lambda x, axis=None: ops.squeeze(x, _numbers(axis)),
+    "tile": lambda x, multiples: ops.tile(x, _shape(multiples)),
+    "repeat": lambda x, repeats, axis=None: ops.repeat(x, _numbers(repeats), axis),
+    "broadcast_to": lambda x, shape: ops.broadcast_to(x, _shape(shape)),
+    "pad": _pad,
+    "reverse": lambda x, axis: ops.flip(x, _numbers(axis)),
+    "roll": lambda x, shift, axis: ops.roll(x, _numbers(shift), _numbers(axis)),
+    "gather": lambda x, indices, axis=None: ops.take(x, indices, axis=axis or 0),
+    "cast": lambda x, dtype: ops.cast(x, dtype),  # noqa: PLW0108 (by TensorFlow's names)
+    "identity": lambda x: x,
+    "stop_gradient": ops.stop_gradient,
+    "zeros_like": lambda x, dtype=None: ops.zeros_like(x, dtype),
+    "ones_like": lambda x, dtype=None: ops.ones_like(x, dtype),
+    "one_hot": _one_hot,
+    "where": lambda condition, x, y: ops.where(condition, x, y),  # noqa: PLW0108
+    "einsum": lambda x, inputs: ops.einsum(x, *inputs),
+    "matmul": _matmul,
+    "tensordot": lambda x, b, axes: ops.tensordot(x, b, _numbers(axes)),
+    "clip_by_value": lambda x, clip_value_min, clip_value_max: ops.clip(x, clip_value_min, clip_value_max),  # noqa: PLW0108
+    "cumsum": lambda x, axis=0: ops.cumsum(x, axis),
+    "norm": _norm,
+    "l2_normalize": _l2_normalize,
+    "argmax": _places(ops.argmax),
+    "argmin": _places(ops.argmin),
+    "softmax": _along(ops.softmax),
+    "log_softmax": _along(ops.log_softmax),
+    "gelu": lambda x, approximate=False: ops.gelu(x, approximate),
+    "silu": _silu,
+    "swish": _silu,
+    "leaky_relu": lambda x, alpha=0.2: ops.leaky_relu(x, alpha),
+    "bias_add": lambda x, bias: ops.add(x, _tensor(bias, x)),
+    "moments": lambda x, axes, keepdims=False: ops.moments(x, _numbers(axes), keepdims),
+    "conv2d": _convolution(ops.conv),
+    "depthwise_conv2d": _convolution(ops.depthwise_conv),
+    "max_pool2d": _pooling(ops.max_pool),
+    "avg_pool2d": _pooling(ops.average_pool),
+    "resize": _resize,
+    **{
+        f"reduce_{name}": _reduction(getattr(ops, name)) for name in ("mean", "sum", "max", "min", "prod", "any", "all")
+    },
+    "reduce_std": _reduction(ops.std),
+    "reduce_variance": _reduction(ops.var),
+    "reduce_logsumexp": _reduction(ops.logsumexp),
+}
+# The same tensors in the same order as the function of `keras.ops`, and nothing else.
+UNARY = (
+    *("abs", "exp", "log", "sqrt", "rsqrt", "square", "sin", "cos", "sign", "floor", "round", "negative", "reciprocal"),
+    *("sigmoid", "tanh", "relu", "relu6", "elu", "selu", "softplus", "softsign", "erf", "logical_not"),
+)
+BINARY = (
+    *("add", "subtract", "multiply", "divide", "maximum", "minimum", "pow", "floordiv"),
+    *("equal", "not_equal", "greater", "less", "greater_equal", "less_equal", "logical_and", "logical_or"),
+)
+IN_KERAS = {"pow": "power", "floordiv": "floor_divide"}
+
+
+@contextlib.contextmanager
+def tensorflow_by_keras() -> Iterator[None]:
+    """Lets functions of TensorFlow take symbolic tensors, and count up to an open size as `keras.ops.arange` does."""
+    import tensorflow as tf
+
+    with contextlib.ExitStack() as stack:
+        for module, name, _ in _places_of_functions():
+            stack.enter_context(instead(module, name, functools.partial(_taking_symbols, name)))
+        stack.enter_context(instead(tf, "range", _counting))
+        yield
+
+
+def taking_symbols(function: Any) -> Any:
+    """A function of TensorFlow that an attribute holds, as one that takes symbolic tensors; all others as they are."""
+    name = next((name for _, name, plain in _places_of_functions() if plain is function), None)
+    return function if name is None else _taking_symbols(name, function)
+
+
+@functools.cache
+def _places_of_functions() -> list[tuple[Any, str, Callable[..., Any]]]:
+    """The modules and names under which TensorFlow has its functions; asked before any of them is exchanged."""
+    import tensorflow as tf
+
+    modules, names = (tf, tf.math, tf.nn, tf.linalg, tf.image), (*FUNCTIONS, *UNARY, *BINARY)
+    found = [(module, name, getattr(module, name, None)) for module in modules for name in names]
+    return [(module, name, plain) for module, name, plain in found if isinstance(plain, types.FunctionType)]
+
+
+def _taking_symbols(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+    def function(*args: Any, **kwargs: Any) -> Any:
+        if not any(isinstance(x, keras.KerasTensor) for x in keras.tree.flatten((args, kwargs))):
+            return plain(*args, **kwargs)
+        given = _given(plain, args, kwargs)
+        symbolic = FUNCTIONS.get(name)
+        if symbolic is None:
+            return _alike(name, list(given.values()))
+        first = given.pop(next(iter(given)))
+        try:
+            inspect.signature(symbolic).bind(first, **given)
+        except TypeError as error:
+            raise CannotOpenError(
+                f"it calls TensorFlow's {name}() with {listing(given)}, which keras.ops does not have so; write the "
+                "functions of keras.ops"
+            ) from error
+        return symbolic(first, **given)
+
+    return function
+
+
+def _given(plain: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Any]:
+    """The arguments of a call by their names, in the order of the function; without its name and what is as always."""
+    bound = inspect.signature(plain).bind(*args, **kwargs)
+    defaults = {key: parameter.default for key, parameter in bound.signature.parameters.items()}
+    return {
+        key: value
+        for key, value in bound.arguments.items()
+        if key != "name" and not (isinstance(value, str | int | float) and value == defaults[key])
+    }
+
+
+def _alike(name: str, tensors: list[Any]) -> Any:
+    like = next(x for x in tensors if isinstance(x, keras.KerasTensor))
+    return getattr(ops, IN_KERAS.get(name, name))(*(_tensor(x, like) for x in tensors))
+
+
+def _counting(plain: Callable[..., Any]) -> Callable[..., Any]:
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        frame: Any = inspect.currentframe()  # below it what chose this function, and below that the code that counts
+        given = _given(plain, args, kwargs)
+        dtype = given.pop("dtype", None)
+        if is_of_keras(frame.f_back.f_back) or not all(isinstance(each, int) for each in given.values()):
+            return plain(*args, **kwargs)
+        return ops.arange(given["start"], given.get("limit"), given.get("delta", 1), dtype or "int32")
+
+    return counting
