@@ -47,6 +47,32 @@ def test_rows_times_the_matrix_give_the_output(name):
     assert form.has_bias
 
 
+@pytest.mark.parametrize(
+    ("shape", "layer"),
+    [
+        ((7, 6, 3), L.SeparableConv2D(5, 3, padding="same", depth_multiplier=2)),
+        ((7, 6, 3), L.SeparableConv2D(5, (2, 3), strides=2)),
+        ((9, 3), L.SeparableConv1D(4, 3, dilation_rate=2, padding="same")),
+    ],
+    ids=["2d same", "2d strided", "1d dilated"],
+)
+def test_a_separable_convolution_is_one_product_after_another(shape, layer):
+    layer = type(layer).from_config(layer.get_config())
+    model = keras.Sequential([keras.Input(shape), layer])
+    first, second = (linear_form(weight) for weight in prunable_weights(model))
+    generator = np.random.default_rng(0)
+    for variable in layer.weights:
+        variable.assign(generator.normal(size=variable.shape))
+    inputs = generator.normal(size=(2, *shape)).astype("float32")
+    between = np.asarray(first.rows(inputs)) @ first.to_matrix(np.asarray(layer.depthwise_kernel))
+    rows = np.asarray(second.rows(inputs))
+    np.testing.assert_allclose(between.transpose(1, 0, 2).reshape(rows.shape[1:]), rows[0], atol=1e-5)
+    product = rows @ second.to_matrix(np.asarray(layer.pointwise_kernel)) + np.asarray(layer.bias)
+    expected = np.asarray(model(inputs))
+    np.testing.assert_allclose(product.reshape(expected.shape), expected, atol=1e-5)
+    assert (first.has_bias, first.is_last, second.has_bias, second.is_last) == (False, False, True, True)
+
+
 def test_channels_first_reads_the_same_windows():
     first = L.Conv2D(4, 3, data_format="channels_first")
     last = L.Conv2D(4, 3)
@@ -68,7 +94,7 @@ def test_windows_of_a_large_image_are_thinned_evenly():
 
 
 @pytest.mark.parametrize(
-    "layer", [L.LSTM(3), L.Conv1DTranspose(3, 2), L.SeparableConv1D(3, 2), L.GRU(3)], ids=lambda layer: layer.name
+    "layer", [L.LSTM(3), L.Conv1DTranspose(3, 2), L.GRU(3)], ids=lambda layer: layer.name
 )
 def test_kernels_that_are_used_otherwise_have_no_linear_form(layer):
     model = keras.Sequential([keras.Input((5, 4)), layer])
@@ -117,7 +143,7 @@ def test_a_kernel_has_the_axes_that_its_linear_form_has(name):
     layer = type(layer).from_config(layer.get_config())
     layer.build((None, *shape))
     axes = facts_of(layer).kernels["kernel"]
-    groups, features, outputs = facts_of(layer).form(layer).shape
+    groups, features, outputs = facts_of(layer).forms["kernel"](layer).shape
     assert groups * outputs == np.prod([layer.kernel.shape[axis] for axis in axes.outputs])
     assert features % (1 if facts_of(layer).is_depthwise else layer.kernel.shape[axes.inputs]) == 0
     assert facts_of(layer).is_depthwise == name.startswith("depthwise")

@@ -170,6 +170,38 @@ def test_attention_is_repaired_and_recurrence_is_named():
     assert pruned.count_params() == model.count_params()
 
 
+@pytest.fixture(scope="module")
+def separable():
+    keras.utils.set_random_seed(0)
+    inputs = x = keras.Input((8, 8, 3))
+    for index, width in enumerate((12, 16)):
+        x = L.SeparableConv2D(width, 3, padding="same", depth_multiplier=2, name=f"separable{index}")(x)
+        x = L.ReLU()(L.BatchNormalization()(x))
+    model = keras.Model(inputs, L.Dense(5, name="head")(L.GlobalAveragePooling2D()(x)))
+    recalibrate(model, [Batch(IMAGES)])
+    return model
+
+
+@pytest.mark.filterwarnings("error::UserWarning:tfprune")
+@pytest.mark.parametrize("method", [Percentile(0.5), Structured(0.3)], ids=["entries", "channels"])
+def test_both_kernels_of_a_separable_convolution_are_repaired(separable, method):
+    fresh = np.random.default_rng(1).normal(size=(200, 8, 8, 3)).astype("float32")
+    plain = prune(separable, method)
+    repaired, report = prune(separable, method, IMAGES, reconstruct="least_squares", return_report=True)
+    keys = [row["weight"] for row in report.reconstruction.rows()]
+    assert [key for key in keys if key.startswith("separable1")] == [
+        "separable1/depthwise_kernel",
+        "separable1/pointwise_kernel",
+    ]
+    assert all(row["after"] <= row["before"] + 1e-6 for row in report.reconstruction.rows())
+    assert distance(repaired, separable, fresh) < 0.7 * distance(plain, separable, fresh)
+
+
+def test_the_activation_of_a_separable_convolution_says_nothing_of_its_first_kernel(separable):
+    with pytest.raises(PruningError, match="is not defined for 'separable0/depthwise_kernel'"):
+        prune(separable, Percentile(0.5, criterion="activation"), IMAGES)
+
+
 def test_a_wide_layer_is_repaired_in_parts(monkeypatch):
     monkeypatch.setattr(sys.modules["tfprune.oneshot.repair.reconstruct"], "FEATURES", 16)
     keras.utils.set_random_seed(3)

@@ -197,12 +197,18 @@ class GradientFlow(LossStatistic):
 class LayerStatistic(Statistic):
     """Base of what is measured at the layers of weights while the model runs."""
 
+    reads_outputs = False
+
     def prepare(self) -> None:
         import tensorflow as tf
 
         self.layers = self.watched([weight.place.layer for weight in self.weights])
         forms = [linear_form(weight) for weight in self.weights]
-        unknown = [weight.key for weight, form in zip(self.weights, forms) if form is None]
+        unknown = [
+            weight.key
+            for weight, form in zip(self.weights, forms)
+            if form is None or (self.reads_outputs and not form.is_last)
+        ]
         if unknown:
             raise PruningError(
                 f"{self.criterion!r} is not defined for {listing(unknown)}, which multiply their inputs in another way "
@@ -232,7 +238,7 @@ class LayerStatistic(Statistic):
         def record(layer: keras.Layer, taken: Any, outputs: Any) -> None:
             calls[id(layer)].append((taken, outputs))
 
-        with observed({id(layer): layer for layer in self.layers}.values(), record):
+        with observed(self.layers, record):
             self.model(inputs, training=False)
         return [self.measure(form, layer, calls[id(layer)]) for form, layer in zip(self.forms, self.layers)]
 
@@ -259,6 +265,7 @@ class ChannelOutput(LayerStatistic):
     """What comes out of a channel, behind its batch norm and activation, shared evenly by the entries that make it."""
 
     name = "activation"
+    reads_outputs = True
 
     def watched(self, layers: list[keras.Layer]) -> list[keras.Layer]:
         ends = activated(self.model, layers)

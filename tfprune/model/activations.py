@@ -22,10 +22,11 @@ def observed(layers: Iterable[keras.Layer], record: Record) -> Iterator[None]:
     It works for layers anywhere in a model: nested, shared, inside attention or subclassed models.
 
     Args:
-        layers: Layers of a model that nothing else is using; use a copy of the user's model.
+        layers: Layers of a model that nothing else is using; use a copy of the user's model. Each is told of once.
         record: Gets the first argument and the result of the call, symbolic inside a compiled function.
     """
-    with calls_by(layers, lambda layer: _recording(layer, record)):
+    once = {id(layer): layer for layer in layers}.values()
+    with calls_by(once, lambda layer: _recording(layer, record)):
         yield
 
 

@@ -49,10 +49,10 @@ class PrunableWeight:
 def linear_form(weight: PrunableWeight) -> LinearForm | None:
     """The linear form of a weight; None for one that is used otherwise (recurrent, embedding, transposed, ...)."""
     layer = weight.place.layer
-    form = facts_of(layer).form
+    form = facts_of(layer).forms.get(weight.variable.name)
     # A layer of the user's own class may compute something else; a LoRA or quantized kernel is more than one matrix.
     plain = type(layer).__module__.startswith("keras.") and not getattr(layer, "lora_enabled", False)
-    return form(layer) if form is not None and plain and weight.variable.name == "kernel" else None
+    return form(layer) if form is not None and plain else None
 
 
 def prunable_weights(model: keras.Model, layers: Any = None) -> list[PrunableWeight]:

@@ -108,7 +108,7 @@ class _LargeLayer:
         """Finds the directions, the strongest first (Zhang et al., "Accelerating very deep convolutional networks for
         classification and detection", 2015); without data all inputs count alike.
         """
-        self.matrix = self.form.to_matrix(as_array(self.layer.kernel))[0].astype(np.float64)
+        self.matrix = self.form.to_matrix(as_array(self.form.kernel))[0].astype(np.float64)
         features, outputs = self.matrix.shape
         self.mean = np.zeros(outputs)
         moment = np.eye(features) if not self.count else self.squares / self.count
@@ -209,7 +209,9 @@ def _candidates(graph: keras.Model) -> dict[int, _LargeLayer]:
     def visit(call: Call) -> Sequence[Any]:
         layer = call.operation
         plain = type(layer) in KINDS and getattr(layer, "groups", 1) == 1 and not getattr(layer, "lora_enabled", False)
-        make_form = facts_of(layer).form if plain and getattr(layer, "quantization_mode", None) is None else None
+        make_form = (
+            facts_of(layer).forms.get("kernel") if plain and getattr(layer, "quantization_mode", None) is None else None
+        )
         if make_form is not None and getattr(layer, "data_format", None) != "channels_first":
             found.setdefault(id(layer), _LargeLayer(call.path, layer, make_form(layer)))
         return call.outputs

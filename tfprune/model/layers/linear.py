@@ -23,6 +23,8 @@ class LinearForm:
         equation: Its product as an einsum of what `read` gives and the kernel.
         split: Shape of the kernel in the equation, where that splits an axis. Defaults to None: as it is.
         read: Takes the layer and its input, gives the first operand. Defaults to None: the input itself.
+        kernel: The name of the kernel.
+        is_last: Whether the product, with the bias, is what the layer gives before its activation.
     """
 
     def __init__(
@@ -31,9 +33,12 @@ class LinearForm:
         equation: Equation,
         split: tuple[int, ...] | None = None,
         read: Callable[[Any, Any], Any] | None = None,
+        kernel: str = "kernel",
+        is_last: bool = True,
     ):
         self.layer, self.equation, self.read = layer, equation, read
-        self.kernel_shape = tuple(layer.kernel.shape)
+        self.kernel, self.is_last = getattr(layer, kernel), is_last
+        self.kernel_shape = tuple(self.kernel.shape)
         self.split = split or self.kernel_shape
         self.order = [equation.kernel.index(each) for each in (*equation.shared, *equation.summed, *equation.made)]
         sizes = [self.split[axis] for axis in self.order]
@@ -65,7 +70,7 @@ class LinearForm:
         """Whether every output has a bias of its own, in the order of the matrix, free to take up a change of mean."""
         outputs = [each for each in self.equation.result if each in self.equation.kernel]
         in_order = outputs == [*self.equation.shared, *self.equation.made]
-        bias = getattr(self.layer, "bias", None)
+        bias = getattr(self.layer, "bias", None) if self.is_last else None
         return bias is not None and in_order and math.prod(bias.shape) == self.shape[0] * self.shape[2]
 
 
@@ -95,3 +100,24 @@ def depthwise_form(layer: Any) -> LinearForm:
     """Windows of the input, a group for every channel."""
     *window, channels, multiplier = layer.kernel.shape
     return LinearForm(layer, Equation.parse("rwc,wcm->rcm"), (math.prod(window), channels, multiplier), windows)
+
+
+def separable_depthwise_form(layer: Any) -> LinearForm:
+    """The first product of a separable convolution: windows of the input, a group for every channel."""
+    *window, channels, multiplier = layer.depthwise_kernel.shape
+    split = (math.prod(window), channels, multiplier)
+    return LinearForm(layer, Equation.parse("rwc,wcm->rcm"), split, windows, "depthwise_kernel", is_last=False)
+
+
+def separable_pointwise_form(layer: Any) -> LinearForm:
+    """The second product of a separable convolution: the features are what its first one gives."""
+    first = separable_depthwise_form(layer)
+
+    def read(layer: Any, inputs: Any) -> Any:
+        kernel = keras.ops.reshape(keras.ops.cast(layer.depthwise_kernel, inputs.dtype), first.split)
+        found = keras.ops.einsum("rwc,wcm->rcm", windows(layer, inputs), kernel)
+        return keras.ops.reshape(found, (-1, first.shape[0] * first.shape[2]))
+
+    *window, features, outputs = layer.pointwise_kernel.shape
+    split = (math.prod(window) * features, outputs)
+    return LinearForm(layer, Equation.parse("rf,fo->ro"), split, read, "pointwise_kernel")

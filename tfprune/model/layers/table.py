@@ -14,7 +14,15 @@ from tfprune.model.hooks import class_of_applications, convolutional_cell, opera
 from tfprune.model.layers import counts
 from tfprune.model.layers.counts import Count, Shape
 from tfprune.model.layers.equation import Equation
-from tfprune.model.layers.linear import LinearForm, convolution_form, depthwise_form, einsum_form, product_form
+from tfprune.model.layers.linear import (
+    LinearForm,
+    convolution_form,
+    depthwise_form,
+    einsum_form,
+    product_form,
+    separable_depthwise_form,
+    separable_pointwise_form,
+)
 from tfprune.model.layers.shapes import UnknownShapeError, product
 
 
@@ -37,14 +45,14 @@ class Facts:
     Args:
         kernels: Axes of each kernel, by its name.
         width: What the configuration calls the number of output channels.
-        form: Makes the linear form of "kernel". Defaults to None: its output is no single product with it.
+        forms: Makes the linear form of a kernel, by its name. A kernel without one is multiplied in another way.
         macs: Counts the multiply-accumulates of a call. Defaults to None: not known.
         by_channel: Whether each channel of its result comes of that channel of its one input alone, at any width.
     """
 
     kernels: Mapping[str, Axes] = field(default_factory=dict)
     width: str | None = None
-    form: Callable[[Any], LinearForm] | None = None
+    forms: Mapping[str, Callable[[Any], LinearForm]] = field(default_factory=dict)
     macs: Count | None = None
     by_channel: bool = False
 
@@ -138,7 +146,7 @@ def _einsum(layer: Any) -> Facts:
     equation = Equation.parse(layer.equation)
     summed = [axis for axis, letter in enumerate(equation.kernel) if letter not in equation.result]
     made = tuple(axis for axis, letter in enumerate(equation.kernel) if letter in equation.result)
-    return Facts({"kernel": Axes(max(summed, default=0), made)}, form=einsum_form, macs=counts.einsum_dense)
+    return Facts({"kernel": Axes(max(summed, default=0), made)}, None, {"kernel": einsum_form}, counts.einsum_dense)
 
 
 NOTHING = Facts()
@@ -149,24 +157,27 @@ _L = keras.layers
 _APPLICATIONS = (("convnext", "LayerScale"), ("inception_resnet_v2", "CustomScaleLayer"))
 _SCALES = [kind for names in _APPLICATIONS if (kind := class_of_applications(*names)) is not None]
 _MIDDLE, _LAST = Axes(-2, (-1,)), Axes(0, (-1,))
-CONVOLUTION = Facts({"kernel": _MIDDLE}, "filters", convolution_form, counts.convolution)
-TRANSPOSED = Facts({"kernel": Axes(-1, (-2,))}, "filters", None, counts.transposed_convolution)
-DEPTHWISE = Facts({"kernel": Axes(-2, (-2, -1))}, None, depthwise_form, counts.convolution)
+CONVOLUTION = Facts({"kernel": _MIDDLE}, "filters", {"kernel": convolution_form}, counts.convolution)
+TRANSPOSED = Facts({"kernel": Axes(-1, (-2,))}, "filters", {}, counts.transposed_convolution)
+DEPTHWISE = Facts({"kernel": Axes(-2, (-2, -1))}, None, {"kernel": depthwise_form}, counts.convolution)
 SEPARABLE = Facts(
-    {"depthwise_kernel": Axes(-2, (-2, -1)), "pointwise_kernel": _MIDDLE}, "filters", None, counts.separable_convolution
+    {"depthwise_kernel": Axes(-2, (-2, -1)), "pointwise_kernel": _MIDDLE},
+    "filters",
+    {"depthwise_kernel": separable_depthwise_form, "pointwise_kernel": separable_pointwise_form},
+    counts.separable_convolution,
 )
-CELL = Facts({"kernel": _LAST, "recurrent_kernel": _LAST}, "units", None, counts.recurrent)
+CELL = Facts({"kernel": _LAST, "recurrent_kernel": _LAST}, "units", {}, counts.recurrent)
 RECURRENT = Facts(macs=counts.recurrent)
 CONVOLUTIONAL = Facts(macs=counts.convolutional_recurrent)
 ATTENTION = Facts(macs=counts.multi_head_attention)
 DOT_PRODUCT_ATTENTION = Facts(macs=counts.dot_product_attention)
-EMBEDDING = Facts({"embeddings": Axes(-1, (-1,))}, "output_dim", None, counts.nothing)
+EMBEDDING = Facts({"embeddings": Axes(-1, (-1,))}, "output_dim", {}, counts.nothing)
 
-REVERSIBLE = Facts({**EMBEDDING.kernels, "reverse_embeddings": Axes(0, (-1,))}, "output_dim", None, counts.nothing)
+REVERSIBLE = Facts({**EMBEDDING.kernels, "reverse_embeddings": Axes(0, (-1,))}, "output_dim", {}, counts.nothing)
 
 # Subclasses count as their nearest base.
 LAYERS: dict[type, Facts | Callable[[Any], Facts]] = {
-    _L.Dense: Facts({"kernel": _LAST}, "units", product_form, counts.dense),
+    _L.Dense: Facts({"kernel": _LAST}, "units", {"kernel": product_form}, counts.dense),
     _L.EinsumDense: _einsum,
     **dict.fromkeys([_L.Conv1D, _L.Conv2D, _L.Conv3D], CONVOLUTION),
     **dict.fromkeys([_L.Conv1DTranspose, _L.Conv2DTranspose, _L.Conv3DTranspose], TRANSPOSED),

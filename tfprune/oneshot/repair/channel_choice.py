@@ -129,13 +129,13 @@ class Audience(NamedTuple):
     def fitted(self, kept: np.ndarray) -> list[tuple[Any, np.ndarray]]:
         """The kernel and the bias that make up best for the channels that are not kept, with their values."""
         layer = self.form.layer
-        matrix = self.form.to_matrix(as_array(layer.kernel)).astype(np.float64)
+        matrix = self.form.to_matrix(as_array(self.form.kernel)).astype(np.float64)
         means = np.zeros((matrix.shape[0], matrix.shape[2]))
         for part, mean, listener in zip(self.parts, self.means, self.listeners):
             values = listener.fitted(kept)
             means[part.group] += mean @ (matrix[part.group, part.features] - values)
             matrix[part.group, part.features] = values
-        found = [(layer.kernel, self.form.to_kernel(matrix))]
+        found = [(self.form.kernel, self.form.to_kernel(matrix))]
         if self.form.has_bias:
             found.append((layer.bias, as_array(layer.bias) + means.reshape(tuple(layer.bias.shape))))
         return found
@@ -329,7 +329,7 @@ def _measured(
 
 
 def _with_moments(form: LinearForm, parts: list[FeaturePart], sums: Sequence[Any], rows: Any) -> Audience:
-    matrix = form.to_matrix(as_array(form.layer.kernel)).astype(np.float64)
+    matrix = form.to_matrix(as_array(form.kernel)).astype(np.float64)
     means, listeners = [], []
     for part, (products, total) in zip(parts, sums):
         moment = products / rows

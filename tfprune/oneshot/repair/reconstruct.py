@@ -193,8 +193,7 @@ def _in_order_of_calls(
     with observed([weight.place.layer for weight in weights], lambda layer, *_: called.setdefault(id(layer))):
         model(_first(batch.inputs), training=False)
     skipped.update({w.key: "is not called by the model" for w in weights if id(w.place.layer) not in called})
-    by_layer = {id(weight.place.layer): weight for weight in weights}
-    return [by_layer[layer] for layer in called]
+    return [weight for layer in called for weight in weights if id(weight.place.layer) == layer]
 
 
 def _first(inputs: Any) -> Any:
@@ -206,6 +205,7 @@ class Layer:
 
     def __init__(self, weight: PrunableWeight, old: PrunableWeight, form: LinearForm, mask: np.ndarray):
         self.weight, self.old, self.form, self.mask = weight, old, form, mask
+        self.old_form = linear_form(old) or form
         self.layer, self.old_layer = weight.place.layer, old.place.layer
         self.parts, self.padding = _parts(form.to_matrix(mask).shape[1])
 
@@ -274,8 +274,8 @@ class Layer:
         pruned, dense = models
         kernel = tf.constant(self._split(self.form.to_matrix(as_array(self.old.variable))), tf.float32)
 
-        def rows(inputs: list[Any]) -> Any:
-            features = tf.cast(tf.concat([self.form.rows(x) for x in inputs], axis=1), tf.float32)
+        def rows(form: LinearForm, inputs: list[Any]) -> Any:
+            features = tf.cast(tf.concat([form.rows(x) for x in inputs], axis=1), tf.float32)
             features = tf.pad(features, [(0, 0), (0, 0), (0, self.padding)])
             groups, size = features.shape[0], features.shape[-1] // self.parts
             split = tf.transpose(tf.reshape(features, (groups, -1, self.parts, size)), (0, 2, 1, 3))
@@ -289,7 +289,7 @@ class Layer:
                 pruned(inputs, training=False)
             with observed([self.old_layer], lambda _, given, __: there.append(given)):
                 dense(inputs, training=False)
-            own, old = rows(here), rows(there)
+            own, old = rows(self.form, here), rows(self.old_form, there)
             outputs = tf.matmul(old, kernel)
             return (
                 tf.matmul(own, own, transpose_a=True),
