@@ -5,6 +5,7 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers, ops
 
 own = keras.saving.register_keras_serializable("hand_written")
@@ -45,6 +46,74 @@ class SubclassedCNN(keras.Model):
 
 
 KINDS["subclassed CNN"] = lambda: ran(SubclassedCNN(), (16, 16, 3))
+
+
+class PlainCNN(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.first = layers.Conv2D(12, 3, activation="relu")
+        self.second = layers.Conv2D(24, 3, activation=tf.nn.relu)
+        self.head = layers.Dense(5)
+
+    def call(self, x):
+        return self.head(ops.mean(self.second(self.first(x)), axis=(1, 2)))
+
+
+KINDS["subclassed CNN, no arguments, no config"] = lambda: ran(PlainCNN(), (16, 16, 3))
+
+
+@own
+class InTensorFlow(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.first = layers.Conv2D(12, 3, padding="same")
+        self.second = layers.Conv2D(16, 3, padding="same")
+        self.squeeze, self.excite = layers.Dense(4), layers.Dense(16, activation=tf.sigmoid)
+        self.head = layers.Dense(5)
+
+    @tf.function
+    def call(self, x, training=None):
+        tf.debugging.assert_rank(x, 4)
+        height, width, _ = x.shape.as_list()[1:]
+        first = tf.nn.relu(self.first(x))
+        second = tf.nn.relu(self.second(tf.nn.max_pool2d(first, 2, 2, "SAME")))
+        share = self.excite(tf.nn.relu(self.squeeze(tf.reduce_mean(second, axis=[1, 2]))))
+        second = second * share[:, tf.newaxis, tf.newaxis, :]
+        both = tf.concat([first, tf.image.resize(second, [height, width])], axis=-1)
+        if training:
+            both = tf.nn.dropout(both, 0.3)
+        return tf.nn.softmax(self.head(tf.reduce_max(both, axis=[1, 2])))
+
+
+KINDS["subclassed CNN in TensorFlow's functions"] = lambda: ran(InTensorFlow(), (16, 16, 3))
+
+
+@own
+class BuiltByHand(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.one, self.slope, self.two = layers.Conv2D(12, 3), layers.PReLU(shared_axes=[1, 2]), layers.Conv2D(16, 3)
+        self.box, self.face = layers.Dense(4), layers.Dense(2, activation="softmax")
+
+    def build(self, input_shape=(None, 12, 12, 3)):
+        self.one.build(input_shape)
+        shape = self.one.compute_output_shape(input_shape)
+        self.slope.build(shape)
+        self.two.build(shape)
+        for layer in (self.box, self.face):
+            layer.build((None, 16))
+        super().build(input_shape)
+
+    def call(self, x):
+        x = tf.reduce_max(tf.nn.leaky_relu(self.two(self.slope(self.one(x)))), axis=[1, 2])
+        return [self.box(x), self.face(x)]
+
+
+@kind("subclassed, built by hand, two outputs")
+def built_by_hand():
+    model = BuiltByHand()
+    model.build()
+    return model
 
 
 @own

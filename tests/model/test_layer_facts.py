@@ -93,9 +93,7 @@ def test_windows_of_a_large_image_are_thinned_evenly():
     np.testing.assert_array_equal(rows, inputs[0, ::3, ::3, 0].ravel())
 
 
-@pytest.mark.parametrize(
-    "layer", [L.LSTM(3), L.Conv1DTranspose(3, 2), L.GRU(3)], ids=lambda layer: layer.name
-)
+@pytest.mark.parametrize("layer", [L.LSTM(3), L.Conv1DTranspose(3, 2), L.GRU(3)], ids=lambda layer: layer.name)
 def test_kernels_that_are_used_otherwise_have_no_linear_form(layer):
     model = keras.Sequential([keras.Input((5, 4)), layer])
     assert [linear_form(weight) for weight in prunable_weights(model)] == [None] * len(prunable_weights(model))

@@ -57,6 +57,10 @@ CASES = {
     "max_pool2d": lambda x: tf.nn.max_pool2d(x, ksize=2, strides=2, padding="VALID"),
     "avg_pool2d": lambda x: tf.nn.avg_pool2d(x, [1, 2, 2, 1], [1, 2, 2, 1], "SAME"),
     "resize": lambda x: tf.image.resize(x, [8, 3]) + tf.image.resize(x, (8, 3), method="nearest"),
+    "depth_to_space": lambda x: tf.nn.depth_to_space(tf.concat([x, 2 * x[..., :1]], -1), 2),
+    "space_to_depth": lambda x: tf.nn.space_to_depth(x, block_size=2),
+    "ensure_shape": lambda x: tf.ensure_shape(x, [None, 4, 6, 3]) + 1,
+    "check_numerics": lambda x: tf.debugging.check_numerics(x, "not a number") + 1,
     "reduce_mean": lambda x: tf.reduce_mean(x, axis=[1, 2]),
     "reduce_sum": lambda x: tf.reduce_sum(x, -1, keepdims=True),
     "reduce_max": lambda x: tf.reduce_max(x, axis=1),
@@ -143,6 +147,37 @@ def test_a_network_written_with_tensorflow_shrinks():
 
 def test_a_function_that_an_attribute_holds_is_taken_too():
     assert not any(isinstance(layer, Written) for layer in tfprune.inline(model_of(tf.nn.relu)).layers)
+
+
+def test_shapes_and_assertions_of_tensorflow_are_understood():
+    def written(x):
+        tf.debugging.assert_rank(x, 4)
+        tf.debugging.assert_equal(tf.shape(x)[3], 3)
+        tf.debugging.assert_non_negative(tf.abs(x), message="below 0")
+        _, height, width, channels = x.shape.as_list()
+        return tf.reshape(x, [-1, height * width, channels]) / x.shape.rank
+
+    model = model_of(written)
+    opened = tfprune.inline(model)
+    assert not any(isinstance(layer, Written) for layer in opened.layers)
+    np.testing.assert_allclose(opened(images(2)), model(images(2)), rtol=1e-6)
+    assert type(keras.Input((3,)).shape) is tuple  # afterwards as before
+
+
+def test_a_call_that_is_a_function_of_tensorflow_opens():
+    class Compiled(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = keras.layers.Dense(8), keras.layers.Dense(2)
+
+        @tf.function
+        def call(self, x):
+            return self.second(tf.nn.relu(self.first(x)))
+
+    model = Compiled()
+    model(images(2, (5,)))
+    small = tfprune.shrink(tfprune.prune(model, tfprune.Structured(0.5)))
+    assert small.count_params() == 4 * 6 + 2 * 5
 
 
 def test_what_keras_does_not_have_is_named():

@@ -10,7 +10,7 @@ import keras
 
 from tfprune.model.hooks import is_of_keras
 from tfprune.model.inline.tensorflow_functions import tensorflow_by_keras
-from tfprune.model.substitutes import instead
+from tfprune.model.substitutes import instead, property_instead
 
 
 @contextlib.contextmanager
@@ -94,6 +94,34 @@ def triangles_of_any_size() -> Iterator[None]:
         yield
 
 
+class ListedShape(tuple[int, ...]):
+    """The shape of a symbolic tensor, with what TensorFlow's shapes have."""
+
+    def as_list(self) -> list[int]:
+        """The sizes of all axes."""
+        return list(self)
+
+    @property
+    def rank(self) -> int:
+        """The number of axes."""
+        return len(self)
+
+
+@contextlib.contextmanager
+def shapes_as_lists() -> Iterator[None]:
+    """Lets `x.shape.as_list()` and `x.shape.rank` be what they are of TensorFlow's tensors, in the user's code."""
+
+    def shape(plain: Callable[..., Any]) -> Callable[..., Any]:
+        def sizes(x: Any) -> Any:
+            frame: Any = inspect.currentframe()  # below it the exchanged property, and below that the code that asks
+            return plain(x) if is_of_keras(frame.f_back.f_back) else ListedShape(plain(x))
+
+        return sizes
+
+    with property_instead(keras.KerasTensor, "shape", shape):
+        yield
+
+
 @contextlib.contextmanager
 def no_known_backend() -> Iterator[None]:
     """Lets layers that have a way for one backend take the one of `keras.ops`, which they have for all others."""
@@ -106,6 +134,7 @@ ANSWERS = (
     compared_with_symbols,
     equations_in_capitals,
     triangles_of_any_size,
+    shapes_as_lists,
     no_known_backend,
     tensorflow_by_keras,
 )

@@ -78,6 +78,22 @@ def _resize(x: Any, size: Any, method: str = "bilinear", antialias: bool = False
     return resized if method == "nearest" else ops.cast(resized, "float32")
 
 
+def _depth_to_space(x: Any, block_size: int) -> Any:
+    _, height, width, channels = x.shape
+    blocks = ops.reshape(x, (-1, height, width, block_size, block_size, channels // block_size**2))
+    return ops.reshape(_swapped(blocks), (-1, height * block_size, width * block_size, blocks.shape[-1]))
+
+
+def _space_to_depth(x: Any, block_size: int) -> Any:
+    _, height, width, channels = x.shape
+    blocks = ops.reshape(x, (-1, height // block_size, block_size, width // block_size, block_size, channels))
+    return ops.reshape(_swapped(blocks), (-1, height // block_size, width // block_size, block_size**2 * channels))
+
+
+def _swapped(blocks: Any) -> Any:
+    return ops.transpose(blocks, (0, 1, 3, 2, 4, 5))
+
+
 def _of_image(sizes: Any) -> Any:
     """Sizes of a window over the axes of an image, without those of samples and channels."""
     return tuple(sizes)[1:3] if isinstance(sizes, Sequence) and len(sizes) == 4 else sizes
@@ -158,6 +174,10 @@ FUNCTIONS: dict[str, Symbolic] = {
     "max_pool2d": _pooling(ops.max_pool),
     "avg_pool2d": _pooling(ops.average_pool),
     "resize": _resize,
+    "depth_to_space": _depth_to_space,
+    "space_to_depth": _space_to_depth,
+    "ensure_shape": lambda x, shape: x,
+    "check_numerics": lambda x, message: x,
     **{
         f"reduce_{name}": _reduction(getattr(ops, name)) for name in ("mean", "sum", "max", "min", "prod", "any", "all")
     },
@@ -185,6 +205,8 @@ def tensorflow_by_keras() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for module, name, _ in _places_of_functions():
             stack.enter_context(instead(module, name, functools.partial(_taking_symbols, name)))
+        for name in (each for each in dir(tf.debugging) if each.startswith("assert")):
+            stack.enter_context(instead(tf.debugging, name, _asserting))
         stack.enter_context(instead(tf, "range", _counting))
         yield
 
@@ -200,14 +222,15 @@ def _places_of_functions() -> list[tuple[Any, str, Callable[..., Any]]]:
     """The modules and names under which TensorFlow has its functions; asked before any of them is exchanged."""
     import tensorflow as tf
 
-    modules, names = (tf, tf.math, tf.nn, tf.linalg, tf.image), (*FUNCTIONS, *UNARY, *BINARY)
+    modules = (tf, tf.math, tf.nn, tf.linalg, tf.image, tf.debugging)
+    names = (*FUNCTIONS, *UNARY, *BINARY)
     found = [(module, name, getattr(module, name, None)) for module in modules for name in names]
     return [(module, name, plain) for module, name, plain in found if isinstance(plain, types.FunctionType)]
 
 
 def _taking_symbols(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
     def function(*args: Any, **kwargs: Any) -> Any:
-        if not any(isinstance(x, keras.KerasTensor) for x in keras.tree.flatten((args, kwargs))):
+        if not _symbolic(args, kwargs):
             return plain(*args, **kwargs)
         given = _given(plain, args, kwargs)
         symbolic = FUNCTIONS.get(name)
@@ -224,6 +247,19 @@ def _taking_symbols(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
         return symbolic(first, **given)
 
     return function
+
+
+def _asserting(plain: Callable[..., Any]) -> Callable[..., Any]:
+    """What is asserted of symbolic tensors is left to the model itself."""
+
+    def asserting(*args: Any, **kwargs: Any) -> Any:
+        return None if _symbolic(args, kwargs) else plain(*args, **kwargs)
+
+    return asserting
+
+
+def _symbolic(*given: Any) -> bool:
+    return any(isinstance(x, keras.KerasTensor) for x in keras.tree.flatten(given))
 
 
 def _given(plain: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Any]:

@@ -273,7 +273,7 @@ class _Tracer:
         self.stack.append(layer)
         try:
             with self._as_it_was(layer), self._symbolic_attributes(layer):
-                outputs = layer.call(*args, **kwargs)
+                outputs = getattr(layer.call, "python_function", layer.call)(*args, **kwargs)  # of a tf.function
         finally:
             self.stack.pop()
         return keras.tree.map_structure(lambda x: self._constant(x) if _is_array(x) else x, outputs)
