@@ -146,6 +146,7 @@ class Row(dict):
 def measure(part, name, lite, fit):
     import keras
     import numpy as np
+    import tensorflow as tf
 
     import tfprune
     from tfprune.model.copying import clone_with_weights
@@ -192,8 +193,9 @@ def measure(part, name, lite, fit):
         compile_for_a_step(wrapped, data)
         decides = tfprune.PercentilePruning(0.5) if row.get("callback") else tfprune.UpdateMasks()
         targets = keras.tree.map_structure(lambda x: np.zeros(x.shape, "float32"), wrapped(data, training=False))
-        batch = (each for each in [(data, targets)])  # an output may be longer or shorter than the batch
-        wrapped.fit(batch, epochs=1, steps_per_epoch=1, verbose=0, callbacks=[decides])
+        given = keras.tree.lists_to_tuples((data, targets))  # tf.data takes a list for a tensor
+        batch = tf.data.Dataset.from_tensors(given)  # an output may be longer or shorter than the batch
+        wrapped.fit(batch, epochs=1, verbose=0, callbacks=[decides])
         return True
 
     def saved(key):

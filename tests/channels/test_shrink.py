@@ -335,3 +335,9 @@ def test_resnet152_is_traced_in_time_linear_in_its_channels():
     pairs = sum(len(left) for left, _ in groups.trace.pairs)
     assert labels < 100_000 and pairs < 5 * labels  # each layer adds its channels once, not pairs of layers
     assert set(groups) - set(groups.free) == {"predictions"}
+
+
+def test_an_operation_that_was_given_an_array_is_carried_over():
+    x = keras.Input((8, 8, 3))
+    y = ops.clip(layers.Conv2D(8, 3)(x), ops.convert_to_tensor(-0.5), ops.convert_to_tensor(0.5))
+    check_shrinks(randomise(keras.Model(x, layers.Dense(2)(layers.GlobalAveragePooling2D()(y)))))

@@ -478,6 +478,20 @@ def test_an_example_opens_a_model_that_was_never_called():
     np.testing.assert_array_equal(outputs(model, IMAGES)[0], outputs(made, IMAGES)[0])
 
 
+def test_what_keras_computes_by_its_backend_is_opened():
+    class Boxes(layers.Layer):
+        def call(self, x):
+            return keras.utils.bounding_boxes.convert_format(x, source="xyxy", target="center_xywh")
+
+    x = keras.Input((10, 6))
+    boxes = Boxes()(ops.sort(layers.Dense(4)(layers.Dense(8, activation="relu")(x)), axis=-1))
+    model = keras.Model(x, boxes)
+    made = opened(model)
+    assert not any(isinstance(layer, Boxes) for layer in made.layers)
+    data = random.normal(size=(3, 10, 6)).astype("float32")
+    np.testing.assert_allclose(outputs(made, data)[0], outputs(model, data)[0], rtol=1e-6)
+
+
 class BuiltByHand(keras.Model):
     """Builds its layers itself, on images of one size if nobody says another."""
 

@@ -1,6 +1,5 @@
 """Which rule handles which layer or operation; where users add theirs."""
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +8,7 @@ import keras
 
 from tfprune.channels.visit import Rule
 from tfprune.errors import PruningError
-from tfprune.model.hooks import forget_calls, operation_name
+from tfprune.model.hooks import operation_name, shallow_copy
 
 
 @dataclass(frozen=True)
@@ -144,6 +143,4 @@ def fresh_operation(operation: Any) -> Any:
     try:
         return type(operation).from_config(operation.get_config())
     except (NotImplementedError, TypeError):
-        fresh = copy.copy(operation)  # one that was given an array has no configuration
-        forget_calls(fresh)
-        return fresh
+        return shallow_copy(operation)  # one that was given an array has no configuration

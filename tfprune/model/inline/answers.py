@@ -129,6 +129,23 @@ def no_known_backend() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def preprocessing_by_operations() -> Iterator[None]:
+    """Lets what Keras' preprocessing computes by its backend be computed by `keras.ops`, also of symbolic tensors."""
+    backend = type(keras.layers.Rescaling(1.0).backend)
+
+    def operations(plain: Callable[..., Any]) -> Callable[..., Any]:
+        def found(self: Any, name: str) -> Any:
+            if name in ("numpy", "nn", "math", "linalg"):
+                return keras.ops
+            return getattr(keras.ops, name, None) or plain(self, name)
+
+        return found
+
+    with instead(backend, "__getattr__", operations):
+        yield
+
+
 ANSWERS = (
     numbers_of_axes,
     compared_with_symbols,
@@ -136,5 +153,6 @@ ANSWERS = (
     triangles_of_any_size,
     shapes_as_lists,
     no_known_backend,
+    preprocessing_by_operations,
     tensorflow_by_keras,
 )
