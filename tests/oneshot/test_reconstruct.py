@@ -12,7 +12,8 @@ import tfprune
 from tfprune import Percentile, PruningError, Structured, Threshold, prune
 from tfprune.model.data import Batch
 from tfprune.model.prunable import every_weight
-from tfprune.oneshot.repair.reconstruct import recalibrate, reconstruct
+from tfprune.oneshot.repair.batch_norm import Norm, move_statistics, recalibrate
+from tfprune.oneshot.repair.reconstruct import reconstruct
 
 L = keras.layers
 rng = np.random.default_rng(0)
@@ -113,6 +114,44 @@ def test_batch_norm_statistics_become_those_of_the_data(convolutional):
     np.testing.assert_allclose(norm.moving_variance, reached.var(axis=(0, 1, 2)), atol=1e-4)
     assert norm.momentum == 0.99
     assert norm.trainable
+
+
+def test_statistics_stay_where_nothing_was_pruned_whatever_the_data(convolutional):
+    copies = [keras.models.clone_model(convolutional) for _ in range(2)]
+    for copy in copies:
+        copy.set_weights(convolutional.get_weights())
+    batches = [Batch(3 * IMAGES[:40] + 1), Batch(5 * IMAGES[40:] - 2)]
+    assert move_statistics(*copies, batches) == ["norm"]
+    for copy in copies:
+        for weight, value in zip(copy.weights, convolutional.get_weights()):
+            np.testing.assert_array_equal(weight, value)
+        assert all("call" not in vars(layer) for layer in copy.layers)
+
+
+@pytest.mark.parametrize("way", ["batch_norm", "least_squares", "obs"])
+def test_a_repair_helps_though_the_data_are_not_those_of_the_training(convolutional, way):
+    fresh = np.random.default_rng(1).normal(size=(200, 8, 8, 3)).astype("float32")
+    plain, anew = prune(convolutional, 0.6), prune(convolutional, 0.6)
+    repaired = prune(convolutional, 0.6, 2 * IMAGES, reconstruct=way)
+    recalibrate(anew, [Batch(2 * IMAGES)])
+    assert distance(repaired, convolutional, fresh) < distance(plain, convolutional, fresh)
+    assert distance(anew, convolutional, fresh) > distance(plain, convolutional, fresh)  # which took them for those
+
+
+def test_moved_statistics_by_hand():
+    """One channel, twice as wide and shifted: its norm makes of it what the dense one makes of its own input."""
+    dense, pruned = (keras.Sequential([keras.Input((1,)), L.BatchNormalization(epsilon=0.0)]) for _ in range(2))
+    for model, values in ((dense, (3.0, 4.0)), (pruned, (0.0, 1.0))):
+        model.layers[0].moving_mean.assign([values[0]])
+        model.layers[0].moving_variance.assign([values[1]])
+    norm = Norm(pruned.layers[0], dense.layers[0])
+    norm.listen(np.array([[0.0], [2.0]], "float32"))  # mean 1, variance 1
+    given = np.array([[7.0], [3.0]], "float32")  # mean 5, variance 4
+    # The mean is 2 below that of the norm, in standard deviations of the data; these are twice as large here.
+    np.testing.assert_allclose(norm.call(given), [[-0.5], [-1.5]], rtol=1e-6)
+    norm.finish()
+    np.testing.assert_allclose(pruned.layers[0].moving_mean, [5 + 2 * 2])
+    np.testing.assert_allclose(pruned.layers[0].moving_variance, [4 * 4])
 
 
 def test_nothing_of_the_dense_model_changes(convolutional):

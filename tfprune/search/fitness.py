@@ -19,7 +19,7 @@ from tfprune.model.metrics import Answers, Metric, answers_of, found_metrics
 from tfprune.model.prunable import every_weight
 from tfprune.model.signature import flat_outputs
 from tfprune.model.tree import as_array, places
-from tfprune.oneshot.repair.reconstruct import recalibrate
+from tfprune.oneshot.repair.batch_norm import recalibrate
 from tfprune.search.fine_tuning import FineTuning
 from tfprune.search.genome import ChannelGenome, Genes, Genome
 from tfprune.search.objectives import COSTS, QUALITIES, MetricAsked, Objective

@@ -14,7 +14,7 @@ from tfprune.model.copying import clone_with_weights
 from tfprune.model.data import Batch
 from tfprune.model.drawing import as_shares, counted
 from tfprune.model.state import carry_state
-from tfprune.oneshot.repair.reconstruct import recalibrate
+from tfprune.oneshot.repair.batch_norm import recalibrate
 from tfprune.report import COLOURS, Column, Report, new_figure, saved
 from tfprune.search.fine_tuning import FineTuning
 from tfprune.search.genome import ChannelGenome, Genes, Genome

@@ -6,7 +6,7 @@ the inputs that the pruned and already repaired layers before it give: so it als
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,12 +17,13 @@ from tfprune.deciding.criteria import L2
 from tfprune.deciding.patterns import Element, Pattern
 from tfprune.deciding.selection import smallest
 from tfprune.errors import PruningError, listing, nearest
-from tfprune.model.activations import observed, trained
+from tfprune.model.activations import observed
 from tfprune.model.copying import clone_with_weights
 from tfprune.model.data import Batch, batches, finite, input_specs
 from tfprune.model.layers import LinearForm
 from tfprune.model.prunable import PrunableWeight, every_weight, linear_form
-from tfprune.model.tree import as_array, places
+from tfprune.model.tree import as_array
+from tfprune.oneshot.repair.batch_norm import move_statistics
 from tfprune.oneshot.repair.least_squares import LeastSquares
 from tfprune.progress import stage
 from tfprune.report import Column, Panel, Report, draw_bars, saved
@@ -86,7 +87,7 @@ class Reconstruction(Report):
     def notes(self) -> list[str]:
         notes = [f"Read {self.samples} samples in {self.batches} batches."]
         if self.normalized:
-            notes.append(f"Statistics of batch norm measured anew: {listing(self.normalized)}.")
+            notes.append(f"Statistics of batch norm moved by what pruning changed: {listing(self.normalized)}.")
         notes += [f"Left as pruned: {key}, {reason}." for key, reason in self.skipped.items()]
         return notes
 
@@ -105,8 +106,9 @@ def reconstruct(
         dense: The model before pruning; it is left as it is.
         data: A few hundred inputs like those the model will meet; anything that `fit` takes. Targets are not looked
             at.
-        way: `"batch_norm"` measures the statistics of batch norm anew. `"least_squares"` also gives the kept weights
-            the values that bring each layer's outputs closest to the dense ones. `"obs"` chooses anew which entries
+        way: `"batch_norm"` moves the statistics of batch norm by what pruning changed in them. `"least_squares"` also
+            gives the kept weights the values that bring each layer's outputs closest to the dense ones. `"obs"` chooses
+            anew which entries
             of a weight are kept, as many as before, before doing so (after Frantar and Alistarh, "Optimal brain
             compression", 2022, https://arxiv.org/abs/2208.11580, by rounds of removal and repair); a layer that sees
             fewer than 4 inputs or windows for each of its features keeps its entries. True (default) is `"obs"`.
@@ -126,9 +128,10 @@ def reconstruct(
     collected = list(finite(batches(data, dense, f"reconstruct={way!r}"), f"reconstruct={way!r}"))
     repairs: list[Repair] = []
     skipped: dict[str, str] = {}
+    dense = clone_with_weights(dense, keep_compiled=False)
     if way != "batch_norm":
         repairs, skipped = _repair_weights(pruned, dense, collected, way, pattern or Element())
-    normalized = recalibrate(pruned, collected)
+    normalized = move_statistics(pruned, dense, collected)
     if way == "batch_norm" and not normalized:
         raise PruningError(
             f"reconstruct='batch_norm': '{pruned.name}' has no batch norm to measure; write reconstruct=True, which "
@@ -162,7 +165,6 @@ def warn_of_skipped(result: Reconstruction) -> None:
 def _repair_weights(
     pruned: keras.Model, dense: keras.Model, data: list[Batch], way: str, pattern: Pattern
 ) -> tuple[list[Repair], dict[str, str]]:
-    dense = clone_with_weights(dense, keep_compiled=False)
     models = (pruned, dense)
     old = {weight.key: weight for weight in every_weight(dense)}
     masks = held_masks(every_weight(pruned))
@@ -353,47 +355,3 @@ def _parts(features: int) -> tuple[int, int]:
     """Into how many parts features are split, and by how many zeros they are filled up for it."""
     parts = -(-features // FEATURES)
     return parts, -features % parts
-
-
-def recalibrate(model: keras.Model, data: Sequence[Batch], forward: Callable[[Any], Any] | None = None) -> list[str]:
-    """Measures the mean and variance of every batch norm anew, in place; dropout and the like stay off.
-
-    Every batch is normalised by its own statistics on the way, as in training.
-
-    Args:
-        model: The model.
-        data: Batches of inputs.
-        forward: A compiled `model(inputs, training=False)` that is first called here and used for nothing else, where
-            a model is recalibrated many times. Defaults to None: the model itself is called.
-
-    Returns:
-        The paths of the layers.
-    """
-    found = {place.path: place.layer for place in places(model)}
-    norms = {path: layer for path, layer in found.items() if isinstance(layer, keras.layers.BatchNormalization)}
-    if not norms:
-        return []
-    layers = list(norms.values())
-    before = [(layer.momentum, layer.trainable) for layer in layers]
-    totals = [np.zeros((2, layer.moving_mean.shape[0])) for layer in layers]
-    seen = 0
-    try:
-        for layer in layers:
-            # With momentum 0 the moving statistics are those of the batch; a frozen layer would not measure any.
-            layer.momentum, layer.trainable = 0.0, True
-        with trained(layers):
-            for batch in data:
-                model(batch.inputs, training=False) if forward is None else forward(batch.inputs)
-                seen += batch.size
-                for index, layer in enumerate(layers):
-                    mean, variance = as_array(layer.moving_mean), as_array(layer.moving_variance)
-                    # The variance over all samples also holds that of the batches' means.
-                    totals[index] += batch.size * np.stack([mean, variance + mean**2])
-    finally:
-        for layer, (momentum, trainable) in zip(layers, before):
-            layer.momentum, layer.trainable = momentum, trainable
-    for total, layer in zip(totals, layers):
-        mean, square = total / seen
-        layer.moving_mean.assign(mean)
-        layer.moving_variance.assign(np.maximum(square - mean**2, 0.0))
-    return list(norms)

@@ -1,0 +1,156 @@
+"""Statistics of batch norm after pruning: moved by what pruning changed, or measured anew."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from tfprune.model.activations import observed, trained
+from tfprune.model.data import Batch
+from tfprune.model.hooks import calls_by
+from tfprune.model.tree import as_array, places
+
+
+class Moments(NamedTuple):
+    """The mean and variance of each channel of so many samples."""
+
+    mean: np.ndarray
+    variance: np.ndarray
+    samples: int
+
+
+class Norm:
+    """A batch norm of the pruned model beside that of the dense one."""
+
+    def __init__(self, layer: Any, reference: Any):
+        self.layer, self.reference, self.plain = layer, reference, layer.call
+        self.awaited: list[Moments] = []  # of the dense model's calls on the present batch, in order
+        self.seen: list[tuple[Moments, Moments]] = []
+
+    def listen(self, inputs: Any) -> None:
+        """Takes up a call of the dense model."""
+        self.awaited.append(self._moments(inputs))
+
+    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        """A call of the pruned model: by the statistics that fit this batch, as those after it expect."""
+        self.seen.append((self._moments(inputs), self.awaited.pop(0)))
+        self._move(*self.seen[-1])
+        return self.plain(inputs, training=False, mask=mask)
+
+    def finish(self) -> None:
+        """Writes the statistics that fit all batches."""
+        if self.seen:
+            self._move(*(_together(calls) for calls in zip(*self.seen, strict=True)))
+
+    def restore(self) -> None:
+        """Writes the statistics of the dense model."""
+        for name in ("moving_mean", "moving_variance"):
+            getattr(self.layer, name).assign(getattr(self.reference, name))
+
+    def _moments(self, inputs: Any) -> Moments:
+        values = as_array(inputs).astype(np.float64)
+        axes = tuple(axis for axis in range(values.ndim) if axis != self.layer.axis % values.ndim)
+        return Moments(values.mean(axes), values.var(axes), len(values))
+
+    def _move(self, own: Moments, dense: Moments) -> None:
+        """Statistics by which inputs of moments `own` become what those of moments `dense` were to the dense layer."""
+        epsilon = float(self.layer.epsilon)
+        mean, variance = (as_array(x).astype(np.float64) for x in self._statistics())
+        ratio = np.where(own.variance > 0, (own.variance + epsilon) / (dense.variance + epsilon), 0.0)
+        self.layer.moving_mean.assign(mean * np.sqrt(ratio) + (own.mean - dense.mean * np.sqrt(ratio)))
+        self.layer.moving_variance.assign(np.maximum((variance + epsilon) * ratio - epsilon, 0.0))
+
+    def _statistics(self) -> tuple[Any, Any]:
+        return self.reference.moving_mean, self.reference.moving_variance
+
+
+def move_statistics(pruned: keras.Model, dense: keras.Model, data: Sequence[Batch]) -> list[str]:
+    """Moves the statistics of every batch norm by what pruning changed in its inputs, in place.
+
+    A norm of the pruned model then makes of its inputs, as far as their mean and variance go, what that of the dense
+    model makes of its own. So nothing changes where nothing was pruned, whatever the data: they need not be distributed
+    like those that the model was trained on. Where they are, the statistics become those of the data.
+
+    Args:
+        pruned: The model, which is changed.
+        dense: A copy of the model before pruning, which is called and left as it is.
+        data: Batches of inputs.
+
+    Returns:
+        The paths of the layers.
+    """
+    layers, references = _norms(pruned), _norms(dense)
+    norms = {path: Norm(layer, references[path]) for path, layer in layers.items() if path in references}
+    by_reference = {id(norm.reference): norm for norm in norms.values()}
+    by_layer = {id(norm.layer): norm for norm in norms.values()}
+    try:
+        for batch in data:
+            with observed(references.values(), lambda layer, given, _: by_reference[id(layer)].listen(given)):
+                dense(batch.inputs, training=False)
+            with calls_by([norm.layer for norm in norms.values()], lambda layer: by_layer[id(layer)].call):
+                pruned(batch.inputs, training=False)
+    except BaseException:
+        for norm in norms.values():
+            norm.restore()
+        raise
+    for norm in norms.values():
+        norm.finish()
+    return list(norms)
+
+
+def _together(calls: Sequence[Moments]) -> Moments:
+    samples = sum(call.samples for call in calls)
+    shares = [call.samples / samples for call in calls]
+    mean = np.sum([share * call.mean for share, call in zip(shares, calls)], axis=0)
+    # The variance over all samples also holds that of the batches' means.
+    square = np.sum([share * (call.variance + call.mean**2) for share, call in zip(shares, calls)], axis=0)
+    return Moments(mean, np.maximum(square - mean**2, 0.0), samples)
+
+
+def _norms(model: keras.Model) -> dict[str, Any]:
+    found = {place.path: place.layer for place in places(model)}
+    return {path: layer for path, layer in found.items() if isinstance(layer, keras.layers.BatchNormalization)}
+
+
+def recalibrate(model: keras.Model, data: Sequence[Batch], forward: Callable[[Any], Any] | None = None) -> list[str]:
+    """Measures the mean and variance of every batch norm anew, in place; dropout and the like stay off.
+
+    Every batch is normalised by its own statistics on the way, as in training.
+
+    Args:
+        model: The model.
+        data: Batches of inputs.
+        forward: A compiled `model(inputs, training=False)` that is first called here and used for nothing else, where
+            a model is recalibrated many times. Defaults to None: the model itself is called.
+
+    Returns:
+        The paths of the layers.
+    """
+    norms = _norms(model)
+    if not norms:
+        return []
+    layers = list(norms.values())
+    before = [(layer.momentum, layer.trainable) for layer in layers]
+    totals = [np.zeros((2, layer.moving_mean.shape[0])) for layer in layers]
+    seen = 0
+    try:
+        for layer in layers:
+            # With momentum 0 the moving statistics are those of the batch; a frozen layer would not measure any.
+            layer.momentum, layer.trainable = 0.0, True
+        with trained(layers):
+            for batch in data:
+                model(batch.inputs, training=False) if forward is None else forward(batch.inputs)
+                seen += batch.size
+                for index, layer in enumerate(layers):
+                    mean, variance = as_array(layer.moving_mean), as_array(layer.moving_variance)
+                    # The variance over all samples also holds that of the batches' means.
+                    totals[index] += batch.size * np.stack([mean, variance + mean**2])
+    finally:
+        for layer, (momentum, trainable) in zip(layers, before):
+            layer.momentum, layer.trainable = momentum, trainable
+    for total, layer in zip(totals, layers):
+        mean, square = total / seen
+        layer.moving_mean.assign(mean)
+        layer.moving_variance.assign(np.maximum(square - mean**2, 0.0))
+    return list(norms)
