@@ -49,9 +49,10 @@ class Norm:
             getattr(self.layer, name).assign(getattr(self.reference, name))
 
     def _moments(self, inputs: Any) -> Moments:
-        values = as_array(inputs).astype(np.float64)
-        axes = tuple(axis for axis in range(values.ndim) if axis != self.layer.axis % values.ndim)
-        return Moments(values.mean(axes), values.var(axes), len(values))
+        rank = len(inputs.shape)
+        axes = [axis for axis in range(rank) if axis != self.layer.axis % rank]
+        mean, variance = keras.ops.moments(keras.ops.cast(inputs, "float32"), axes)
+        return Moments(as_array(mean).astype(np.float64), as_array(variance).astype(np.float64), len(inputs))
 
     def _move(self, own: Moments, dense: Moments) -> None:
         """Statistics by which inputs of moments `own` become what those of moments `dense` were to the dense layer."""
@@ -86,7 +87,10 @@ def move_statistics(pruned: keras.Model, dense: keras.Model, data: Sequence[Batc
     by_layer = {id(norm.layer): norm for norm in norms.values()}
     try:
         for batch in data:
-            with observed(references.values(), lambda layer, given, _: by_reference[id(layer)].listen(given)):
+            with observed(
+                [norm.reference for norm in norms.values()],
+                lambda layer, given, _: by_reference[id(layer)].listen(given),
+            ):
                 dense(batch.inputs, training=False)
             with calls_by([norm.layer for norm in norms.values()], lambda layer: by_layer[id(layer)].call):
                 pruned(batch.inputs, training=False)
