@@ -23,15 +23,16 @@ from skimage.transform import resize
 from tables import Measured, add_output, versions, write
 
 import tfprune
+from tfprune.model.signature import flat_outputs
 from tfprune.report import Column
 
 SPARSE = 100  # places of a sample that are decided of; where there are more, those count where something is seen
-STEPS: dict[str, Callable[[], Any] | None] = {
+STEPS: dict[str, Any] = {
     "as shipped": None,
-    "50 % zeros": lambda: tfprune.Percentile(0.5),
-    "70 % zeros": lambda: tfprune.Percentile(0.7),
-    "a fifth of the channels": lambda: tfprune.Structured(0.2),
-    "40 % of the channels": lambda: tfprune.Structured(0.4),
+    "50 % zeros": tfprune.Percentile(0.5),
+    "70 % zeros": tfprune.Percentile(0.7),
+    "a fifth of the channels": tfprune.Structured(0.2),
+    "40 % of the channels": tfprune.Structured(0.4),
 }
 
 
@@ -149,7 +150,7 @@ class TrainedModels(Measured):
 
 
 def outputs_of(answers: Any) -> list[np.ndarray]:
-    return [np.asarray(each, "float64") for each in (answers if isinstance(answers, list) else [answers])]
+    return [np.asarray(each, "float64") for each in flat_outputs(answers)]
 
 
 def compared(network: Network, expected: list[np.ndarray], found: list[np.ndarray]) -> tuple[float, float]:
@@ -170,8 +171,8 @@ def measured(name: str, network: Network) -> list[dict[str, Any]]:
     for step, method in STEPS.items():
         model = network.model
         if method is not None:
-            model = tfprune.prune(model, method(), known, reconstruct=True, verbose=0)
-        if isinstance(method and method(), tfprune.Structured):
+            model = tfprune.prune(model, method, known, reconstruct=True, verbose=0)
+        if isinstance(method, tfprune.Structured):
             model = tfprune.shrink(model)
         lite = tfprune.convert(model, "int8", representative_data=known[:100])
         found = outputs_of(model.predict(fresh, verbose=0, batch_size=16))

@@ -72,10 +72,7 @@ CASES = {
     "reduce_variance": lambda x: tf.math.reduce_variance(x, axis=2),
     "reduce_logsumexp": lambda x: tf.reduce_logsumexp(x, axis=2),
     "range": lambda x: x + tf.cast(tf.range(tf.shape(x)[3]), tf.float32) + tf.cast(tf.range(1, 7, 2), tf.float32),
-    **{
-        name: lambda x, name=name: tf.cast(of(name)(of(name)(x) if name != "logical_not" else x > 0.5), "float32")
-        for name in UNARY
-    },
+    **{name: lambda x, name=name: of(name)(of(name)(x)) for name in UNARY},
     **{name: lambda x, name=name: tf.cast(of(name)(x, 1 - x), "float32") for name in BINARY},
     "logical_not": lambda x: tf.cast(tf.logical_not(x > 0.5), "float32"),
     "logical_and": lambda x: tf.cast(tf.logical_and(x > 0.3, x < 0.7), "float32"),
@@ -178,6 +175,21 @@ def test_a_call_that_is_a_function_of_tensorflow_opens():
     model(images(2, (5,)))
     small = tfprune.shrink(tfprune.prune(model, tfprune.Structured(0.5)))
     assert small.count_params() == 4 * 6 + 2 * 5
+
+
+def test_a_function_of_the_same_name_in_another_module_is_not_taken_for_it():
+    said = r"'written' stays closed: .*write the functions of keras.ops .*tf.image.transpose"
+    with pytest.warns(UserWarning, match=said):
+        tfprune.inline(model_of(lambda x: tf.image.transpose(x) + 1))  # height and width, and not all axes
+
+
+def test_opening_uses_up_no_name_of_a_layer():
+    def number():
+        return int(keras.layers.Rescaling(2.0).name.partition("rescaling_")[2] or 0)
+
+    before = number()
+    tfprune.inline(model_of(tf.nn.relu))
+    assert number() == before + 1
 
 
 def test_what_keras_does_not_have_is_named():

@@ -15,13 +15,12 @@ from tfprune.channels.grouping import require_plain
 from tfprune.channels.groups import ChannelGroups
 from tfprune.channels.plan import ShrinkPlan, plan_shrink
 from tfprune.channels.rules import Resized, find, has_rule
-from tfprune.channels.rules.registry import fresh_operation
 from tfprune.channels.sizes import Sizes
 from tfprune.channels.slots import carry_slots
 from tfprune.channels.trace import Role
 from tfprune.errors import PruningError
 from tfprune.model.copying import compile_like, scope_of
-from tfprune.model.fresh import config_of, from_config
+from tfprune.model.fresh import config_of, fresh_operation, from_config
 from tfprune.model.graph import is_graph, nodes_in_order
 from tfprune.model.hooks import maker_of
 from tfprune.model.inline import losses_of, opened
@@ -130,16 +129,16 @@ class Rebuild:
             values.update((id(old), new) for old, new in zip(node.output_tensors, results))
 
         if arriving is None:
-            ends = {id(old): (old, channels) for old, channels in zip(model.outputs, self.trace.outputs)}
-            for old, channels in ends.values():  # each once, though a model may give one several times
+            given = {id(old): (old, channels) for old, channels in zip(model.outputs, self.trace.outputs)}
+            for old, channels in given.values():  # each once, though a model may give one several times
                 values[id(old)] = self._whole(old, values[id(old)], channels)
 
         def new(old: Any) -> Any:
             return values[id(old)]
 
         listed = isinstance(model, keras.Sequential)  # one that was never called knows its ends as lists only
-        outer = (model.inputs[0], model.outputs[0]) if listed else (model.input, model.output)
-        structures = [keras.tree.map_structure(new, end) for end in outer]
+        ends = (model.inputs[0], model.outputs[0]) if listed else (model.input, model.output)
+        structures = [keras.tree.map_structure(new, end) for end in ends]
         # A subclass that takes inputs and outputs, with its own train_step, stays what it is.
         cls = keras.Model if listed else self._class_of(model, keras.Model)
         return cls(*structures, name=model.name)
@@ -164,8 +163,8 @@ class Rebuild:
             maker = maker_of(old)
             self.copies.get(id(maker), maker_of(tensor)).name = f"{maker.name}_narrow"
             tensor = keras.ops.take(keras.ops.pad(tensor, widths), places, axis=axis)
-            self.widened[maker.name] += 1  # a layer that was called twice may give two of the outputs
-            again = self.widened[maker.name] - 1
+            again = self.widened[maker.name]  # a layer that was called twice may give two of the outputs
+            self.widened[maker.name] += 1
             maker_of(tensor).name = f"{maker.name}_{again}" if again else maker.name
         return tensor
 

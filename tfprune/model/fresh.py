@@ -87,6 +87,14 @@ def from_config(layer: Any, config: dict[str, Any]) -> Any:
         raise
 
 
+def fresh_operation(operation: Any) -> Any:
+    """A `keras.ops` operation like another, which knows nothing of the other's calls."""
+    try:
+        return from_config(operation, operation.get_config())
+    except (NotImplementedError, TypeError):
+        return shallow_copy(operation)  # one that was given an array has no configuration
+
+
 def _named(made: Any, layer: keras.Layer) -> Any:
     """A layer under the name of another, where its class takes none."""
     if made.name != layer.name:

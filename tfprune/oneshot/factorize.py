@@ -209,9 +209,8 @@ def _candidates(graph: keras.Model) -> dict[int, _LargeLayer]:
     def visit(call: Call) -> Sequence[Any]:
         layer = call.operation
         plain = type(layer) in KINDS and getattr(layer, "groups", 1) == 1 and not getattr(layer, "lora_enabled", False)
-        make_form = (
-            facts_of(layer).forms.get("kernel") if plain and getattr(layer, "quantization_mode", None) is None else None
-        )
+        plain = plain and getattr(layer, "quantization_mode", None) is None
+        make_form = facts_of(layer).forms.get("kernel") if plain else None
         if make_form is not None and getattr(layer, "data_format", None) != "channels_first":
             found.setdefault(id(layer), _LargeLayer(call.path, layer, make_form(layer)))
         return call.outputs

@@ -11,9 +11,10 @@ import numpy as np
 from tfprune.channels.labels import Channels, Line, unvalued
 from tfprune.channels.reasons import Reason
 from tfprune.channels.rules.products import contracted
-from tfprune.channels.rules.registry import Entry, Resized, fresh_operation
+from tfprune.channels.rules.registry import Entry, Resized
 from tfprune.channels.trace import Role
 from tfprune.channels.visit import Visit
+from tfprune.model.fresh import fresh_operation
 from tfprune.model.tree import children
 
 layers = keras.layers

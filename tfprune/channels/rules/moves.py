@@ -9,8 +9,9 @@ import numpy as np
 
 from tfprune.channels.labels import Channels, Factor, reshape
 from tfprune.channels.reasons import Reason
-from tfprune.channels.rules.registry import Entry, Resized, fresh_operation
+from tfprune.channels.rules.registry import Entry, Resized
 from tfprune.channels.visit import Rule, Visit
+from tfprune.model.fresh import fresh_operation
 
 layers = keras.layers
 ops = keras.ops

@@ -9,8 +9,9 @@ import numpy as np
 from tfprune.channels.labels import Channels, Factor
 from tfprune.channels.reasons import Reason
 from tfprune.channels.rules.activation import UNARY, forget, map_values, mixed, unchanged, zeros_only
-from tfprune.channels.rules.registry import Entry, Resized, fresh_operation
+from tfprune.channels.rules.registry import Entry, Resized
 from tfprune.channels.visit import Visit
+from tfprune.model.fresh import fresh_operation
 
 ops = keras.ops
 

@@ -8,7 +8,7 @@ import keras
 
 from tfprune.channels.visit import Rule
 from tfprune.errors import PruningError
-from tfprune.model.hooks import operation_name, shallow_copy
+from tfprune.model.hooks import operation_name
 
 
 @dataclass(frozen=True)
@@ -136,11 +136,3 @@ def find(operation: Any) -> Entry | None:
 def has_rule(layer: Any) -> bool:
     """Whether something is known about a layer, so that it need not be opened."""
     return find(layer) is not None
-
-
-def fresh_operation(operation: Any) -> Any:
-    """A `keras.ops` operation like another, which knows nothing of the other's calls."""
-    try:
-        return type(operation).from_config(operation.get_config())
-    except (NotImplementedError, TypeError):
-        return shallow_copy(operation)  # one that was given an array has no configuration

@@ -1,6 +1,7 @@
 """What a call asks of Keras while it is traced, answered so that it does what a graph can hold."""
 
 import contextlib
+import functools
 import inspect
 import string
 from collections.abc import Callable, Iterator
@@ -132,7 +133,6 @@ def no_known_backend() -> Iterator[None]:
 @contextlib.contextmanager
 def preprocessing_by_operations() -> Iterator[None]:
     """Lets what Keras' preprocessing computes by its backend be computed by `keras.ops`, also of symbolic tensors."""
-    backend = type(keras.layers.Rescaling(1.0).backend)
 
     def operations(plain: Callable[..., Any]) -> Callable[..., Any]:
         def found(self: Any, name: str) -> Any:
@@ -142,8 +142,13 @@ def preprocessing_by_operations() -> Iterator[None]:
 
         return found
 
-    with instead(backend, "__getattr__", operations):
+    with instead(_backend_of_preprocessing(), "__getattr__", operations):
         yield
+
+
+@functools.cache
+def _backend_of_preprocessing() -> type:
+    return type(keras.layers.Rescaling(1.0, name="asked").backend)  # its own name, so that the next Rescaling has its
 
 
 ANSWERS = (

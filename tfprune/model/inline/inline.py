@@ -7,8 +7,7 @@ import keras
 
 from tfprune.errors import PruningError
 from tfprune.model.copying import clone_with_weights, compile_like, copy_model, scope_of
-from tfprune.model.fresh import fresh_layer, from_config
-from tfprune.model.hooks import shallow_copy
+from tfprune.model.fresh import fresh_layer, fresh_operation
 from tfprune.model.inline.opening import Known, has_something_to_open, known_to_nobody, notes_of, open_model, opened
 from tfprune.model.state import carry_state, check_copy
 from tfprune.model.tree import check_model
@@ -88,7 +87,4 @@ def _own(layer: Any) -> Any:
                 stacklevel=6,
             )
             return layer
-    try:
-        return from_config(layer, layer.get_config())
-    except (NotImplementedError, TypeError):  # an operation that was given an array
-        return shallow_copy(layer)
+    return fresh_operation(layer)

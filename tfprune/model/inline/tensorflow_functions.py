@@ -222,9 +222,9 @@ def _places_of_functions() -> list[tuple[Any, str, Callable[..., Any]]]:
     """The modules and names under which TensorFlow has its functions; asked before any of them is exchanged."""
     import tensorflow as tf
 
-    modules = (tf, tf.math, tf.nn, tf.linalg, tf.image, tf.debugging)
-    names = (*FUNCTIONS, *UNARY, *BINARY)
-    found = [(module, name, getattr(module, name, None)) for module in modules for name in names]
+    places = [(module, name) for module in (tf, tf.math, tf.nn, tf.linalg) for name in (*FUNCTIONS, *UNARY, *BINARY)]
+    places += [(tf.image, "resize"), (tf.debugging, "check_numerics")]  # tf.image.transpose is another one
+    found = [(module, name, getattr(module, name, None)) for module, name in places]
     return [(module, name, plain) for module, name, plain in found if isinstance(plain, types.FunctionType)]
 
 

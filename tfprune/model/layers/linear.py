@@ -96,17 +96,16 @@ def convolution_form(layer: Any) -> LinearForm:
     return LinearForm(layer, Equation.parse("rwgc,wcgo->rgo"), split, read)
 
 
-def depthwise_form(layer: Any) -> LinearForm:
+def depthwise_form(layer: Any, kernel: str = "kernel", is_last: bool = True) -> LinearForm:
     """Windows of the input, a group for every channel."""
-    *window, channels, multiplier = layer.kernel.shape
-    return LinearForm(layer, Equation.parse("rwc,wcm->rcm"), (math.prod(window), channels, multiplier), windows)
+    *window, channels, multiplier = getattr(layer, kernel).shape
+    split = (math.prod(window), channels, multiplier)
+    return LinearForm(layer, Equation.parse("rwc,wcm->rcm"), split, windows, kernel, is_last)
 
 
 def separable_depthwise_form(layer: Any) -> LinearForm:
-    """The first product of a separable convolution: windows of the input, a group for every channel."""
-    *window, channels, multiplier = layer.depthwise_kernel.shape
-    split = (math.prod(window), channels, multiplier)
-    return LinearForm(layer, Equation.parse("rwc,wcm->rcm"), split, windows, "depthwise_kernel", is_last=False)
+    """The first product of a separable convolution."""
+    return depthwise_form(layer, "depthwise_kernel", is_last=False)
 
 
 def separable_pointwise_form(layer: Any) -> LinearForm:

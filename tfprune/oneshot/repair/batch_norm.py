@@ -19,12 +19,18 @@ class Moments(NamedTuple):
     variance: np.ndarray
     samples: int
 
+    @classmethod
+    def of(cls, mean: Any, variance: Any, samples: int) -> "Moments":
+        """Moments from tensors or variables."""
+        return cls(as_array(mean).astype(np.float64), as_array(variance).astype(np.float64), samples)
+
 
 class Norm:
     """A batch norm of the pruned model beside that of the dense one."""
 
     def __init__(self, layer: Any, reference: Any):
-        self.layer, self.reference, self.plain = layer, reference, layer.call
+        self.layer, self.plain = layer, layer.call
+        self.mean, self.variance = as_array(reference.moving_mean), as_array(reference.moving_variance)
         self.awaited: list[Moments] = []  # of the dense model's calls on the present batch, in order
         self.seen: list[tuple[Moments, Moments]] = []
 
@@ -45,25 +51,21 @@ class Norm:
 
     def restore(self) -> None:
         """Writes the statistics of the dense model."""
-        for name in ("moving_mean", "moving_variance"):
-            getattr(self.layer, name).assign(getattr(self.reference, name))
+        self.layer.moving_mean.assign(self.mean)
+        self.layer.moving_variance.assign(self.variance)
 
     def _moments(self, inputs: Any) -> Moments:
         rank = len(inputs.shape)
         axes = [axis for axis in range(rank) if axis != self.layer.axis % rank]
         mean, variance = keras.ops.moments(keras.ops.cast(inputs, "float32"), axes)
-        return Moments(as_array(mean).astype(np.float64), as_array(variance).astype(np.float64), len(inputs))
+        return Moments.of(mean, variance, len(inputs))
 
     def _move(self, own: Moments, dense: Moments) -> None:
         """Statistics by which inputs of moments `own` become what those of moments `dense` were to the dense layer."""
         epsilon = float(self.layer.epsilon)
-        mean, variance = (as_array(x).astype(np.float64) for x in self._statistics())
         ratio = np.where(own.variance > 0, (own.variance + epsilon) / (dense.variance + epsilon), 0.0)
-        self.layer.moving_mean.assign(mean * np.sqrt(ratio) + (own.mean - dense.mean * np.sqrt(ratio)))
-        self.layer.moving_variance.assign(np.maximum((variance + epsilon) * ratio - epsilon, 0.0))
-
-    def _statistics(self) -> tuple[Any, Any]:
-        return self.reference.moving_mean, self.reference.moving_variance
+        self.layer.moving_mean.assign(self.mean * np.sqrt(ratio) + (own.mean - dense.mean * np.sqrt(ratio)))
+        self.layer.moving_variance.assign(np.maximum((self.variance + epsilon) * ratio - epsilon, 0.0))
 
 
 def move_statistics(pruned: keras.Model, dense: keras.Model, data: Sequence[Batch]) -> list[str]:
@@ -82,25 +84,24 @@ def move_statistics(pruned: keras.Model, dense: keras.Model, data: Sequence[Batc
         The paths of the layers.
     """
     layers, references = _norms(pruned), _norms(dense)
-    norms = {path: Norm(layer, references[path]) for path, layer in layers.items() if path in references}
-    by_reference = {id(norm.reference): norm for norm in norms.values()}
-    by_layer = {id(norm.layer): norm for norm in norms.values()}
+    if not layers:
+        return []
+    norms = [Norm(layer, references[path]) for path, layer in layers.items()]
+    by_layer = {id(layer): norm for layer, norm in zip(layers.values(), norms)}
+    by_reference = {id(references[path]): norm for path, norm in zip(layers, norms)}
     try:
         for batch in data:
-            with observed(
-                [norm.reference for norm in norms.values()],
-                lambda layer, given, _: by_reference[id(layer)].listen(given),
-            ):
+            with observed(references.values(), lambda layer, given, _: by_reference[id(layer)].listen(given)):
                 dense(batch.inputs, training=False)
-            with calls_by([norm.layer for norm in norms.values()], lambda layer: by_layer[id(layer)].call):
+            with calls_by(layers.values(), lambda layer: by_layer[id(layer)].call):
                 pruned(batch.inputs, training=False)
     except BaseException:
-        for norm in norms.values():
+        for norm in norms:
             norm.restore()
         raise
-    for norm in norms.values():
+    for norm in norms:
         norm.finish()
-    return list(norms)
+    return list(layers)
 
 
 def _together(calls: Sequence[Moments]) -> Moments:
@@ -136,8 +137,7 @@ def recalibrate(model: keras.Model, data: Sequence[Batch], forward: Callable[[An
         return []
     layers = list(norms.values())
     before = [(layer.momentum, layer.trainable) for layer in layers]
-    totals = [np.zeros((2, layer.moving_mean.shape[0])) for layer in layers]
-    seen = 0
+    seen: list[list[Moments]] = [[] for _ in layers]
     try:
         for layer in layers:
             # With momentum 0 the moving statistics are those of the batch; a frozen layer would not measure any.
@@ -145,16 +145,13 @@ def recalibrate(model: keras.Model, data: Sequence[Batch], forward: Callable[[An
         with trained(layers):
             for batch in data:
                 model(batch.inputs, training=False) if forward is None else forward(batch.inputs)
-                seen += batch.size
-                for index, layer in enumerate(layers):
-                    mean, variance = as_array(layer.moving_mean), as_array(layer.moving_variance)
-                    # The variance over all samples also holds that of the batches' means.
-                    totals[index] += batch.size * np.stack([mean, variance + mean**2])
+                for layer, moments in zip(layers, seen):
+                    moments.append(Moments.of(layer.moving_mean, layer.moving_variance, batch.size))
     finally:
         for layer, (momentum, trainable) in zip(layers, before):
             layer.momentum, layer.trainable = momentum, trainable
-    for total, layer in zip(totals, layers):
-        mean, square = total / seen
+    for layer, moments in zip(layers, seen):
+        mean, variance, _ = _together(moments)
         layer.moving_mean.assign(mean)
-        layer.moving_variance.assign(np.maximum(square - mean**2, 0.0))
+        layer.moving_variance.assign(variance)
     return list(norms)

@@ -108,10 +108,10 @@ def reconstruct(
             at.
         way: `"batch_norm"` moves the statistics of batch norm by what pruning changed in them. `"least_squares"` also
             gives the kept weights the values that bring each layer's outputs closest to the dense ones. `"obs"` chooses
-            anew which entries
-            of a weight are kept, as many as before, before doing so (after Frantar and Alistarh, "Optimal brain
-            compression", 2022, https://arxiv.org/abs/2208.11580, by rounds of removal and repair); a layer that sees
-            fewer than 4 inputs or windows for each of its features keeps its entries. True (default) is `"obs"`.
+            anew which entries of a weight are kept, as many as before, before doing so (after Frantar and Alistarh,
+            "Optimal brain compression", 2022, https://arxiv.org/abs/2208.11580, by rounds of removal and repair); a
+            layer that sees fewer than 4 inputs or windows for each of its features keeps its entries. True (default)
+            is `"obs"`.
         pattern: Where zeros may fall, for `"obs"`. Defaults to single entries.
 
     Returns:
