@@ -7,7 +7,7 @@ from channel_checks import RandomChannels, check_shrinks, masked_copy, randomise
 from keras import layers, ops
 
 import tfprune
-from tfprune.channels import Reason, channel_groups, plan_shrink, shrink
+from tfprune.channels import Reason, certify, channel_groups, plan_shrink, shrink
 
 WIDTH, STEPS = 16, 6
 
@@ -270,6 +270,68 @@ def test_whole_heads_behind_rotary_embeddings_go_in_one_attention_operation():
     groups = channel_groups(model)
     assert next((group.size, group.unit, group.frozen) for group in groups.values()) == (4, "head", None)
     check_shrinks(model)
+
+
+FREQUENCIES = np.array([1.0, 0.3, 0.1, 0.03], "float32")
+ANGLES = {
+    "einsum": lambda places: ops.einsum("t,w->tw", places, FREQUENCIES),
+    "einsum of three": lambda places: ops.einsum("t,w,tu->tw", places, FREQUENCIES, ops.ones_like(places)[:, None]),
+    "matmul": lambda places: ops.matmul(places[:, None], FREQUENCIES[None]),
+    "matmul from the left": lambda places: ops.transpose(ops.matmul(FREQUENCIES[:, None], places[None, :])),
+    "product": lambda places: places[:, None] * FREQUENCIES,
+    "quotient": lambda places: places[:, None] / (1.0 / FREQUENCIES),
+}
+
+
+@pytest.mark.parametrize("angles", ANGLES)
+def test_pairs_of_widths_go_with_their_frequencies_of_a_rotary_embedding(angles):
+    inputs = keras.Input((None, 5))
+    places = ops.cast(positions(inputs[..., 0]), "float32")
+    table = ops.concatenate([ANGLES[angles](places)] * 2, axis=-1)[:, None]
+
+    def turned(x):
+        left, right = ops.split(x, 2, axis=-1)
+        return x * ops.cos(table) + ops.concatenate([-right, left], axis=-1) * ops.sin(table)
+
+    q, k, v = (layers.EinsumDense("btd,dnh->btnh", (None, 2, 8), name=name)(inputs) for name in "qkv")
+    scores = ops.softmax(ops.einsum("btnh,bsnh->bnts", turned(q), turned(k)))
+    y = ops.einsum("bnts,bsnh->btnh", scores, v)
+    model = randomise(keras.Model(inputs, layers.EinsumDense("btnh,nho->bto", (None, 3), name="out")(y)))
+    groups = channel_groups(model)
+    assert {name: (group.size, group.unit) for name, group in groups.free.items()} == {
+        "q/n": (2, "head"),
+        "q/h": (4, "width"),
+        "v/h": (8, "width"),
+    }
+    _, small = check_shrinks(model, data=np.random.default_rng(0).normal(size=(4, STEPS, 5)).astype("float32"))
+    assert small.get_layer("q").kernel.shape == small.get_layer("k").kernel.shape == (5, 1, 6)
+
+
+def test_heads_keep_their_rotary_widths_unless_the_width_is_what_is_to_go():
+    inputs = keras.Input((STEPS, 5))
+    places = ops.cast(positions(inputs[..., 0]), "float32")
+    parts = [ops.reshape(layers.Dense(16, name=name)(inputs), (-1, STEPS, 4, 4)) for name in ("query", "key", "value")]
+    scores = ops.einsum("btnh,bsnh->bnts", rotary(parts[0], places), rotary(parts[1], places))
+    y = ops.reshape(ops.einsum("bnts,bsnh->btnh", ops.softmax(scores), parts[2]), (-1, STEPS, 16))
+    model = randomise(keras.Model(inputs, layers.Dense(3, name="out")(y)))
+    for unit, size in ((None, 4), ("head", 4), ("width", 2)):
+        group = channel_groups(model, unit=unit)["query"]
+        assert (group.size, group.unit) == (size, unit or "head")
+        pruned = tfprune.prune(model, tfprune.Structured(0.5, allocation="uniform", unit=unit), verbose=0)
+        small = shrink(pruned)
+        assert small.get_layer("query").units == 8
+        assert certify(pruned, small).largest <= 1e-5
+
+
+def test_a_constant_that_is_contracted_or_meets_an_axis_stays_whole():
+    inputs = keras.Input((STEPS, 5))
+    wide = layers.Dense(8, name="wide")(inputs)
+    kernel = np.random.default_rng(0).normal(size=(8, 6)).astype("float32")
+    x = ops.einsum("btc,cd->btd", wide, kernel) + ops.matmul(wide, kernel)
+    model = randomise(keras.Model(inputs, layers.Dense(2, name="out")(x)))
+    groups = channel_groups(model)
+    assert groups["wide"].frozen.reason is Reason.MIXED
+    assert not groups.free
 
 
 def test_a_stream_through_experts_goes_with_their_outputs():

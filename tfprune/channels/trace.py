@@ -36,6 +36,10 @@ class AxisUse(NamedTuple):
     cut: bool = True  # whether the weight loses the entries, or keeps them as zeros behind all others
 
 
+CONSTANT = "constant"
+"""What the kinds of labels begin with that a constant brings, and no weight makes."""
+
+
 class FreshLabels(NamedTuple):
     """Fresh labels for the channels that one layer produces."""
 
@@ -143,6 +147,12 @@ class Trace:
         fixed = (left == KEPT) != (right == KEPT)
         self.freeze(np.where(left == KEPT, right, left)[fixed], Reason.FIXED_PARTNER, path)
         return self.partition.join(left[~fixed], right[~fixed])
+
+    def are_of_constants(self, labels: np.ndarray) -> bool:
+        """Whether constants brought all of some labels."""
+        starts = [block.labels[0] for block in self.blocks]
+        places = np.searchsorted(starts, np.unique(labels), side="right") - 1
+        return all(place >= 0 and self.blocks[place].kind.startswith(CONSTANT) for place in places)
 
     def streams(self) -> np.ndarray:
         """Which sets of labels are normalised and made by several layers, by root."""

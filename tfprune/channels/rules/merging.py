@@ -1,15 +1,17 @@
 """Where tensors meet entry by entry."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
 
-from tfprune.channels.labels import KEPT, Channels, Factor
+from tfprune.channels.labels import KEPT, Channels, Factor, unvalued
 from tfprune.channels.reasons import Reason
 from tfprune.channels.rules.registry import Entry, Resized
+from tfprune.channels.trace import CONSTANT
 from tfprune.channels.visit import Rule, Visit
 from tfprune.model.fresh import fresh_operation
 from tfprune.model.hooks import class_of_applications
@@ -42,6 +44,7 @@ def merged(
     shape = visit.shapes[index]
     rank = len(shape)
     sizes = [(1,) * (rank - len(op.shape)) + tuple(op.shape) for op in operands]
+    operands = [_with_channels_of_its_own(visit, index, operands, sizes) for index in range(len(operands))]
     lists = [[factor.aligned(rank) for factor in op.factors] for op in operands]
     factors: list[Factor] = []
     while any(lists):
@@ -54,7 +57,7 @@ def merged(
             if other == owner or operands[other].constant is not None:
                 continue
             meeting = [axis for axis in factor.axes if sizes[other][axis] == shape[axis]]
-            found = [f for f in lists[other] if set(f.axes) & set(meeting)]
+            found = [f for f in lists[other] if set(f.axes) & set(meeting) and not _gives_way(visit, f, factor)]
             alone = [axis for axis in meeting if not any(axis in f.axes for f in found)]
             if alone:
                 # Along these axes the other tensor cannot lose entries.
@@ -75,6 +78,37 @@ def merged(
         if any(partner is not None for partner in partners):
             factors.append(_met(visit, partners, operands, function, absorbing))
     return visit.result(factors, index)
+
+
+def _with_channels_of_its_own(
+    visit: Visit, place: int, operands: Sequence[Channels], sizes: Sequence[tuple[int | None, ...]]
+) -> Channels:
+    """An operand; a constant with the channels that it has along axes where all others have a single entry."""
+    if operands[place].constant is None:
+        return operands[place]
+    others = [size for other, size in enumerate(sizes) if other != place]
+    added = len(sizes[place]) - operands[place].rank
+    alone = [axis - added for axis in range(added, len(sizes[place])) if all(size[axis] == 1 for size in others)]
+    return outer_constant(visit, operands[place], place, alone)
+
+
+def outer_constant(visit: Visit, operand: Channels, place: int, axes: Iterable[int]) -> Channels:
+    """A constant, such as the frequencies of a rotary embedding, whose entries along some axes are channels.
+
+    No weight makes them: they go with those of weights that they meet later, and stay where they meet none.
+    """
+    lines = {
+        axis: unvalued(visit.fresh(int(operand.shape[axis] or 1), f"{CONSTANT}{place}.{axis}"))
+        for axis in axes
+        if operand.shape[axis] != 1
+    }
+    return replace(operand, factors=tuple(line.spread(operand.rank, axis) for axis, line in lines.items()))
+
+
+def _gives_way(visit: Visit, partner: Factor, factor: Factor) -> bool:
+    """Whether channels of a constant stay for those that also lie along other axes, as heads whose width they meet."""
+    narrower = set(partner.axes) < set(factor.axes)
+    return narrower and visit.trace.prefers != "width" and visit.trace.are_of_constants(partner.labels)
 
 
 def _met(

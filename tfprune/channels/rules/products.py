@@ -1,16 +1,19 @@
 """Sums of products: einsum, matmul and their kin."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import keras
 import numpy as np
 
 from tfprune.channels.labels import Channels, Factor, Line
 from tfprune.channels.reasons import Reason
-from tfprune.channels.rules.merging import merged, operands_of
-from tfprune.channels.rules.registry import Entry
+from tfprune.channels.rules.merging import merged, operands_of, outer_constant
+from tfprune.channels.rules.registry import Entry, Replay, Resized
 from tfprune.channels.visit import Visit
+from tfprune.model.fresh import fresh_operation
 from tfprune.model.layers import Equation, letter_axes
 
 
@@ -90,30 +93,70 @@ def _placed(visit: Visit, factor: Factor, order: list[tuple[int, int]], rank: in
     return factor.map(move)
 
 
+Letters = dict[str, int]  # the axis that each letter stands for
+
+
 def einsum(visit: Visit) -> Channels:
     """`keras.ops.einsum` with "->"."""
-    operands = [x for x in keras.tree.flatten((visit.args, visit.kwargs)) if isinstance(x, Channels)]
-    equation = Equation.parse(visit.layer.subscripts)
-    has_result = "->" in visit.layer.subscripts
-    if not has_result or equation.repeats_a_letter or any(operand.constant is not None for operand in operands):
+    if "->" not in visit.layer.subscripts or Equation.parse(visit.layer.subscripts).repeats_a_letter:
         return visit.freeze_all(Reason.MIXED)[0]
-    axes = [letter_axes(term, operand.rank) for term, operand in zip(equation.terms, operands)]
-    return contracted(visit, operands, axes, letter_axes(equation.result, len(visit.shape)))
+    operands = [x for x in keras.tree.flatten((visit.args, visit.kwargs)) if isinstance(x, Channels)]
+    return _product(
+        visit, operands, *_letters_of_einsum(visit.layer, [operand.rank for operand in operands], len(visit.shape))
+    )
 
 
 def matmul(visit: Visit) -> Channels:
     """`keras.ops.matmul` and `x @ y`."""
     operands = operands_of(visit)
-    if any(operand.constant is not None or operand.rank < 2 for operand in operands):
+    if any(operand.rank < 2 for operand in operands):
         return visit.freeze_all(Reason.MIXED)[0]
-    rank = len(visit.shape)
+    return _product(
+        visit, operands, *_letters_of_matmul(visit.layer, [operand.rank for operand in operands], len(visit.shape))
+    )
+
+
+def _product(visit: Visit, operands: list[Channels], axes: Sequence[Letters], result: Letters) -> Channels:
+    """A product of which a constant may be one side, where it shares no axis with the others but such of size 1."""
+    for place, operand in enumerate(operands):
+        if operand.constant is None:
+            continue
+        others = {letter for other, letters in enumerate(axes) if other != place for letter in letters}
+        own = {letter: axis for letter, axis in axes[place].items() if operand.shape[axis] != 1}
+        if others & set(own) or not set(own) <= set(result):
+            return visit.freeze_all(Reason.MIXED)[0]
+        operands[place] = replace(outer_constant(visit, operand, place, own.values()), constant=None)
+    return contracted(visit, operands, axes, result)
+
+
+def _letters_of_einsum(op: Any, ranks: Sequence[int], rank: int) -> tuple[list[Letters], Letters]:
+    equation = Equation.parse(op.subscripts)
+    axes = [letter_axes(term, own) for term, own in zip(equation.terms, ranks)]
+    return axes, letter_axes(equation.result, rank)
+
+
+def _letters_of_matmul(_: Any, ranks: Sequence[int], rank: int) -> tuple[list[Letters], Letters]:
     letters = [chr(ord("A") + axis) for axis in range(rank - 2)]
-    batch = [letters[rank - 2 - (op.rank - 2) :] for op in operands]
-    axes = [
-        {letter: axis for axis, letter in enumerate([*batch[0], "m", "k"])},
-        {letter: axis for axis, letter in enumerate([*batch[1], "k", "n"])},
-    ]
-    return contracted(visit, operands, axes, {letter: axis for axis, letter in enumerate([*letters, "m", "n"])})
+    terms = [[*letters[rank - own :], *last] for own, last in zip(ranks, ("mk", "kn"))]
+    axes = [{letter: axis for axis, letter in enumerate(term)} for term in terms]
+    return axes, {letter: axis for axis, letter in enumerate([*letters, "m", "n"])}
+
+
+def _replay(letters_of: Callable[[Any, Sequence[int], int], tuple[list[Letters], Letters]]) -> Replay:
+    def replay(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], new: Resized) -> Any:
+        """Constants lose the entries that the output loses."""
+        operands = keras.tree.flatten((args, kwargs))
+        axes, result = letters_of(op, [len(operand.shape) for operand in operands], len(new.outputs[0]))
+        for place, operand in enumerate(operands):
+            if isinstance(operand, keras.KerasTensor):
+                continue
+            for letter in set(axes[place]) & set(result):
+                kept = new.kept(0, result[letter])
+                if kept is not None and operand.shape[axes[place][letter]] == len(kept):
+                    operands[place] = np.compress(kept, operands[place], axes[place][letter])
+        return fresh_operation(op)(*operands)
+
+    return replay
 
 
 def dot(visit: Visit) -> Channels:
@@ -134,4 +177,7 @@ def dot(visit: Visit) -> Channels:
 
 
 LAYERS: dict[type | None, Entry] = {keras.layers.Dot: Entry(dot)}
-OPERATIONS = {"Einsum": Entry(einsum), "Matmul": Entry(matmul)}
+OPERATIONS = {
+    "Einsum": Entry(einsum, replay=_replay(_letters_of_einsum)),
+    "Matmul": Entry(matmul, replay=_replay(_letters_of_matmul)),
+}
