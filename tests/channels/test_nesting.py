@@ -106,11 +106,22 @@ def several_outputs(structure):
     return build
 
 
+def list_of_inputs_called_on_a_dict():
+    """Keras takes the tensors by their names; in the order of the keys they would change places."""
+    given = [keras.Input((8,), name="words"), keras.Input((8,), name="image")]
+    x = layers.Concatenate()([layers.Dense(6, name="of_words")(given[0]), given[1]])
+    inner = keras.Model(given, layers.Dense(4, activation="relu", name="both")(x), name="inner")
+    inputs = keras.Input((5,))
+    parts = {"image": layers.Dense(8, name="seen")(inputs), "words": layers.Dense(8, name="read")(inputs)}
+    return keras.Model(inputs, layers.Dense(2)(inner(parts)))
+
+
 BUILDS = {
     **{build.__name__: build for build in (
         decoder_of_encoder, sequential_of_functional_models, sequential_that_begins_with_an_input,
         sequential_of_a_trunk_and_a_head, trunk_with_two_heads, sequential_at_four_depths, functional_at_three_depths,
         called_with_an_argument, called_elsewhere_too, head_called_twice, called_on_images_of_two_sizes,
+        list_of_inputs_called_on_a_dict,
     )},
     "one_of_a_list_of_outputs": several_outputs(list),
     "one_of_a_dict_of_outputs": several_outputs(dict),

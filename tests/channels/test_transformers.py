@@ -188,6 +188,16 @@ def test_statistics_over_zeros_are_exact(norm):
     assert plan["first"].sum() == 7
 
 
+def test_zeros_that_are_divided_stay_zeros():
+    inputs = keras.Input((STEPS, 5))
+    x = layers.Dense(8, name="wide")(inputs)
+    x = x / ops.maximum(ops.sqrt(ops.mean(x**2, axis=-1, keepdims=True)), 1e-3)
+    x = root_mean_square(x, weight(inputs, 8, name="scale"))  # takes statistics over them
+    model = randomise(keras.Model(inputs, layers.Dense(3)(x)))
+    assert channel_groups(model)["wide"].frozen is None
+    check_shrinks(model)
+
+
 def test_two_groups_that_become_one_are_no_norm_over_zeros():
     x = keras.Input((STEPS, 5))
     y = layers.GroupNormalization(2, name="norm")(layers.Dense(8, name="first")(x))

@@ -21,7 +21,7 @@ from tfprune.channels.trace import Role
 from tfprune.errors import PruningError
 from tfprune.model.copying import compile_like, scope_of
 from tfprune.model.fresh import config_of, fresh_operation, from_config
-from tfprune.model.graph import is_graph, nodes_in_order
+from tfprune.model.graph import is_graph, nodes_in_order, tensors_given
 from tfprune.model.hooks import maker_of
 from tfprune.model.inline import losses_of, opened
 from tfprune.model.state import carry_state, holds_more, side_by_side
@@ -244,7 +244,9 @@ class Rebuild:
         if id(layer) in self.copies:
             return self.copies[id(layer)]
         if is_graph(layer):
-            return self.model(layer, [x for x in arguments if isinstance(x, keras.KerasTensor)])
+            old = keras.tree.flatten((node.arguments.args, node.arguments.kwargs))
+            new = {id(tensor): x for tensor, x in zip(old, arguments)}
+            return self.model(layer, [new[id(tensor)] for tensor in tensors_given(node)])
         entry = find(layer)
         resized = self.resized[id(layer)] = self.sizes.resized_for(node)
         try:

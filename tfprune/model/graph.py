@@ -127,7 +127,7 @@ def flow(
             return values[id(x)] if isinstance(x, keras.KerasTensor) else x
 
         if is_graph(operation):
-            flat = [values[id(x)] for x in node.input_tensors[: len(operation.inputs)]]
+            flat = [values[id(x)] for x in tensors_given(node)]
             results: Sequence[Value] = flow(operation, flat, visit, path + "/", paths)
         else:
             args = keras.tree.map_structure(fill, node.arguments.args)
@@ -135,6 +135,15 @@ def flow(
             results = visit(Call(path, operation, args, kwargs, node.output_tensors, node))
         values.update((id(tensor), value) for tensor, value in zip(node.output_tensors, results))
     return [values[id(tensor)] for tensor in model.outputs]
+
+
+def tensors_given(node: Any) -> list[Any]:
+    """The tensors that a nested model is called on, in the order of its inputs: a dict gives a list by its names."""
+    model = node.operation
+    given = next(iter((*node.arguments.args, *node.arguments.kwargs.values())))
+    if isinstance(given, dict) and not isinstance(model, keras.Sequential) and not isinstance(model.input, dict):
+        return [given[tensor.name] for tensor in model.inputs]
+    return list(node.input_tensors[: len(model.inputs)])
 
 
 def parts_of(model: Any) -> list[Any]:

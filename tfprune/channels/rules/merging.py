@@ -27,7 +27,7 @@ def merged(
     operands: Sequence[Channels],
     function: Function | None = None,
     index: int = 0,
-    absorbing: bool = False,
+    absorbing: int = 0,
 ) -> Channels:
     """What goes out where tensors meet entry by entry, as under broadcasting.
 
@@ -39,7 +39,8 @@ def merged(
         operands: What meets, constants included, in the order of `function`'s arguments.
         function: Gives the values; None when they are not to be followed.
         index: Which output this is.
-        absorbing: Whether zero meets anything as zero (products).
+        absorbing: Of how many operands, from the first, zero meets anything as zero: all of a product, what a quotient
+            divides.
     """
     shape = visit.shapes[index]
     rank = len(shape)
@@ -116,7 +117,7 @@ def _met(
     partners: Sequence[Factor | None],
     operands: Sequence[Channels],
     function: Function | None,
-    absorbing: bool,
+    absorbing: int,
 ) -> Factor:
     present = [partner for partner in partners if partner is not None]
     labels = present[0].labels
@@ -155,7 +156,7 @@ def _constant(operand: Channels, rank: int) -> np.ndarray:
 
 
 def _evaluate(
-    function: Function | None, arrays: Sequence[np.ndarray], absorbing: bool, shape: tuple[int, ...]
+    function: Function | None, arrays: Sequence[np.ndarray], absorbing: int, shape: tuple[int, ...]
 ) -> np.ndarray:
     full = np.broadcast_arrays(*arrays, np.zeros(shape))[:-1]
     known = ~np.any([np.isnan(array) for array in full], axis=0)
@@ -167,14 +168,15 @@ def _evaluate(
             # A value that is no number, such as 0 / 0, is as bad as an infinite one.
             result[known] = np.where(np.isnan(result[known]), math.inf, result[known])
     if absorbing:
-        result[np.any([array == 0 for array in full], axis=0)] = 0.0
+        result[np.any([array == 0 for array in full[:absorbing]], axis=0)] = 0.0
     return result
 
 
 def _merge_rule(function: Function, absorbing: bool = False) -> Rule:
     def rule(visit: Visit) -> Channels:
         """Entry by entry."""
-        return merged(visit, operands_of(visit), function, absorbing=absorbing)
+        operands = operands_of(visit)
+        return merged(visit, operands, function, absorbing=len(operands) * absorbing)
 
     return rule
 
@@ -241,7 +243,7 @@ def division(visit: Visit) -> Channels:
     for operand in operands[1:]:
         for factor in operand.factors:
             visit.freeze(factor.labels[~(np.isfinite(factor.masked) & (factor.masked != 0))], Reason.NOT_FINITE)
-    return merged(visit, operands, function)
+    return merged(visit, operands, function, absorbing=int(function is not np.power))
 
 
 def take_along_axis(visit: Visit) -> Channels:

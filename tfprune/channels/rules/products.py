@@ -59,7 +59,7 @@ def contracted(
                 order.append((result[letter], axis))
         moved = tuple(_placed(visit, factor, order, rank) for factor in factors)
         placed.append(Channels(tuple(shape), tuple(factor for factor in moved if factor is not None)))
-    return merged(visit, placed, absorbing=True)  # a sum of products with zeros is zero
+    return merged(visit, placed, absorbing=len(placed))  # a sum of products with zeros is zero
 
 
 def _side_by_side(operands: Sequence[Channels], axes: Sequence[dict[str, int]], result: dict[str, int]) -> list[str]:
