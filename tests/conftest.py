@@ -1,5 +1,6 @@
 """Fixtures that several test files share, and which files begin first."""
 
+import gc
 import os
 
 import keras
@@ -7,6 +8,10 @@ import numpy as np
 import pytest
 
 os.environ["COLUMNS"] = "120"  # tables are as wide as the terminal, which differs with who starts the tests
+
+# Python looks for garbage seldom, and not in what is imported: thousands of tests build and drop graphs.
+gc.freeze()
+gc.set_threshold(100_000, 20, 100)
 
 # Files that take minutes; begun first, so that no process is left alone with one of them in the end.
 LONGEST = ("random_graphs", "convert", "keras_applications", "neighbours", "applications", "from_tfmot", "workflows")
