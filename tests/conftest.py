@@ -7,10 +7,11 @@ import keras
 import numpy as np
 import pytest
 
+from tfprune.model.native import only_new_garbage
+
 os.environ["COLUMNS"] = "120"  # tables are as wide as the terminal, which differs with who starts the tests
 
-# Python looks for garbage seldom, and not in what is imported: thousands of tests build and drop graphs.
-gc.freeze()
+# Thousands of tests build and drop graphs: garbage is looked for seldom.
 gc.set_threshold(100_000, 20, 100)
 
 # Files that take minutes; begun first, so that no process is left alone with one of them in the end.
@@ -38,3 +39,10 @@ def policy():
     before = keras.config.dtype_policy()
     yield keras.config.set_dtype_policy
     keras.config.set_dtype_policy(before)
+
+
+@pytest.fixture
+def collected_quickly():
+    """Lets what Keras collects at every weight that goes be found among the objects of the test alone."""
+    with only_new_garbage():
+        yield

@@ -7,7 +7,10 @@ from ways import WAYS, X, Y, every_way, network, prepared, trained
 
 import tfprune
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+    pytest.mark.usefixtures("collected_quickly"),
+]
 
 
 @pytest.mark.parametrize("way", ["percentile", "wrapper"])

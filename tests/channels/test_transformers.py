@@ -333,15 +333,23 @@ def test_heads_keep_their_rotary_widths_unless_the_width_is_what_is_to_go():
         assert certify(pruned, small).largest <= 1e-5
 
 
-def test_a_constant_that_is_contracted_or_meets_an_axis_stays_whole():
+def test_a_constant_loses_the_rows_that_what_it_is_multiplied_with_loses():
     inputs = keras.Input((STEPS, 5))
     wide = layers.Dense(8, name="wide")(inputs)
     kernel = np.random.default_rng(0).normal(size=(8, 6)).astype("float32")
-    x = ops.einsum("btc,cd->btd", wide, kernel) + ops.matmul(wide, kernel)
+    x = ops.einsum("btc,cd->btd", wide, kernel) + ops.matmul(wide, 2 * kernel)
+    x = x * ops.einsum("btc,c->bt", wide, kernel[:, 0])[..., None]
     model = randomise(keras.Model(inputs, layers.Dense(2, name="out")(x)))
-    groups = channel_groups(model)
-    assert groups["wide"].frozen.reason is Reason.MIXED
-    assert not groups.free
+    assert {name: group.size for name, group in channel_groups(model).free.items()} == {"wide": 8}
+    _, small = check_shrinks(model)
+    assert small.get_layer("wide").units == 6
+
+
+def test_a_constant_that_no_weight_makes_or_that_meets_what_stays_is_left_alone():
+    inputs = keras.Input((STEPS, 5))
+    x = ops.einsum("btc,cd->btd", inputs, np.ones((5, 5), "float32")) + inputs
+    model = randomise(keras.Model(inputs, layers.Dense(2, name="out")(x)))
+    assert not channel_groups(model).free
 
 
 def test_a_stream_through_experts_goes_with_their_outputs():

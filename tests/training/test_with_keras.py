@@ -10,6 +10,8 @@ from ways import WAYS, X, Y, every_way, network, prepared, trained, values, zero
 import tfprune
 from tfprune.errors import PruningError
 
+pytestmark = pytest.mark.usefixtures("collected_quickly")
+
 
 class Worse(keras.callbacks.Callback):
     """Every epoch is worse than the one before, so the dense ones look best."""

@@ -18,7 +18,7 @@ from tfprune.channels.known import known_value
 from tfprune.channels.labels import Channels
 from tfprune.channels.reasons import Reason
 from tfprune.channels.rules import find
-from tfprune.channels.trace import AxisUse, Trace
+from tfprune.channels.trace import CONSTANT, AxisUse, Role, Trace
 from tfprune.channels.values import Values
 from tfprune.channels.visit import Rule, Visit
 from tfprune.errors import PruningError
@@ -74,6 +74,7 @@ def trace_model(
     for tensor, channels in zip(model.outputs, outputs):
         _freeze_output(trace, channels, maker_of(tensor).name)
     _freeze_single(trace)
+    _freeze_constants(trace)
     return trace
 
 
@@ -175,3 +176,14 @@ def _freeze_single(trace: Trace) -> None:
         roots = trace.partition.root[use.line.labels]
         if (roots == roots[0]).all():
             trace.freeze(use.line.labels, Reason.SINGLE, use.layer)
+
+
+def _freeze_constants(trace: Trace) -> None:
+    """Leaves channels alone that a constant brings and no weight makes."""
+    made = np.zeros(trace.size, bool)
+    for use in trace.uses:
+        if use.role is Role.OUTPUT:
+            made[trace.partition.root[use.line.labels]] = True
+    for block in trace.blocks:
+        if block.kind.startswith(CONSTANT):
+            trace.freeze(block.labels[~made[trace.partition.root[block.labels]]], Reason.FIXED_PARTNER, block.layer)

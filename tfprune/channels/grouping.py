@@ -157,7 +157,7 @@ def _name(trace: Trace, roots: np.ndarray, taken: Mapping[str, Any]) -> str:
     if block.kind.startswith(CONSTANT):  # named after the weights that it meets
         labels = np.flatnonzero(np.isin(trace.partition.root, roots))
         blocks = (trace.blocks[i - 1] for i in np.unique(np.searchsorted(starts, labels, side="right")))
-        block = next(block for block in blocks if not block.kind.startswith(CONSTANT))
+        block = next((made for made in blocks if not made.kind.startswith(CONSTANT)), block)
     name = block.layer if block.kind == "channels" else f"{block.layer}/{block.kind}"
     inside = np.flatnonzero(np.isin(trace.partition.root[block.labels], roots))
     if len(inside) < len(block.labels) and len(roots) < len(np.unique(trace.partition.root[block.labels])):

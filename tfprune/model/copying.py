@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from tfprune.errors import PruningError
-from tfprune.model.duplicate import duplicate
+from tfprune.model.duplicate import duplicate, duplicating
 from tfprune.model.fresh import config_of, fresh_layer
 from tfprune.model.graph import is_graph
 from tfprune.model.hooks import compile_arguments, forget_calls, learning_rate_of
@@ -126,6 +126,8 @@ def _equal_copy(model: keras.Model, rewrite: Callable[[Any], Any], keep_compiled
         attempts.insert(0 if registered else 1, lambda: kind.from_config(config))
     if is_graph(model):
         attempts.append(lambda: _layer_by_layer(model, fresh))
+        if rewrite is _as_it_is:
+            attempts.append(lambda: _with_duplicates(model))
     elif rewrite is _as_it_is:
         attempts.append(lambda: _by_parts(model))
     for attempt in attempts:
@@ -215,6 +217,17 @@ def _layer_by_layer(model: keras.Model, layer_copy: Callable[[Any], Any]) -> ker
             stacklevel=5,
         )
     return copy
+
+
+def _with_duplicates(model: keras.Model) -> keras.Model:
+    """A copy whose layers of classes that Keras does not have hold all that the old ones hold, config or not."""
+    take_over = duplicating(_uncompiled_copy)
+
+    def copied(layer: Any) -> Any:
+        own = isinstance(layer, keras.Layer) and not type(layer).__module__.startswith("keras.")
+        return take_over(layer) if own else fresh_layer(layer)
+
+    return _layer_by_layer(model, copied)
 
 
 def _cloned(model: keras.Model, layer_copy: Callable[[Any], Any], made: dict[int, Any]) -> keras.Model:

@@ -44,6 +44,12 @@ def duplicate(layer: keras.Layer, copy_graph: Callable[[keras.Model], keras.Mode
     return made
 
 
+def duplicating(copy_graph: Callable[[keras.Model], keras.Model]) -> Callable[[keras.Layer], keras.Layer]:
+    """A function that duplicates one layer after another; what they share inside, their copies share too."""
+    parts = _Parts(copy_graph)
+    return parts.of
+
+
 class _Parts:
     """What has been taken over so far, so that what is shared inside of the first is shared inside of the copy."""
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from tfprune.channels.labels import Channels, Line, unvalued
 from tfprune.channels.reasons import Reason
-from tfprune.channels.rules.products import contracted
+from tfprune.channels.rules.products import product
 from tfprune.channels.rules.registry import Entry, Resized
 from tfprune.channels.trace import Role
 from tfprune.channels.visit import Visit
@@ -165,7 +165,7 @@ def dot_product_attention(visit: Visit) -> Channels:
     else:  # as behind rotary embeddings; whole heads may go all the same
         tensors = [replace(t, factors=tuple(visit.frozen_axis(t, [3], Reason.FIXED_PARTNER))) for t in tensors]
     letters = [dict(zip(term, range(4))) for term in ("btnh", "bsnh", "bsnd")]
-    return contracted(visit, tensors, letters, dict(zip("btnd", range(4))))
+    return product(visit, tensors, letters, dict(zip("btnd", range(4))))
 
 
 def attention(visit: Visit) -> list[Channels]:

@@ -16,17 +16,10 @@ from tfprune.channels.visit import Visit
 from tfprune.model.fresh import fresh_operation
 from tfprune.model.layers import Equation, letter_axes
 
+Letters = dict[str, int]  # the axis that each letter stands for
 
-def contracted(
-    visit: Visit, operands: Sequence[Channels], axes: Sequence[dict[str, int]], result: dict[str, int]
-) -> Channels:
-    """What goes out of an einsum: `axes` says which axis of each operand a letter stands for, `result` of the output.
 
-    Along a letter that is summed the operands lose the same channels, of which at least one is zero while masked.
-    Along the others channels pass, and go together where operands share the letter.
-    """
-    for letter in _side_by_side(operands, axes, result):
-        operands = [visit.split_heads(op, places[letter]) for op, places in zip(operands, axes)]
+def _contracted(visit: Visit, operands: Sequence[Channels], axes: Sequence[Letters], result: Letters) -> Channels:
     remaining = [list(operand.factors) for operand in operands]
     for letter in {letter for places in axes for letter in places if letter not in result}:
         holders = [i for i, places in enumerate(axes) if letter in places]
@@ -62,17 +55,18 @@ def contracted(
     return merged(visit, placed, absorbing=len(placed))  # a sum of products with zeros is zero
 
 
-def _side_by_side(operands: Sequence[Channels], axes: Sequence[dict[str, int]], result: dict[str, int]) -> list[str]:
-    """The letters of heads: products of inputs' samples, each of which is a sum of its own.
+def _side_by_side(visit: Visit, operands: list[Channels], axes: Sequence[Letters], result: Letters) -> list[Channels]:
+    """Notes the heads of a product: products of inputs' samples, each of which is a sum of its own.
 
     A weight has no axis of samples, and experts side by side in it are no heads.
     """
-    if len(operands) < 2 or any(operand.constant is not None for operand in operands):
-        return []
     samples = [letter for letter, axis in result.items() if axis == 0 and all(p.get(letter) == 0 for p in axes)]
-    if not samples:
-        return []
-    return [letter for letter in result if letter not in samples and all(letter in places for places in axes)]
+    if len(operands) < 2 or not samples:
+        return operands
+    for letter in result:
+        if letter not in samples and all(letter in places for places in axes):
+            operands = [visit.split_heads(op, places[letter]) for op, places in zip(operands, axes)]
+    return operands
 
 
 def _placed(visit: Visit, factor: Factor, order: list[tuple[int, int]], rank: int) -> Factor | None:
@@ -93,15 +87,12 @@ def _placed(visit: Visit, factor: Factor, order: list[tuple[int, int]], rank: in
     return factor.map(move)
 
 
-Letters = dict[str, int]  # the axis that each letter stands for
-
-
 def einsum(visit: Visit) -> Channels:
     """`keras.ops.einsum` with "->"."""
     if "->" not in visit.layer.subscripts or Equation.parse(visit.layer.subscripts).repeats_a_letter:
         return visit.freeze_all(Reason.MIXED)[0]
     operands = [x for x in keras.tree.flatten((visit.args, visit.kwargs)) if isinstance(x, Channels)]
-    return _product(
+    return product(
         visit, operands, *_letters_of_einsum(visit.layer, [operand.rank for operand in operands], len(visit.shape))
     )
 
@@ -111,22 +102,27 @@ def matmul(visit: Visit) -> Channels:
     operands = operands_of(visit)
     if any(operand.rank < 2 for operand in operands):
         return visit.freeze_all(Reason.MIXED)[0]
-    return _product(
+    return product(
         visit, operands, *_letters_of_matmul(visit.layer, [operand.rank for operand in operands], len(visit.shape))
     )
 
 
-def _product(visit: Visit, operands: list[Channels], axes: Sequence[Letters], result: Letters) -> Channels:
-    """A product of which a constant may be one side, where it shares no axis with the others but such of size 1."""
-    for place, operand in enumerate(operands):
-        if operand.constant is None:
-            continue
-        others = {letter for other, letters in enumerate(axes) if other != place for letter in letters}
-        own = {letter: axis for letter, axis in axes[place].items() if operand.shape[axis] != 1}
-        if others & set(own) or not set(own) <= set(result):
-            return visit.freeze_all(Reason.MIXED)[0]
-        operands[place] = replace(outer_constant(visit, operand, place, own.values()), constant=None)
-    return contracted(visit, operands, axes, result)
+def product(visit: Visit, operands: list[Channels], axes: Sequence[Letters], result: Letters) -> Channels:
+    """What goes out of an einsum: `axes` says which axis of each operand a letter stands for, `result` of the output.
+
+    Along a letter that is summed the operands lose the same channels, of which at least one is zero while masked.
+    Along the others channels pass, and go together where operands share the letter. Constants lose the entries that
+    others lose, and bring channels of their own.
+    """
+    plain = [
+        operand
+        if operand.constant is None
+        else replace(outer_constant(visit, operand, place, axes[place].values()), constant=None)
+        for place, operand in enumerate(operands)
+    ]
+    if all(operand.constant is None for operand in operands):
+        plain = _side_by_side(visit, plain, axes, result)
+    return _contracted(visit, plain, axes, result)
 
 
 def _letters_of_einsum(op: Any, ranks: Sequence[int], rank: int) -> tuple[list[Letters], Letters]:
@@ -144,16 +140,18 @@ def _letters_of_matmul(_: Any, ranks: Sequence[int], rank: int) -> tuple[list[Le
 
 def _replay(letters_of: Callable[[Any, Sequence[int], int], tuple[list[Letters], Letters]]) -> Replay:
     def replay(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], new: Resized) -> Any:
-        """Constants lose the entries that the output loses."""
+        """Constants lose the entries that the output and the other operands lose."""
         operands = keras.tree.flatten((args, kwargs))
         axes, result = letters_of(op, [len(operand.shape) for operand in operands], len(new.outputs[0]))
+        kept = {letter: new.kept(0, axis) for letter, axis in result.items()}
+        symbolic = [place for place, operand in enumerate(operands) if isinstance(operand, keras.KerasTensor)]
+        for index, place in enumerate(symbolic):
+            kept |= {letter: new.kept_input(index, axis) for letter, axis in axes[place].items() if letter not in kept}
         for place, operand in enumerate(operands):
-            if isinstance(operand, keras.KerasTensor):
-                continue
-            for letter in set(axes[place]) & set(result):
-                kept = new.kept(0, result[letter])
-                if kept is not None and operand.shape[axes[place][letter]] == len(kept):
-                    operands[place] = np.compress(kept, operands[place], axes[place][letter])
+            for letter, axis in axes[place].items() if place not in symbolic else ():
+                stays = kept.get(letter)
+                if stays is not None and operand.shape[axis] == len(stays):
+                    operands[place] = np.compress(stays, operands[place], axis)
         return fresh_operation(op)(*operands)
 
     return replay
@@ -173,7 +171,7 @@ def dot(visit: Visit) -> Channels:
             for line in visit.take(operand, axis)[0]:
                 visit.demand_zero(line.labels, line.masked, line.now, Reason.NORMALIZED)
     axes = [{letter: axis for axis, letter in enumerate(term)} for term in names]
-    return contracted(visit, [x, y], axes, {letter: axis for axis, letter in enumerate(result)})
+    return product(visit, [x, y], axes, {letter: axis for axis, letter in enumerate(result)})
 
 
 LAYERS: dict[type | None, Entry] = {keras.layers.Dot: Entry(dot)}

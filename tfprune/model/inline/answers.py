@@ -95,6 +95,23 @@ def triangles_of_any_size() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def bounds_as_operands() -> Iterator[None]:
+    """Lets `keras.ops.clip` take tensors as bounds, which its operation would hold as settings that cannot be saved."""
+
+    def bounded(plain: Callable[..., Any]) -> Callable[..., Any]:
+        def clip(x: Any, x_min: Any, x_max: Any) -> Any:
+            if not isinstance(x, keras.KerasTensor) or not any(hasattr(bound, "shape") for bound in (x_min, x_max)):
+                return plain(x, x_min, x_max)
+            low, high = (keras.ops.cast(bound, x.dtype) for bound in (x_min, x_max))
+            return keras.ops.maximum(keras.ops.minimum(x, high), low)  # the order counts where low is above high
+
+        return clip
+
+    with instead(keras.ops, "clip", bounded), instead(keras.ops.numpy, "clip", bounded):
+        yield
+
+
 class ListedShape(tuple[int, ...]):
     """The shape of a symbolic tensor, with what TensorFlow's shapes have."""
 
@@ -156,6 +173,7 @@ ANSWERS = (
     compared_with_symbols,
     equations_in_capitals,
     triangles_of_any_size,
+    bounds_as_operands,
     shapes_as_lists,
     no_known_backend,
     preprocessing_by_operations,

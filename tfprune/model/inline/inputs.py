@@ -21,10 +21,19 @@ class Inputs:
         structure: Their structure, as the model takes them.
         keywords: Whether the keys of the structure are arguments of the model's `call`.
         types_known: Whether the types are those of real inputs; else they are floating point until a trace tells.
+        example: The shapes of an example, where there is one beside what the model says itself.
     """
 
-    def __init__(self, specs: Sequence[InputSpec], structure: Any, keywords: bool = False, types_known: bool = True):
+    def __init__(
+        self,
+        specs: Sequence[InputSpec],
+        structure: Any,
+        keywords: bool = False,
+        types_known: bool = True,
+        example: Sequence[tuple[int, ...]] | None = None,
+    ):
         self.specs, self.structure, self.keywords, self.types_known = list(specs), structure, keywords, types_known
+        self.example = example
 
     def pack(self, flat: Sequence[Any]) -> Any:
         """Flat values in the structure of the inputs."""
@@ -40,6 +49,11 @@ class Inputs:
         specs = [spec._replace(dtype=dtype) for spec, dtype in zip(self.specs, dtypes)]
         return Inputs(specs, self.structure, self.keywords)
 
+    def with_shapes(self, shapes: Sequence[tuple[int | None, ...]]) -> "Inputs":
+        """The same inputs of other shapes."""
+        specs = [spec._replace(shape=shape) for spec, shape in zip(self.specs, shapes)]
+        return Inputs(specs, self.structure, self.keywords, self.types_known)
+
 
 def inputs_of(model: keras.Model, data: Any = None) -> Inputs:
     """Reads what a model takes; the first axis of what a subclassed model was called with is open.
@@ -49,12 +63,13 @@ def inputs_of(model: keras.Model, data: Any = None) -> Inputs:
         data: Example inputs in any form that `fit` takes. Default: what the model says itself.
 
     Raises:
-        PruningError: The model has never been called, and there is no example.
+        PruningError: The model has never been called, and there is no example; or the example is none for it.
     """
     if recorded_signature(model) is not None:
         structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
         flat = keras.tree.flatten(structure)
-        return Inputs([InputSpec(_plain(x.name), tuple(x.shape), str(x.dtype)) for x in flat], structure)
+        specs = [InputSpec(_plain(x.name), tuple(x.shape), str(x.dtype)) for x in flat]
+        return Inputs(specs, structure, example=None if data is None else _shapes_of_example(model, data, specs))
     if data is not None:
         return _from_example(model, data)
     if model.built and model.get_build_config() is None:
@@ -78,6 +93,16 @@ def inputs_of(model: keras.Model, data: Any = None) -> Inputs:
     structure = keras.tree.map_structure(lambda number: specs[number].name, signature.structure)
     order = [specs[number] for number in keras.tree.flatten(signature.structure)]
     return Inputs(order, structure, signature.keywords, types_known=False)
+
+
+def _shapes_of_example(model: keras.Model, data: Any, specs: Sequence[InputSpec]) -> list[tuple[int, ...]]:
+    batch = next(iter(batches(data, model, "Opening a model", at_most=1)))
+    shapes = [tuple(np.shape(array)) for array in keras.tree.flatten(batch.inputs)]
+    if [len(shape) for shape in shapes] != [len(spec.shape) for spec in specs]:
+        raise PruningError(
+            f"'{model.name}' takes inputs of shapes {[spec.shape for spec in specs]}, not {shapes} as in the example."
+        )
+    return shapes
 
 
 def _from_example(model: keras.Model, data: Any) -> Inputs:

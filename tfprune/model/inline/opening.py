@@ -1,5 +1,6 @@
 """Opening: two traces and a graph for the sizes that suit a model; what does not open stays closed, and is named."""
 
+import contextlib
 import inspect
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -14,9 +15,10 @@ from tfprune.model.fresh import fresh_layer
 from tfprune.model.graph import is_graph, nodes_in_order, parts_of, require_graph
 from tfprune.model.hooks import maker_of
 from tfprune.model.inline.building import Building, computes_like_keras
+from tfprune.model.inline.fixed import as_in_example, at_one_length
 from tfprune.model.inline.inputs import Inputs, inputs_of, sample
 from tfprune.model.inline.reasons import CannotOpenError, may_be_the_size, reason_of
-from tfprune.model.inline.sizes import LENGTHS, SHORT, InputSpec, Pair, Size, groupings, sizes_for
+from tfprune.model.inline.sizes import BATCH, LENGTHS, SHORT, InputSpec, Pair, Size, groupings, sizes_for
 from tfprune.model.inline.tracing import CallTrace, traced
 from tfprune.model.tree import children, every_layer, places, weight_keys
 
@@ -40,6 +42,7 @@ class Opened:
         losses: Paths of the layers whose call adds a loss, which the graph does not.
         paths: For each layer or operation of the graph, by id, the path of the layer in the model that it comes from.
         length: Of the sequences, where the model takes no others than of one length that its inputs leave open.
+        fixed: Inputs of which the graph takes sizes of the example alone, that the model leaves open.
     """
 
     graph: keras.Model
@@ -51,6 +54,7 @@ class Opened:
     losses: list[str] = field(default_factory=list)
     paths: dict[int, str] = field(default_factory=dict)
     length: int | None = None
+    fixed: list[InputSpec] = field(default_factory=list)
 
     def refresh(self) -> None:
         """Gives the tables the values that the weights have now; all other layers share them."""
@@ -180,31 +184,30 @@ def _opened(model: keras.Model, inputs: Inputs, known: Known) -> Opened:
         if best is not None and not best.closed:
             break
         others.append(sizes_for(inputs.specs, groups, SHORT))
-    best = best or _at_one_length(model, inputs, known)
-    if best is None:
-        raise PruningError(
-            f"'{model.name}' ({type(model).__name__}) cannot be opened into a graph of layers: {errors[0].reason}."
-        )
-    return best
+    return best or _with_fixed_sizes(model, inputs, known, errors[0])
 
 
-def _at_one_length(model: keras.Model, inputs: Inputs, known: Known) -> Opened | None:
-    """Opens a model that takes sequences of one length alone, that of a table of positions in it."""
-    if any(len(spec.shape) > 2 and None in spec.shape[1:] for spec in inputs.specs):
-        return None
-    tables = [layer for layer in every_layer(model) if isinstance(layer, keras.layers.Embedding)]
-    for length in sorted({layer.input_dim for layer in tables}):
-        specs = [
-            spec._replace(shape=(spec.shape[0], *(size or length for size in spec.shape[1:]))) for spec in inputs.specs
-        ]
-        fixed = Inputs(specs, inputs.structure, inputs.keywords, inputs.types_known)
-        try:
-            found = _with_sizes(model, fixed, sizes_for(specs, next(groupings(specs)), LENGTHS[0]), known)
-        except CannotOpenError:
-            continue
-        found.length = length
+def _with_fixed_sizes(model: keras.Model, inputs: Inputs, known: Known, first: CannotOpenError) -> Opened:
+    shown = [[BATCH, *((size, size) for size in shape[1:])] for shape in inputs.example or ()]
+
+    def attempt(fixed: Inputs, sizes: Sequence[Sequence[Pair]]) -> Opened:
+        found = _with_sizes(model, fixed, sizes, known)
+        if shown:
+            _compare(model, found, shown)
         return found
-    return None
+
+    found: Opened | None = at_one_length(model, inputs, attempt)
+    if found is None and inputs.example is not None:
+        with contextlib.suppress(CannotOpenError):
+            found = as_in_example(inputs, attempt)
+    if found is None:
+        several = sum(size is None for spec in inputs.specs for size in spec.shape[1:]) > 1
+        way_out = " Where sizes of its inputs belong together, give an example: tfprune.inline(model, data=inputs)."
+        raise PruningError(
+            f"'{model.name}' ({type(model).__name__}) cannot be opened into a graph of layers: {first.reason}."
+            f"{way_out if several and inputs.example is None else ''}"
+        )
+    return found
 
 
 def _with_sizes(model: keras.Model, inputs: Inputs, sizes: Sequence[Sequence[Pair]], known: Known) -> Opened:
@@ -376,6 +379,8 @@ def notes_of(found: Opened) -> Iterator[str]:
         yield f"'{path}' stays closed: {reason}."
     if found.length:
         yield f"The model takes sequences of {found.length} alone, and the opened one says so of its inputs."
+    for spec in found.fixed:
+        yield f"The opened model takes '{spec.name}' of shape {spec.shape} alone, since its sizes belong together."
     yield from losses_of(found)
     if found.training:
         yield (
