@@ -95,6 +95,8 @@ def inputs(model, samples=2, length=8):
             shape = [samples, *fixed, *shape[1 + len(fixed) :]]
         if "mask" in spec.name and spec.name != "masks":
             value = np.ones(shape) if spec.name != "vision_mask" else np.zeros(shape)
+        elif spec.name == "vision_indices":  # each place once
+            value = np.broadcast_to(np.arange(shape[1]), shape)
         elif "position" in spec.name or "indices" in spec.name or spec.name == "segment_ids":
             value = np.broadcast_to(np.arange(shape[1]).reshape(1, -1, *(1,) * (len(shape) - 2)) % 2, shape)
         elif spec.name == "position_ids":
@@ -209,13 +211,18 @@ def measure(part, name, lite, fit):
 
     row.stage("prunable", prunable)
     row.stage("closed", lambda: inline_notes(model))
-    row.stage("groups", groups)
     made["model"] = model
+    if "give an example" in str(row["closed"]):  # its open sizes belong together
+        row.stage("example", lambda: keep("opened", tfprune.inline(model, data)))
+        if "opened" in made:
+            model, row["closed"] = made["opened"], []
+    row.stage("groups", groups)
     row.stage("keras_saves", lambda: saved("model"))
     row.stage("prune", lambda: keep("masked", tfprune.prune(model, tfprune.Structured(SHARE))))
     if "masked" in made and row.stage("parameters_after", shrink) is not None:
         row.stage("difference", difference)
         row.stage("small_saves", lambda: saved("small"))
+    model = made["model"]
     if is_graph(model):
         half = tfprune.Percentile(0.5, layers=NAMED.get(name))
         row.stage("wrap", lambda: keep("wrapped", tfprune.wrap(model, half)))
@@ -405,6 +412,9 @@ def table(part, rows):
     stopped = [row for row in measured if errors(row)]
     if stopped:
         lines += ["", "What stopped them:", "", *(f"- {row['network']}: {errors(row)}" for row in stopped)]
+    shown = [row["network"] for row in measured if row.get("example") is True]
+    if shown:
+        lines += ["", f"Opened with an example of inputs, `tfprune.inline(model, data=inputs)`: {', '.join(shown)}."]
     closed = [row for row in measured if isinstance(row.get("closed"), list) and row["closed"]]
     if closed:
         lines += ["", "What stays closed, or is said of training:", ""]

@@ -279,6 +279,33 @@ def test_layers_without_a_config_are_copied_in_a_graph_too():
     np.testing.assert_array_equal(answers(tfprune.strip_masks(model)), answers(model))
 
 
+def test_layers_whose_config_says_something_else_are_copied_in_a_graph_with_what_they_share():
+    class Scaled(layers.Layer):
+        """Scales by a number that its config does not hold, what a layer of others gives."""
+
+        def __init__(self, inner=None, **kwargs):
+            super().__init__(**kwargs)
+            self.inner, self.factor = inner or layers.Dense(6), 1.0
+
+        def build(self, shape):
+            self.inner.build(shape)
+
+        def call(self, x):
+            return self.factor * self.inner(x)
+
+        def get_config(self):
+            return {"name": self.name}
+
+    inner = Block(6, scale=lambda x: 2.0 * x)
+    layer = Scaled(inner, name="scaled")
+    layer.factor = 3.0
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, layers.Dense(3)(inner(layer(inputs))))
+    copy = clone_with_weights(model)
+    np.testing.assert_array_equal(answers(copy), answers(model))
+    assert copy.get_layer("scaled").inner in copy.layers and len(copy.weights) == len(model.weights)
+
+
 def test_a_layer_without_a_config_that_wraps_layers_itself_is_named():
     class Wraps(layers.Layer):
         def __init__(self, make):

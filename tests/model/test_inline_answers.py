@@ -48,9 +48,20 @@ def for_a_window_longer_than_the_sequence(x):
     return ops.einsum("ts,bsd->btd", inside, x)
 
 
+def for_bounds_that_are_tensors(x):
+    low = ops.min(x, axis=-1, keepdims=True)  # as high as those above it, where the order of the bounds counts
+    return ops.clip(x, low + 1.0, ops.convert_to_tensor(0.5))
+
+
 @pytest.mark.parametrize(
     "asks",
-    [for_the_number_of_axes, for_the_backend, for_axes_in_capitals, for_a_window_longer_than_the_sequence],
+    [
+        for_the_number_of_axes,
+        for_the_backend,
+        for_axes_in_capitals,
+        for_a_window_longer_than_the_sequence,
+        for_bounds_that_are_tensors,
+    ],
 )
 def test_answers_lead_to_a_way_that_a_graph_holds(asks):
     inputs = keras.Input((3, 5))

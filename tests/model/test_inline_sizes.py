@@ -6,6 +6,7 @@ import pytest
 from keras import layers, ops
 
 import tfprune
+from tfprune.errors import PruningError
 
 WIDTH = 6
 
@@ -195,3 +196,48 @@ def test_a_model_that_takes_one_length_alone_is_opened_for_it():
     words = np.arange(12).reshape(2, 6)
     np.testing.assert_allclose(plain(words), model(words), rtol=1e-6, atol=1e-6)
     assert tfprune.shrink(tfprune.prune(model, tfprune.Structured(0.3))).count_params() < model.count_params()
+
+
+class Interleaved(layers.Layer):
+    """Two parts of every picture for each token that it takes the place of, so that their numbers belong together."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seen = layers.Dense(4)
+
+    def call(self, pictures, tokens):
+        batch, count = ops.shape(pictures)[:2]
+        return tokens + ops.reshape(self.seen(pictures), (batch, count * 2, 2))
+
+
+def interleaving():
+    pictures, tokens, words = keras.Input((None, 5)), keras.Input((None, 2)), keras.Input((None, 3))
+    pooled = layers.GlobalAveragePooling1D()(Interleaved(name="interleaved")(pictures, tokens))
+    read = layers.GlobalAveragePooling1D()(layers.Dense(4, activation="relu")(words))
+    return keras.Model([pictures, tokens, words], layers.Dense(2)(layers.Concatenate()([pooled, read])))
+
+
+def pictures_tokens_and_words(pictures, words):
+    draw = np.random.default_rng(0).normal
+    return [draw(size=(3, size, width)) for size, width in ((pictures, 5), (2 * pictures, 2), (words, 3))]
+
+
+def test_a_model_whose_sizes_belong_together_opens_for_those_of_an_example():
+    model, example = interleaving(), pictures_tokens_and_words(3, 5)
+    hint = r"cannot be opened.* belong together, give an example: tfprune.inline\(model, data=inputs\)"
+    with pytest.raises(PruningError, match=hint):
+        tfprune.inline(model)
+    said = r"opened model takes '.*' of shape \(None, 3, 5\) alone, since its sizes belong together"
+    with pytest.warns(UserWarning, match=said):
+        plain = tfprune.inline(model, data=example)
+    assert [x.shape for x in plain.inputs] == [(None, 3, 5), (None, 6, 2), (None, None, 3)]  # words stay open
+    for words in (5, 9):
+        given = pictures_tokens_and_words(3, words)
+        np.testing.assert_allclose(plain(given), model(given), rtol=1e-5, atol=1e-6)
+    small = tfprune.shrink(tfprune.prune(plain, tfprune.Structured(0.5)))
+    assert small.count_params() < model.count_params()
+
+
+def test_an_example_of_other_axes_is_refused():
+    with pytest.raises(PruningError, match=r"Opening a model: data for input '.*' has shape \(3, 3, 5, 1\), but"):
+        tfprune.inline(interleaving(), data=[x[..., None] for x in pictures_tokens_and_words(3, 5)])

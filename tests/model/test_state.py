@@ -252,6 +252,13 @@ def with_layer(layer):
     return keras.Sequential([keras.Input((4,)), layers.Dense(4), layer, layers.Dense(3)], name="net")
 
 
+def boxed(layer):
+    """Around a layer with a value that its config does not hold, and a function that no copy can take over."""
+    model = with_layer(layer)
+    layer.factor, layer.asks = Box(3.0), lambda: model.layers[0]
+    return model
+
+
 @pytest.mark.parametrize("value", [3.0, np.arange(4.0, dtype="float32"), keras.ops.convert_to_tensor([1.0, 2, 3, 4])])
 def test_plain_values_in_attributes_are_carried(value):
     layer = Scaled()
@@ -273,8 +280,7 @@ def test_what_a_class_saves_by_methods_of_its_own_is_carried():
     "copy", [clone_with_weights, tfprune.strip_masks, lambda model: tfprune.wrap(model, tfprune.Percentile(0.5))]
 )
 def test_a_copy_that_would_compute_something_else_is_not_handed_over(copy):
-    model = with_layer(Boxed(name="scale"))
-    model.layers[1].factor = Box(3.0)
+    model = boxed(Boxed(name="scale"))
     with pytest.raises(
         PruningError,
         match=r"copy of 'net' would compute something else: the first to differ is 'scale' \(Boxed\), by 0.67 times "
@@ -283,9 +289,18 @@ def test_a_copy_that_would_compute_something_else_is_not_handed_over(copy):
         copy(model)
 
 
-def test_a_class_that_does_not_read_what_it_wrote_is_named():
-    model = with_layer(Forgetful(name="scale"))
+@pytest.mark.parametrize("kind", [Boxed, Forgetful])
+@pytest.mark.parametrize("copy", [clone_with_weights, tfprune.strip_masks])
+def test_what_neither_config_nor_weights_say_is_taken_over_as_it_is(kind, copy):
+    model = with_layer(kind(name="scale"))
     model.layers[1].factor = Box(3.0)
+    copied = copy(model)
+    assert (answers(copied, DATA) == answers(model, DATA)).all()
+    assert copied.layers[1].factor is not model.layers[1].factor
+
+
+def test_a_class_that_does_not_read_what_it_wrote_is_named():
+    model = boxed(Forgetful(name="scale"))
     with pytest.raises(PruningError, match=r"copy of 'scale' \(Forgetful\) did not take what save_own_variables\(\)"):
         clone_with_weights(model)
 

@@ -117,8 +117,12 @@ def _equal_copy(model: keras.Model, rewrite: Callable[[Any], Any], keep_compiled
         plain = getattr(layer, "holds_masks_of", layer)
         return _fresh_or_duplicate(plain, rewrite(config_of(plain)))
 
+    def with_duplicates() -> keras.Model:
+        return _with_duplicates(model)
+
     # The whole config keeps the class of a model, and builds networks whose layers alone cannot be rebuilt; layer by
-    # layer, what two nested models share stays shared, and nothing has to be registered with Keras.
+    # layer, what two nested models share stays shared, and nothing has to be registered with Keras; duplicates hold
+    # what no config says.
     attempts = [lambda: _by_config(model, rewrite)]
     if rewrite is not _as_it_is and model in _CLASSES:
         kind, config = _CLASSES[model]
@@ -127,9 +131,10 @@ def _equal_copy(model: keras.Model, rewrite: Callable[[Any], Any], keep_compiled
     if is_graph(model):
         attempts.append(lambda: _layer_by_layer(model, fresh))
         if rewrite is _as_it_is:
-            attempts.append(lambda: _with_duplicates(model))
+            attempts.append(with_duplicates)
     elif rewrite is _as_it_is:
         attempts.append(lambda: _by_parts(model))
+    errors: list[Exception] = []
     for attempt in attempts:
         try:
             with scope_of(model):
@@ -138,11 +143,12 @@ def _equal_copy(model: keras.Model, rewrite: Callable[[Any], Any], keep_compiled
                 check_copy(model, copy)
             break
         except Exception as error:
-            if attempt is not attempts[-1]:
-                continue
-            if isinstance(error, PruningError):
-                raise
-            raise PruningError(f"'{model.name}' cannot be copied: {' '.join(str(error).split())}") from error
+            errors.append(error)
+    else:
+        told = errors[-2] if with_duplicates in attempts else errors[-1]  # of those, what a class should tell or do
+        if isinstance(told, PruningError):
+            raise told
+        raise PruningError(f"'{model.name}' cannot be copied: {' '.join(str(told).split())}") from told
     return _finished(model, copy, keep_compiled)
 
 

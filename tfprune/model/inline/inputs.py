@@ -63,13 +63,13 @@ def inputs_of(model: keras.Model, data: Any = None) -> Inputs:
         data: Example inputs in any form that `fit` takes. Default: what the model says itself.
 
     Raises:
-        PruningError: The model has never been called, and there is no example; or the example is none for it.
+        PruningError: The model has never been called, and there is no example.
     """
     if recorded_signature(model) is not None:
         structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
         flat = keras.tree.flatten(structure)
         specs = [InputSpec(_plain(x.name), tuple(x.shape), str(x.dtype)) for x in flat]
-        return Inputs(specs, structure, example=None if data is None else _shapes_of_example(model, data, specs))
+        return Inputs(specs, structure, example=None if data is None else _shapes_of_example(model, data))
     if data is not None:
         return _from_example(model, data)
     if model.built and model.get_build_config() is None:
@@ -95,14 +95,9 @@ def inputs_of(model: keras.Model, data: Any = None) -> Inputs:
     return Inputs(order, structure, signature.keywords, types_known=False)
 
 
-def _shapes_of_example(model: keras.Model, data: Any, specs: Sequence[InputSpec]) -> list[tuple[int, ...]]:
+def _shapes_of_example(model: keras.Model, data: Any) -> list[tuple[int, ...]]:
     batch = next(iter(batches(data, model, "Opening a model", at_most=1)))
-    shapes = [tuple(np.shape(array)) for array in keras.tree.flatten(batch.inputs)]
-    if [len(shape) for shape in shapes] != [len(spec.shape) for spec in specs]:
-        raise PruningError(
-            f"'{model.name}' takes inputs of shapes {[spec.shape for spec in specs]}, not {shapes} as in the example."
-        )
-    return shapes
+    return [tuple(np.shape(array)) for array in keras.tree.flatten(batch.inputs)]
 
 
 def _from_example(model: keras.Model, data: Any) -> Inputs:
