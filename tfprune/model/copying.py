@@ -4,6 +4,7 @@ import contextlib
 import inspect
 import warnings
 import weakref
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ from tfprune.model.duplicate import duplicate, duplicating
 from tfprune.model.fresh import config_of, fresh_layer
 from tfprune.model.graph import is_graph
 from tfprune.model.hooks import compile_arguments, forget_calls, learning_rate_of
-from tfprune.model.state import carry_state, check_copy, side_by_side
+from tfprune.model.state import carry_state, check_copy, check_ties, side_by_side
 from tfprune.model.tree import every_layer
 
 
@@ -75,10 +76,13 @@ class Spare:
 
     def __init__(self, model: keras.Model):
         self._layers: dict[int, Any] = {}
+        self._tied = tied_layers(model)
+        self._take_over = duplicating(_uncompiled_copy, unwrap=False)
         if not type(model).__module__.startswith("keras."):
             try:
                 whole = _by_config(model, _as_it_is)
                 carry_state(model, whole)
+                check_ties(model, whole)
                 self._layers = {id(old): new for old, new in side_by_side(model, whole)}
             except PruningError:  # its layers tell enough, or the layer that does not is named
                 return
@@ -89,11 +93,32 @@ class Spare:
         Raises:
             PruningError: The layer is of a class of the user's that cannot be made again.
         """
-        found = self._layers.get(id(layer))
-        if found is None or type(layer).__module__.startswith("keras."):
-            return _fresh_or_duplicate(layer)
-        forget_calls(found)
-        return found
+        found, tied = self._layers.get(id(layer)), id(layer) in self._tied
+        if found is not None and (tied or _is_the_users(layer)):
+            forget_calls(found)
+            return found
+        return self._take_over(layer) if tied else _fresh_or_duplicate(layer)
+
+
+def _is_the_users(layer: Any) -> bool:
+    return not type(layer).__module__.startswith("keras.")
+
+
+def tied_layers(model: keras.Model) -> set[int]:
+    """The layers of a graph that share a weight, by id: one that holds another, and that other."""
+    holders: dict[int, set[int]] = defaultdict(set)
+
+    def visit(model: keras.Model) -> None:
+        for layer in model.layers:
+            if is_graph(layer):
+                visit(layer)
+                continue
+            for weight in layer.weights:
+                holders[id(weight)].add(id(layer))
+
+    if is_graph(model):
+        visit(model)
+    return {layer for layers in holders.values() if len(layers) > 1 for layer in layers}
 
 
 def remember_class(model: keras.Model, wrapped: keras.Model) -> None:
@@ -118,7 +143,7 @@ def _equal_copy(model: keras.Model, rewrite: Callable[[Any], Any], keep_compiled
         return _fresh_or_duplicate(plain, rewrite(config_of(plain)))
 
     def with_duplicates() -> keras.Model:
-        return _with_duplicates(model)
+        return _with_duplicates(model, unwrap=rewrite is not _as_it_is)
 
     # The whole config keeps the class of a model, and builds networks whose layers alone cannot be rebuilt; layer by
     # layer, what two nested models share stays shared, and nothing has to be registered with Keras; duplicates hold
@@ -130,8 +155,7 @@ def _equal_copy(model: keras.Model, rewrite: Callable[[Any], Any], keep_compiled
         attempts.insert(0 if registered else 1, lambda: kind.from_config(config))
     if is_graph(model):
         attempts.append(lambda: _layer_by_layer(model, fresh))
-        if rewrite is _as_it_is:
-            attempts.append(with_duplicates)
+        attempts.append(with_duplicates)
     elif rewrite is _as_it_is:
         attempts.append(lambda: _by_parts(model))
     errors: list[Exception] = []
@@ -140,6 +164,7 @@ def _equal_copy(model: keras.Model, rewrite: Callable[[Any], Any], keep_compiled
             with scope_of(model):
                 copy = attempt()
                 carry_state(model, copy)
+                check_ties(model, copy)
                 check_copy(model, copy)
             break
         except Exception as error:
@@ -225,13 +250,14 @@ def _layer_by_layer(model: keras.Model, layer_copy: Callable[[Any], Any]) -> ker
     return copy
 
 
-def _with_duplicates(model: keras.Model) -> keras.Model:
+def _with_duplicates(model: keras.Model, unwrap: bool) -> keras.Model:
     """A copy whose layers of classes that Keras does not have hold all that the old ones hold, config or not."""
-    take_over = duplicating(_uncompiled_copy)
+    take_over, tied = duplicating(unwrapped if unwrap else _uncompiled_copy, unwrap), tied_layers(model)
 
     def copied(layer: Any) -> Any:
-        own = isinstance(layer, keras.Layer) and not type(layer).__module__.startswith("keras.")
-        return take_over(layer) if own else fresh_layer(layer)
+        plain = getattr(layer, "holds_masks_of", layer) if unwrap else layer
+        own = isinstance(plain, keras.Layer) and _is_the_users(plain)
+        return take_over(plain) if own or id(layer) in tied else fresh_layer(plain)
 
     return _layer_by_layer(model, copied)
 

@@ -44,17 +44,20 @@ def duplicate(layer: keras.Layer, copy_graph: Callable[[keras.Model], keras.Mode
     return made
 
 
-def duplicating(copy_graph: Callable[[keras.Model], keras.Model]) -> Callable[[keras.Layer], keras.Layer]:
-    """A function that duplicates one layer after another; what they share inside, their copies share too."""
-    parts = _Parts(copy_graph)
+def duplicating(copy_graph: Callable[[keras.Model], keras.Model], unwrap: bool) -> Callable[[keras.Layer], keras.Layer]:
+    """A function that duplicates one layer after another; what they share inside, their copies share too.
+
+    With `unwrap`, plain layers take the place of those that hold masks.
+    """
+    parts = _Parts(copy_graph, unwrap)
     return parts.of
 
 
 class _Parts:
     """What has been taken over so far, so that what is shared inside of the first is shared inside of the copy."""
 
-    def __init__(self, copy_graph: Callable[[keras.Model], keras.Model]):
-        self.copy_graph = copy_graph
+    def __init__(self, copy_graph: Callable[[keras.Model], keras.Model], unwrap: bool = False):
+        self.copy_graph, self.unwrap = copy_graph, unwrap
         self.made: dict[int, Any] = {}
         self.place: list[str] = []
 
@@ -87,6 +90,8 @@ class _Parts:
 
     def _layer(self, layer: keras.Layer) -> keras.Layer:
         if hasattr(layer, "holds_masks_of"):
+            if self.unwrap:
+                return self._noted(layer, self.of(layer.holds_masks_of))
             raise PruningError(f"{self._here()} is a wrapper that holds masks.")
         kind: Any = type(layer)
         fresh = self._noted(layer, kind.__new__(kind))

@@ -17,7 +17,7 @@ import numpy as np
 
 from tfprune.errors import PruningError
 from tfprune.model.graph import Call, called, flow, is_graph
-from tfprune.model.tree import children, every_layer, own_variables
+from tfprune.model.tree import children, every_layer, own_variables, wrapped_layers
 
 SMALL = 32  # the size of an image axis of unknown size in a probe: most stacks of strides and poolings fit in
 TOLERANCE = 1e-5  # of the largest output; in half precision the epsilon of that type
@@ -114,6 +114,25 @@ def check_copy(model: keras.Model, made: keras.Model) -> str | None:
         f"The copy of '{model.name}' would compute something else: the first to differ is {place}, by {difference:.2g} "
         f"times the scale of its outputs. It holds something that is neither a weight nor in its config. {WAY_OUT}"
     )
+
+
+def check_ties(model: keras.Model, made: keras.Model) -> None:
+    """Raises where a copy has more weights than its original: such as are shared there, and would train apart."""
+    held, own = _weights_held(model), _weights_held(made)
+    if own > held:
+        raise PruningError(
+            f"The copy of '{model.name}' would have {own} weights in the place of {held}, since layers that share a "
+            "weight would each have one of their own. Give each layer that uses another's weight that layer in an "
+            "attribute, or prune your own model in fit with a pruning callback."
+        )
+
+
+def _weights_held(model: keras.Model) -> int:
+    """How many weights a model has, without what wrappers hold beside those of their layers."""
+    weights = {id(weight) for weight in model.weights}
+    for wrapper in wrapped_layers(model):
+        weights -= {id(weight) for weight in wrapper.weights} - {id(w) for w in wrapper.holds_masks_of.weights}
+    return len(weights)
 
 
 def probe(model: keras.Model) -> Any:

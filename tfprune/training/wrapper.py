@@ -12,7 +12,7 @@ from tfprune.model.altered import telling_of_altered
 from tfprune.model.copying import Spare, copy_model, remember_class
 from tfprune.model.graph import is_graph
 from tfprune.model.layers import facts_of
-from tfprune.model.state import carry_state, check_copy
+from tfprune.model.state import carry_state, check_copy, check_ties
 from tfprune.model.tree import Place, check_model, named_weights, places, wrapped_layers
 from tfprune.training.masks import hold
 from tfprune.training.trained import leave_frozen, nothing_trains
@@ -276,6 +276,7 @@ def wrap(model: keras.Model, method: Any) -> keras.Model:
             f"{sum(len(keys) for keys in masked.values())} weights to prune, only {found} could be wrapped. "
             "PruningCallback prunes the model as it is."
         )
+    check_ties(model, copy)
     check_copy(model, copy)
     return copy
 

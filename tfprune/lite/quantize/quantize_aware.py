@@ -21,7 +21,7 @@ from tfprune.lite.quantize.report import quantization_report
 from tfprune.lite.quantize.representative import calibration
 from tfprune.lite.quantize.rules import Use, quantize_call
 from tfprune.lite.quantize.weight_bits import Bits, checked_weight_bits, refuse_left
-from tfprune.model.copying import compile_like, scope_of
+from tfprune.model.copying import compile_like, scope_of, tied_layers
 from tfprune.model.graph import Call, flow, is_graph
 from tfprune.model.hooks import forget_calls
 from tfprune.model.inline import opened
@@ -90,8 +90,9 @@ def quantize_aware(
         tfprune.convert(quantized, quantization="int8").save("model.tflite")
     """
     check_model(model, "quantize")
-    # A layer of the user's in a graph stays one layer in float, instead of many operations.
-    graph = model if is_graph(model) else opened(model, "Quantization-aware training").graph
+    # A layer of the user's in a graph stays one layer in float, instead of many operations, unless it uses a weight of
+    # another layer, which would become two.
+    graph = model if is_graph(model) and not tied_layers(model) else opened(model, "Quantization-aware training").graph
     check_freeze(freeze_batch_norm)
     if ranges not in ("moving_average", "learned"):
         raise PruningError(f"ranges={ranges!r} is unknown; use 'moving_average' or 'learned'.")

@@ -9,7 +9,7 @@ from tfprune.errors import PruningError
 from tfprune.model.copying import clone_with_weights, compile_like, copy_model, scope_of
 from tfprune.model.fresh import fresh_layer, fresh_operation
 from tfprune.model.inline.opening import Known, has_something_to_open, known_to_nobody, notes_of, open_model, opened
-from tfprune.model.state import carry_state, check_copy
+from tfprune.model.state import carry_state, check_copy, check_ties
 from tfprune.model.tree import check_model
 
 
@@ -48,6 +48,7 @@ def inline(model: keras.Model, data: Any = None) -> keras.Model:
     with scope_of(model):
         made = copy_model(found.graph, _own)
         carry_state(found.graph, made)
+        check_ties(found.graph, made)
         check_copy(found.graph, made)
         if made.dtype_policy != model.dtype_policy:
             made.dtype_policy = model.dtype_policy
