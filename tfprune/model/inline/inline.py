@@ -24,8 +24,9 @@ def inline(model: keras.Model, data: Any = None) -> keras.Model:
 
     Args:
         model: Any built Keras 3 model; it is left as it is, and nothing is shared with it.
-        data: Example inputs, in any form that `fit` takes, for a model whose inputs Keras does not know: a subclassed
-            one with several, or one that was never called. Defaults to None.
+        data: Example inputs, in any form that `fit` takes, for a model whose inputs Keras does not know (a subclassed
+            one with several, or one that was never called), or whose open sizes belong together: the opened model then
+            takes those of the example, where it takes no others. Defaults to None.
 
     Returns:
         The new model, compiled as the first was, with a fresh optimizer. It has been compared with the first on a
