@@ -18,7 +18,7 @@ from tfprune.channels.known import known_value
 from tfprune.channels.labels import Channels
 from tfprune.channels.reasons import Reason
 from tfprune.channels.rules import find
-from tfprune.channels.trace import CONSTANT, AxisUse, Role, Trace
+from tfprune.channels.trace import AxisUse, Role, Trace, of_constant
 from tfprune.channels.values import Values
 from tfprune.channels.visit import Rule, Visit
 from tfprune.errors import PruningError
@@ -185,5 +185,5 @@ def _freeze_constants(trace: Trace) -> None:
         if use.role is Role.OUTPUT:
             made[trace.partition.root[use.line.labels]] = True
     for block in trace.blocks:
-        if block.kind.startswith(CONSTANT):
+        if of_constant(block):
             trace.freeze(block.labels[~made[trace.partition.root[block.labels]]], Reason.FIXED_PARTNER, block.layer)

@@ -14,7 +14,7 @@ from tfprune.channels.groups import ChannelGroup, ChannelGroups, Member
 from tfprune.channels.labels import KEPT
 from tfprune.channels.reasons import Frozen, Reason
 from tfprune.channels.rules import has_rule
-from tfprune.channels.trace import CONSTANT, Role, Trace
+from tfprune.channels.trace import Role, Trace, of_constant
 from tfprune.channels.units import UNITS, preferred, units, units_of
 from tfprune.errors import PruningError
 from tfprune.model.inline import opened
@@ -152,12 +152,10 @@ def _member(key: str, variable: Any, entry: Entry, found: tuple[np.ndarray, np.n
 
 
 def _name(trace: Trace, roots: np.ndarray, taken: Mapping[str, Any]) -> str:
-    starts = [block.labels[0] for block in trace.blocks]
-    block = trace.blocks[int(np.searchsorted(starts, roots[0], side="right")) - 1]
-    if block.kind.startswith(CONSTANT):  # named after the weights that it meets
-        labels = np.flatnonzero(np.isin(trace.partition.root, roots))
-        blocks = (trace.blocks[i - 1] for i in np.unique(np.searchsorted(starts, labels, side="right")))
-        block = next((made for made in blocks if not made.kind.startswith(CONSTANT)), block)
+    block = trace.blocks_of(roots[:1])[0]
+    if of_constant(block):  # named after the weights that it meets
+        blocks = trace.blocks_of(np.flatnonzero(np.isin(trace.partition.root, roots)))
+        block = next((other for other in blocks if not of_constant(other)), block)
     name = block.layer if block.kind == "channels" else f"{block.layer}/{block.kind}"
     inside = np.flatnonzero(np.isin(trace.partition.root[block.labels], roots))
     if len(inside) < len(block.labels) and len(roots) < len(np.unique(trace.partition.root[block.labels])):

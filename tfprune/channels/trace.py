@@ -37,7 +37,7 @@ class AxisUse(NamedTuple):
 
 
 CONSTANT = "constant"
-"""What the kinds of labels begin with that a constant brings, and no weight makes."""
+"""What the kind of labels begins with that a constant brings."""
 
 
 class FreshLabels(NamedTuple):
@@ -46,6 +46,11 @@ class FreshLabels(NamedTuple):
     layer: str
     kind: str
     labels: np.ndarray
+
+
+def of_constant(block: FreshLabels) -> bool:
+    """Whether a constant brings the labels, and no weight makes them."""
+    return block.kind.startswith(CONSTANT)
 
 
 @dataclass
@@ -148,11 +153,15 @@ class Trace:
         self.freeze(np.where(left == KEPT, right, left)[fixed], Reason.FIXED_PARTNER, path)
         return self.partition.join(left[~fixed], right[~fixed])
 
+    def blocks_of(self, labels: np.ndarray) -> list[FreshLabels]:
+        """What brought some labels, in the order of the model."""
+        starts = [block.labels[0] for block in self.blocks]
+        places = np.unique(np.searchsorted(starts, labels[labels != KEPT], side="right"))
+        return [self.blocks[place - 1] for place in places]
+
     def are_of_constants(self, labels: np.ndarray) -> bool:
         """Whether constants brought all of some labels."""
-        starts = [block.labels[0] for block in self.blocks]
-        places = np.searchsorted(starts, np.unique(labels), side="right") - 1
-        return all(place >= 0 and self.blocks[place].kind.startswith(CONSTANT) for place in places)
+        return bool((labels != KEPT).all()) and all(map(of_constant, self.blocks_of(labels)))
 
     def streams(self) -> np.ndarray:
         """Which sets of labels are normalised and made by several layers, by root."""

@@ -7,7 +7,7 @@ import keras
 
 from tfprune.model.inline.inputs import Inputs
 from tfprune.model.inline.reasons import CannotOpenError
-from tfprune.model.inline.sizes import LENGTHS, MORE_LENGTHS, Pair, groupings, sizes_for
+from tfprune.model.inline.sizes import BATCH, LENGTHS, MORE_LENGTHS, Pair, groupings, sizes_for
 from tfprune.model.tree import every_layer
 
 Attempt = Callable[[Inputs, Sequence[Sequence[Pair]]], Any]
@@ -40,39 +40,39 @@ def as_in_example(inputs: Inputs, attempt: Attempt) -> Any:
     Raises:
         CannotOpenError: The model does not open for the sizes of the example either.
     """
-    shapes = [spec.shape for spec in inputs.specs]
-    own = [
-        [size if axis and given is None else None for axis, (given, size) in enumerate(zip(shape, example))]
-        for shape, example in zip(shapes, inputs.example or ())
-    ]
-    free: dict[int, Pair] = {}
+    example = inputs.example or []
 
     def opened(free: dict[int, Pair]) -> Any:
-        fixed = inputs.with_shapes(
+        """With two sizes along the axes that are so long in the example."""
+        pairs = [
             [
-                tuple(given if size is None or size in free else size for given, size in zip(shape, sizes))
-                for shape, sizes in zip(shapes, own)
+                (size, size) if size is not None else free.get(shown, (shown, shown)) if axis else BATCH
+                for axis, (size, shown) in enumerate(zip(spec.shape, shape))
             ]
-        )
-        groups = [[list(free).index(size) if size in free else None for size in sizes] for sizes in own]
-        pairs = sizes_for(fixed.specs, groups, LENGTHS[0])
-        for sizes, of_input in zip(own, pairs):
-            for axis, size in enumerate(sizes):
-                of_input[axis] = free[size] if size in free else of_input[axis]
-        return attempt(fixed, pairs)
+            for spec, shape in zip(inputs.specs, example)
+        ]
+        shapes = [tuple(one if one == two else None for one, two in of_input) for of_input in pairs]
+        return attempt(inputs.with_shapes(shapes), pairs)
 
+    free: dict[int, Pair] = {}
     best = opened(free)
-    for size in dict.fromkeys(size for sizes in own for size in sizes if size is not None):
+    open_axes = [
+        shown
+        for spec, shape in zip(inputs.specs, example)
+        for size, shown in zip(spec.shape[1:], shape[1:])
+        if size is None
+    ]
+    for shown in dict.fromkeys(open_axes):
         for pair in (LENGTHS[0], *MORE_LENGTHS, LENGTHS[1]):
             if pair in free.values():
                 continue
             try:
-                found = opened({**free, size: pair})
+                found = opened({**free, shown: pair})
             except CannotOpenError:
                 continue
             if len(found.closed) <= len(best.closed):
                 best = found
-                free[size] = pair
+                free[shown] = pair
                 break
-    best.fixed = [spec for spec, shape in zip(best.inputs.specs, shapes) if spec.shape != shape]
+    best.fixed = [spec for spec, first in zip(best.inputs.specs, inputs.specs) if spec.shape != first.shape]
     return best
