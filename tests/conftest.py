@@ -12,7 +12,7 @@ from tfprune.model.native import only_new_garbage
 os.environ["COLUMNS"] = "120"  # tables are as wide as the terminal, which differs with who starts the tests
 
 # Thousands of tests build and drop graphs: garbage is looked for seldom.
-gc.set_threshold(100_000, 20, 100)
+gc.set_threshold(50_000, 20, 20)
 
 # Files that take minutes; begun first, so that no process is left alone with one of them in the end.
 LONGEST = ("random_graphs", "convert", "keras_applications", "neighbours", "applications", "from_tfmot", "workflows")
