@@ -99,8 +99,6 @@ def inputs(model, samples=2, length=8):
             value = np.broadcast_to(np.arange(shape[1]), shape)
         elif "position" in spec.name or "indices" in spec.name or spec.name == "segment_ids":
             value = np.broadcast_to(np.arange(shape[1]).reshape(1, -1, *(1,) * (len(shape) - 2)) % 2, shape)
-        elif spec.name == "position_ids":
-            value = np.broadcast_to(np.arange(shape[1]), shape)
         elif keras.backend.is_float_dtype(spec.dtype):
             value = generator.normal(size=shape)
         else:

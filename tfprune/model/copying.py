@@ -78,7 +78,7 @@ class Spare:
         self._layers: dict[int, Any] = {}
         self._tied = tied_layers(model)
         self._take_over = duplicating(_uncompiled_copy, unwrap=False)
-        if not type(model).__module__.startswith("keras."):
+        if _is_the_users(model):
             try:
                 whole = _by_config(model, _as_it_is)
                 carry_state(model, whole)
@@ -142,9 +142,6 @@ def _equal_copy(model: keras.Model, rewrite: Callable[[Any], Any], keep_compiled
         plain = getattr(layer, "holds_masks_of", layer)
         return _fresh_or_duplicate(plain, rewrite(config_of(plain)))
 
-    def with_duplicates() -> keras.Model:
-        return _with_duplicates(model, unwrap=rewrite is not _as_it_is)
-
     # The whole config keeps the class of a model, and builds networks whose layers alone cannot be rebuilt; layer by
     # layer, what two nested models share stays shared, and nothing has to be registered with Keras; duplicates hold
     # what no config says.
@@ -155,7 +152,7 @@ def _equal_copy(model: keras.Model, rewrite: Callable[[Any], Any], keep_compiled
         attempts.insert(0 if registered else 1, lambda: kind.from_config(config))
     if is_graph(model):
         attempts.append(lambda: _layer_by_layer(model, fresh))
-        attempts.append(with_duplicates)
+        attempts.append(lambda: _with_duplicates(model, unwrap=rewrite is not _as_it_is))
     elif rewrite is _as_it_is:
         attempts.append(lambda: _by_parts(model))
     errors: list[Exception] = []
@@ -170,7 +167,7 @@ def _equal_copy(model: keras.Model, rewrite: Callable[[Any], Any], keep_compiled
         except Exception as error:
             errors.append(error)
     else:
-        told = errors[-2] if with_duplicates in attempts else errors[-1]  # of those, what a class should tell or do
+        told = errors[-2] if is_graph(model) else errors[-1]  # a duplicate's says less of what a class should tell
         if isinstance(told, PruningError):
             raise told
         raise PruningError(f"'{model.name}' cannot be copied: {' '.join(str(told).split())}") from told

@@ -1,7 +1,7 @@
 """Where tensors meet entry by entry."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -45,7 +45,7 @@ def merged(
     shape = visit.shapes[index]
     rank = len(shape)
     sizes = [(1,) * (rank - len(op.shape)) + tuple(op.shape) for op in operands]
-    operands = [_with_channels_of_its_own(visit, index, operands, sizes) for index in range(len(operands))]
+    operands = [_with_channels_of_its_own(visit, place, operands, sizes) for place in range(len(operands))]
     lists = [[factor.aligned(rank) for factor in op.factors] for op in operands]
     factors: list[Factor] = []
     while any(lists):
@@ -208,6 +208,14 @@ _BINARY = {
 }  # fmt: skip
 
 
+def staying(array: np.ndarray, kept: Mapping[int, Any]) -> np.ndarray:
+    """The entries of a constant that stay, by what is kept along each axis: None for all."""
+    for axis, stays in kept.items():
+        if stays is not None and array.shape[axis] == len(stays):
+            array = array.compress(stays, axis)
+    return array
+
+
 def slice_constants(args: tuple[Any, ...], kwargs: dict[str, Any], new: Resized) -> tuple[Any, dict[str, Any]]:
     """The arguments with every constant array cut to the entries that stay in the output."""
 
@@ -216,11 +224,7 @@ def slice_constants(args: tuple[Any, ...], kwargs: dict[str, Any], new: Resized)
             return x
         array = keras.ops.convert_to_numpy(x)
         rank = len(new.outputs[0])
-        for axis in range(array.ndim):
-            kept = new.kept(0, axis + rank - array.ndim)
-            if kept is not None and array.shape[axis] == len(kept):
-                array = array.compress(kept, axis)
-        return array
+        return staying(array, {axis: new.kept(0, axis + rank - array.ndim) for axis in range(array.ndim)})
 
     return keras.tree.map_structure(cut, (args, kwargs))
 

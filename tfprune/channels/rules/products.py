@@ -10,7 +10,7 @@ import numpy as np
 
 from tfprune.channels.labels import Channels, Factor, Line
 from tfprune.channels.reasons import Reason
-from tfprune.channels.rules.merging import merged, operands_of, outer_constant
+from tfprune.channels.rules.merging import merged, operands_of, outer_constant, staying
 from tfprune.channels.rules.registry import Entry, Replay, Resized
 from tfprune.channels.visit import Visit
 from tfprune.model.fresh import fresh_operation
@@ -148,10 +148,9 @@ def _replay(letters_of: Callable[[Any, Sequence[int], int], tuple[list[Letters],
         for index, place in enumerate(symbolic):
             kept |= {letter: new.kept_input(index, axis) for letter, axis in axes[place].items() if letter not in kept}
         for place, operand in enumerate(operands):
-            for letter, axis in axes[place].items() if place not in symbolic else ():
-                stays = kept.get(letter)
-                if stays is not None and operand.shape[axis] == len(stays):
-                    operands[place] = np.compress(stays, operands[place], axis)
+            if place not in symbolic:
+                array = keras.ops.convert_to_numpy(operand)
+                operands[place] = staying(array, {axis: kept.get(letter) for letter, axis in axes[place].items()})
         return fresh_operation(op)(*operands)
 
     return replay

@@ -69,7 +69,8 @@ def inputs_of(model: keras.Model, data: Any = None) -> Inputs:
         structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
         flat = keras.tree.flatten(structure)
         specs = [InputSpec(_plain(x.name), tuple(x.shape), str(x.dtype)) for x in flat]
-        return Inputs(specs, structure, example=None if data is None else _shapes_of_example(model, data))
+        example = None if data is None else [np.shape(array) for array in keras.tree.flatten(_example(model, data))]
+        return Inputs(specs, structure, example=example)
     if data is not None:
         return _from_example(model, data)
     if model.built and model.get_build_config() is None:
@@ -95,14 +96,13 @@ def inputs_of(model: keras.Model, data: Any = None) -> Inputs:
     return Inputs(order, structure, signature.keywords, types_known=False)
 
 
-def _shapes_of_example(model: keras.Model, data: Any) -> list[tuple[int, ...]]:
-    batch = next(iter(batches(data, model, "Opening a model", at_most=1)))
-    return [tuple(np.shape(array)) for array in keras.tree.flatten(batch.inputs)]
+def _example(model: keras.Model, data: Any) -> Any:
+    """The inputs of one sample, in the structure that the model takes."""
+    return next(iter(batches(data, model, "Opening a model", at_most=1))).inputs
 
 
 def _from_example(model: keras.Model, data: Any) -> Inputs:
-    batch = next(iter(batches(data, model, "Opening a model", at_most=1)))
-    structure = batch.inputs
+    structure = _example(model, data)
     if not model.built:
         with keras.StatelessScope():
             model(structure, training=False)
