@@ -227,7 +227,7 @@ def test_a_model_whose_sizes_belong_together_opens_for_those_of_an_example():
     hint = r"cannot be opened.* belong together, give an example: tfprune.inline\(model, data=inputs\)"
     with pytest.raises(PruningError, match=hint):
         tfprune.inline(model)
-    said = r"opened model takes '.*' of shape \(None, 3, 5\) alone, since its sizes belong together"
+    said = r"opened model takes '.*' of shape \(None, 3, 5\) alone, that of the example"
     with pytest.warns(UserWarning, match=said):
         plain = tfprune.inline(model, data=example)
     assert [x.shape for x in plain.inputs] == [(None, 3, 5), (None, 6, 2), (None, None, 3)]  # words stay open
@@ -241,3 +241,56 @@ def test_a_model_whose_sizes_belong_together_opens_for_those_of_an_example():
 def test_an_example_of_other_axes_is_refused():
     with pytest.raises(PruningError, match=r"Opening a model: data for input '.*' has shape \(3, 3, 5, 1\), but"):
         tfprune.inline(interleaving(), data=[x[..., None] for x in pictures_tokens_and_words(3, 5)])
+
+
+class InPieces(layers.Layer):
+    """Goes through a sequence in pieces of four with a state, as linear attention does; the last one is filled up."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.key, self.value, self.out = layers.Dense(6), layers.Dense(5), layers.Dense(3)
+
+    def build(self, shape):
+        self.key.build(shape)
+        self.value.build(shape)
+        self.out.build((*shape[:-1], 5))
+
+    def call(self, x):
+        batch, steps = ops.shape(x)[:2]
+        more = (4 - steps % 4) % 4
+        if more > 0:
+            x = ops.pad(x, [[0, 0], [0, more], [0, 0]])
+        key, value = self.key(x), self.value(x)
+        state, answers = ops.zeros((batch, 6, 5)), []
+        for start in range(0, steps, 4):
+            piece = slice(start, start + 4)
+            state = state + ops.einsum("btk,btv->bkv", key[:, piece], value[:, piece])
+            answers.append(ops.einsum("btk,bkv->btv", key[:, piece], state))
+        return self.out(ops.concatenate(answers, axis=1)[:, :steps])
+
+    def compute_output_shape(self, shape):
+        return (*shape[:-1], 3)
+
+
+def test_a_loop_over_pieces_of_a_sequence_opens_for_the_sizes_of_an_example():
+    inputs = keras.Input((None, 4))
+    model = keras.Model(inputs, layers.Dense(2, name="head")(InPieces(name="pieces")(inputs)))
+    example = np.random.default_rng(0).normal(size=(2, 6, 4)).astype("float32")
+    with pytest.warns(UserWarning, match=r"'pieces' may open for fixed sizes, .*inline\(model, data=inputs\)"):
+        closed = tfprune.inline(model)
+    assert any(isinstance(layer, InPieces) for layer in closed.layers)
+    with pytest.warns(UserWarning, match=r"takes '.*' of shape \(None, 6, 4\) alone, that of the example"):
+        plain = tfprune.inline(model, data=example)
+    assert not any(isinstance(layer, InPieces) for layer in plain.layers)
+    np.testing.assert_allclose(plain(example), model(example), rtol=1e-5, atol=1e-6)
+    pruned = tfprune.prune(plain, tfprune.Structured(0.5, allocation="uniform"))
+    small = tfprune.shrink(pruned)
+    # Three of six keys and two of five values go; the state begins with zeros, as many as are left.
+    assert [small.get_layer(f"pieces.{name}").units for name in ("key", "value", "out")] == [3, 3, 1]
+    np.testing.assert_allclose(small(example), pruned(example), rtol=1e-5, atol=1e-6)
+
+
+def test_an_example_leaves_sizes_open_where_it_opens_nothing_more():
+    inputs = keras.Input((None, 4))
+    model = keras.Model(inputs, Part(counted_from_a_number)(inputs))
+    assert tfprune.inline(model, data=np.ones((2, 5, 4), "float32")).input_shape == (None, None, 4)

@@ -9,6 +9,7 @@ code (`reasons`).
 
 from tfprune.model.inline.inline import inline, inline_notes, inlined
 from tfprune.model.inline.inputs import inputs_of, sample
-from tfprune.model.inline.opening import Opened, losses_of, open_model, opened
+from tfprune.model.inline.notes import losses_of
+from tfprune.model.inline.opening import Opened, open_model, opened
 
 __all__ = ["Opened", "inline", "inline_notes", "inlined", "inputs_of", "losses_of", "open_model", "opened", "sample"]

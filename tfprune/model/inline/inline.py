@@ -8,7 +8,8 @@ import keras
 from tfprune.errors import PruningError
 from tfprune.model.copying import clone_with_weights, compile_like, copy_model, scope_of
 from tfprune.model.fresh import fresh_layer, fresh_operation
-from tfprune.model.inline.opening import Known, has_something_to_open, known_to_nobody, notes_of, open_model, opened
+from tfprune.model.inline.notes import notes_of
+from tfprune.model.inline.opening import Known, has_something_to_open, known_to_nobody, open_model, opened
 from tfprune.model.state import carry_state, check_copy, check_ties
 from tfprune.model.tree import check_model
 
@@ -25,8 +26,9 @@ def inline(model: keras.Model, data: Any = None) -> keras.Model:
     Args:
         model: Any built Keras 3 model; it is left as it is, and nothing is shared with it.
         data: Example inputs, in any form that `fit` takes, for a model whose inputs Keras does not know (a subclassed
-            one with several, or one that was never called), or whose open sizes belong together: the opened model then
-            takes those of the example, where it takes no others. Defaults to None.
+            one with several, or one that was never called), whose open sizes belong together, or that holds a layer
+            whose call does something else for every size, such as a loop over pieces of a sequence: the opened model
+            then takes the sizes of the example, where it opens for no others. Defaults to None.
 
     Returns:
         The new model, compiled as the first was, with a fresh optimizer. It has been compared with the first on a

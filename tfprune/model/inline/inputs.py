@@ -35,6 +35,11 @@ class Inputs:
         self.specs, self.structure, self.keywords, self.types_known = list(specs), structure, keywords, types_known
         self.example = example
 
+    @property
+    def are_fixed(self) -> bool:
+        """Whether no size but the number of samples is open."""
+        return all(None not in spec.shape[1:] for spec in self.specs)
+
     def pack(self, flat: Sequence[Any]) -> Any:
         """Flat values in the structure of the inputs."""
         return keras.tree.pack_sequence_as(self.structure, list(flat))

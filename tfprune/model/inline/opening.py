@@ -3,14 +3,14 @@
 import contextlib
 import inspect
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
 
-from tfprune.errors import PruningError, listing
+from tfprune.errors import PruningError
 from tfprune.model.fresh import fresh_layer
 from tfprune.model.graph import is_graph, nodes_in_order, parts_of, require_graph
 from tfprune.model.hooks import maker_of
@@ -184,10 +184,13 @@ def _opened(model: keras.Model, inputs: Inputs, known: Known) -> Opened:
         if best is not None and not best.closed:
             break
         others.append(sizes_for(inputs.specs, groups, SHORT))
-    return best or _with_fixed_sizes(model, inputs, known, errors[0])
+    if best is None or (best.closed and inputs.example is not None):
+        best = _with_fixed_sizes(model, inputs, known, best)
+    return best or _cannot_open(model, inputs, errors[0])
 
 
-def _with_fixed_sizes(model: keras.Model, inputs: Inputs, known: Known, first: CannotOpenError) -> Opened:
+def _with_fixed_sizes(model: keras.Model, inputs: Inputs, known: Known, best: Opened | None) -> Opened | None:
+    """The model opened for some sizes alone, where that leaves fewer layers closed than `best`, for any sizes."""
     shown = [[BATCH, *((size, size) for size in shape[1:])] for shape in inputs.example or ()]
 
     def attempt(fixed: Inputs, sizes: Sequence[Sequence[Pair]]) -> Opened:
@@ -196,18 +199,22 @@ def _with_fixed_sizes(model: keras.Model, inputs: Inputs, known: Known, first: C
             _compare(model, found, shown)
         return found
 
-    found: Opened | None = at_one_length(model, inputs, attempt)
+    found: Opened | None = at_one_length(model, inputs, attempt) if best is None else None
     if found is None and inputs.example is not None:
         with contextlib.suppress(CannotOpenError):
             found = as_in_example(inputs, attempt)
-    if found is None:
-        several = sum(size is None for spec in inputs.specs for size in spec.shape[1:]) > 1
-        way_out = " Where sizes of its inputs belong together, give an example: tfprune.inline(model, data=inputs)."
-        raise PruningError(
-            f"'{model.name}' ({type(model).__name__}) cannot be opened into a graph of layers: {first.reason}."
-            f"{way_out if several and inputs.example is None else ''}"
-        )
-    return found
+    if found is None or best is None:
+        return found or best
+    return found if len(found.closed) < len(best.closed) else best
+
+
+def _cannot_open(model: keras.Model, inputs: Inputs, first: CannotOpenError) -> NoReturn:
+    several = sum(size is None for spec in inputs.specs for size in spec.shape[1:]) > 1
+    way_out = " Where sizes of its inputs belong together, give an example: tfprune.inline(model, data=inputs)."
+    raise PruningError(
+        f"'{model.name}' ({type(model).__name__}) cannot be opened into a graph of layers: {first.reason}."
+        f"{way_out if several and inputs.example is None else ''}"
+    )
 
 
 def _with_sizes(model: keras.Model, inputs: Inputs, sizes: Sequence[Sequence[Pair]], known: Known) -> Opened:
@@ -371,28 +378,3 @@ def _can_be_made_anew(layer: Any) -> bool:
     except PruningError:
         return False
     return True
-
-
-def notes_of(found: Opened) -> Iterator[str]:
-    """What a user has to know of an opened model, in sentences."""
-    for path, reason in found.closed.items():
-        yield f"'{path}' stays closed: {reason}."
-    if found.length:
-        yield f"The model takes sequences of {found.length} alone, and the opened one says so of its inputs."
-    for spec in found.fixed:
-        yield f"The opened model takes '{spec.name}' of shape {spec.shape} alone, since its sizes belong together."
-    yield from losses_of(found)
-    if found.training:
-        yield (
-            f"{listing(found.training)} asked whether the model is in training; the opened model goes their way of "
-            "inference in training too."
-        )
-
-
-def losses_of(found: Opened) -> Iterator[str]:
-    """What a user has to know of losses that the graph does not add, in a sentence; nothing where there are none."""
-    if found.losses:
-        yield (
-            f"{listing(found.losses)} adds a loss in its call (add_loss), which the opened model does not. Train your "
-            "own model, with a pruning callback, and open or shrink it afterwards; or give compile() that loss."
-        )

@@ -48,6 +48,11 @@ def may_be_the_size(reason: str) -> bool:
     return re.match(r"[A-Z]\w*Error: ", reason) is not None
 
 
+def is_about_sizes(reason: str) -> bool:
+    """Whether a layer's call is no function of open sizes that a graph can follow; with fixed ones it may be."""
+    return re.search(r"for other sizes|open size|in two traces", reason) is not None
+
+
 def _line(error: BaseException) -> str:
     """The last line of the user's own code on the way to an error."""
     frames = [
