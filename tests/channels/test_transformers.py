@@ -129,6 +129,9 @@ def test_norms_written_out_heads_and_gated_units_shrink_exactly(outputs):
     assert small.get_layer("k").kernel.shape[1] == 1 and small.get_layer("q").units == 2 * 2  # whole groups of heads
 
 
+FREQUENCIES = np.array([1.0, 0.3, 0.1, 0.03], "float32")
+
+
 def test_groups_of_heads_go_that_are_normed_each_and_repeated_behind_an_axis_of_their_own():
     x = inputs = keras.Input((None, WIDTH))
 
@@ -140,7 +143,7 @@ def test_groups_of_heads_go_that_are_normed_each_and_repeated_behind_an_axis_of_
 
     q = split(x, 6, "q", norm=True)
     k, v = (layers.Reshape((6, -1, 4))(ops.repeat(split(x, 3, n, n == "k")[:, :, None], 2, axis=2)) for n in "kv")
-    angles = ops.cos(ops.cast(ops.cumsum(ops.ones_like(x[:1, :, :1]), axis=1), "float32") * np.ones(4, "float32"))
+    angles = ops.cos(ops.cast(ops.cumsum(ops.ones_like(x[:1, :, :1]), axis=1), "float32") * FREQUENCIES)
     scores = ops.softmax(ops.matmul(q * angles[:, None], ops.transpose(k * angles[:, None], (0, 1, 3, 2))))
     y = layers.Reshape((-1, 24))(ops.transpose(ops.matmul(scores, v), (0, 2, 1, 3)))
     model = randomise(keras.Model(inputs, layers.Dense(5)(y)))

@@ -165,11 +165,13 @@ def expand(values: np.ndarray, shape: Sequence[int | None], axes: Sequence[int])
 
 
 def reshape(values: np.ndarray, source: Shape, target: Shape) -> np.ndarray | None:
-    """Reshapes a compact array as its tensor is reshaped; None where an open size stands in the way.
+    """Reshapes a compact array as its tensor is reshaped; None where an open size stands in the way."""
+    result = _by_blocks(values, source, target)
+    return _in_rows(values, source, target) if result is None else result
 
-    Axes are matched in blocks of equal product from the right, and only blocks in which something varies are written
-    out in full.
-    """
+
+def _by_blocks(values: np.ndarray, source: Shape, target: Shape) -> np.ndarray | None:
+    """Axes matched in blocks of equal product from the right; only those in which something varies are written out."""
     blocks = _blocks(source, target)
     if blocks is None:
         return None
@@ -186,6 +188,26 @@ def reshape(values: np.ndarray, source: Shape, target: Shape) -> np.ndarray | No
             full += [int(source[axis] or 1) for axis in before]
             final += [int(target[axis] or 1) for axis in after]
     return np.broadcast_to(values, full).reshape(final)
+
+
+def _in_rows(values: np.ndarray, source: Shape, target: Shape) -> np.ndarray | None:
+    """Where sizes go into open axes in front, or come from them: rows of entries become several, or one of several."""
+    before, after = (
+        next((axis for axis, size in enumerate(shape) if size is not None), 0) for shape in (source, target)
+    )
+    rest, wanted = ([size for size in shape if size] for shape in (source[before:], target[after:]))
+    known = len(rest) == len(source) - before and len(wanted) == len(target) - after
+    if not before or not after or not known or any(size > 1 for size in values.shape[:before]):
+        return None
+    row = np.broadcast_to(values, [*values.shape[:before], *rest]).ravel()
+    size = math.prod(wanted)
+    if size % row.size == 0:
+        row = np.tile(row, size // row.size)
+    elif row.size % size == 0 and _is_uniform(row.reshape(-1, size), 0):
+        row = row[:size]
+    else:
+        return None
+    return row.reshape([1] * after + wanted)
 
 
 def _blocks(source: Shape, target: Shape) -> list[tuple[list[int], list[int]]] | None:

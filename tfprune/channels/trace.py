@@ -39,6 +39,9 @@ class AxisUse(NamedTuple):
 CONSTANT = "constant"
 """What the kind of labels begins with that a constant brings."""
 
+UNIFORM = "constant of one number"
+"""Likewise, where the constant is the same all along the axis."""
+
 
 class FreshLabels(NamedTuple):
     """Fresh labels for the channels that one layer produces."""
@@ -160,8 +163,9 @@ class Trace:
         return [self.blocks[place - 1] for place in places]
 
     def are_of_constants(self, labels: np.ndarray) -> bool:
-        """Whether constants brought all of some labels."""
-        return bool((labels != KEPT).all()) and all(map(of_constant, self.blocks_of(labels)))
+        """Whether constants that vary along them brought all of some labels."""
+        blocks = self.blocks_of(labels)
+        return bool((labels != KEPT).all()) and all(of_constant(b) and not b.kind.startswith(UNIFORM) for b in blocks)
 
     def streams(self) -> np.ndarray:
         """Which sets of labels are normalised and made by several layers, by root."""

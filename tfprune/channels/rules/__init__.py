@@ -7,6 +7,7 @@ Every file ends with its tables: the rule of each layer class, and of each opera
 from tfprune.channels.rules import (
     activation,
     attention,
+    filters,
     merging,
     moves,
     norms,
@@ -20,7 +21,20 @@ from tfprune.channels.rules import (
 from tfprune.channels.rules.activation import elementwise
 from tfprune.channels.rules.registry import LAYERS, OPERATIONS, Entry, Resized, find, has_rule, register_rule
 
-for _file in (activation, attention, merging, moves, norms, operations, parts, products, recurrent, space, weighted):
+for _file in (
+    activation,
+    attention,
+    filters,
+    merging,
+    moves,
+    norms,
+    operations,
+    parts,
+    products,
+    recurrent,
+    space,
+    weighted,
+):
     LAYERS.update(getattr(_file, "LAYERS", {}))
     OPERATIONS.update(getattr(_file, "OPERATIONS", {}))
 LAYERS.pop(None, None)  # stands for layers that this Keras does not have

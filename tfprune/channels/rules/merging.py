@@ -8,10 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.channels.labels import KEPT, Channels, Factor, unvalued
+from tfprune.channels.labels import KEPT, Channels, Factor, Line, unvalued
 from tfprune.channels.reasons import Reason
 from tfprune.channels.rules.registry import Entry, Resized
-from tfprune.channels.trace import CONSTANT
+from tfprune.channels.trace import CONSTANT, UNIFORM
 from tfprune.channels.visit import Rule, Visit
 from tfprune.model.fresh import fresh_operation
 from tfprune.model.hooks import class_of_applications
@@ -59,6 +59,7 @@ def merged(
                 continue
             meeting = [axis for axis in factor.axes if sizes[other][axis] == shape[axis]]
             found = [f for f in lists[other] if set(f.axes) & set(meeting) and not _gives_way(visit, f, factor)]
+            found = _nearest(factor, meeting, _counterpart(factor, lists[owner], found))
             alone = [axis for axis in meeting if not any(axis in f.axes for f in found)]
             if alone:
                 # Along these axes the other tensor cannot lose entries.
@@ -70,6 +71,11 @@ def merged(
                 factor = visit.tied(factor, rest)
                 partners[owner] = factor
             for partner in found:
+                if absorbing == len(operands) == 2 and _apart(factor, partner, sizes[owner], shape):
+                    _share(visit, factor, partner, len(factors))
+                    alone_in_it = [partner if place == other else None for place in range(2)]
+                    factors.append(_met(visit, alone_in_it, operands, function, absorbing))
+                    continue
                 if set(partner.axes) < set(factor.axes):
                     visit.trace.meet(factor.labels, partner.labels, visit.path)
                 else:
@@ -93,21 +99,66 @@ def _with_channels_of_its_own(
     return outer_constant(visit, operands[place], place, alone)
 
 
+def _counterpart(factor: Factor, others: Sequence[Factor], found: list[Factor]) -> list[Factor]:
+    """Of several families along the same axes, as heads and their width in one, the one that lies as `factor` does.
+
+    All of them, where some has no counterpart among the `others` that lie beside `factor`.
+    """
+    own, *rest = (_pattern(each) for each in (factor, *others))
+    patterns = [_pattern(each) for each in found]
+    paired = all(pattern in [own, *rest] for pattern in patterns) and len(set(patterns)) == len(patterns)
+    return [found[patterns.index(own)]] if len(found) > 1 and paired and own in patterns else found
+
+
+def _nearest(factor: Factor, meeting: Sequence[int], found: list[Factor]) -> list[Factor]:
+    """Those that lie along some of the axes of `factor` and no others, where they are enough; the rest comes later."""
+    within = [other for other in found if set(other.axes) <= set(factor.axes)]
+    return within if set(meeting) <= {axis for other in within for axis in other.axes} else found
+
+
+def _apart(factor: Factor, partner: Factor, size: Sequence[int | None], shape: Sequence[int | None]) -> bool:
+    """Whether both lie along axes where the other tensor of a product has a single entry, as in an outer product."""
+    own, theirs = set(factor.axes), set(partner.axes)
+    met = {axis for axis in theirs if size[axis] == shape[axis]}
+    return bool(own - theirs) and bool(theirs - own) and met <= own
+
+
+def _share(visit: Visit, one: Factor, other: Factor, place: int) -> None:
+    """Channels along some axes in common, as the heads of an outer product, whose widths may go by themselves."""
+    shape = [size if axis in other.axes else 1 for axis, size in enumerate(one.labels.shape)]
+    labels = visit.fresh(math.prod(shape), f"shared{place}").reshape(shape)
+    for factor in (one, other):
+        visit.trace.meet(factor.labels, labels, visit.path)
+
+
+def _pattern(factor: Factor) -> tuple[tuple[int, ...], bytes]:
+    """Which entries of a factor have one label, whatever it is."""
+    _, first, places = np.unique(factor.labels, return_index=True, return_inverse=True)
+    return factor.labels.shape, first[places].tobytes()
+
+
 def outer_constant(visit: Visit, operand: Channels, place: int, axes: Iterable[int]) -> Channels:
     """A constant, such as the frequencies of a rotary embedding, whose entries along some axes are channels.
 
     No weight makes them: they go with those of weights that they meet later, and stay where they meet none.
     """
-    lines = {
-        axis: unvalued(visit.fresh(int(operand.shape[axis] or 1), f"{CONSTANT}{place}.{axis}"))
-        for axis in axes
-        if operand.shape[axis] != 1
-    }
+    array = np.asarray(operand.constant, np.float64)
+    number = array.flat[0] if array.size and (array == array.flat[0]).all() else math.nan
+
+    def line(axis: int) -> Line:
+        kind = UNIFORM if (array == array.take([0], axis)).all() else CONSTANT
+        labels = visit.fresh(int(operand.shape[axis] or 1), f"{kind}{place}.{axis}")
+        return unvalued(labels).with_values(number, number)
+
+    lines = {axis: line(axis) for axis in axes if operand.shape[axis] != 1}
     return replace(operand, factors=tuple(line.spread(operand.rank, axis) for axis, line in lines.items()))
 
 
 def _gives_way(visit: Visit, partner: Factor, factor: Factor) -> bool:
-    """Whether channels of a constant stay for those that also lie along other axes, as heads whose width they meet."""
+    """Whether channels of a constant stay for those that also lie along other axes, as heads whose width they meet.
+
+    Those of one number, as zeros that a sum begins with, go with whatever goes.
+    """
     narrower = set(partner.axes) < set(factor.axes)
     return narrower and visit.trace.prefers != "width" and visit.trace.are_of_constants(partner.labels)
 

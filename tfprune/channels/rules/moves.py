@@ -1,5 +1,6 @@
 """Layers and operations that only move or repeat entries: what they do is done to the labels."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -27,14 +28,31 @@ def moving(move: Callable[[Visit, np.ndarray], np.ndarray]) -> Rule:
 
 
 def reshaped(visit: Visit, source: Channels) -> Channels:
-    """What goes out of a reshape; frozen where an open size does not let a channel be followed."""
-    factors = []
-    for factor in source.factors:
+    """What goes out of a reshape; frozen where an open size does not let a channel be followed.
+
+    Of channels along several axes, those along one that can be followed may go, the same ones everywhere.
+    """
+
+    def moved(factor: Factor) -> Factor | None:
         parts = [reshape(part, source.shape, visit.shape) for part in (factor.labels, factor.masked, factor.now)]
         if any(part is None for part in parts):
+            return None
+        return Factor(parts[0], parts[1], parts[2], factor.alike)  # type: ignore[arg-type]
+
+    def along(factor: Factor, axis: int) -> Factor:
+        others = [other for other in factor.axes if other != axis]
+        return factor.map_entries(lambda values: functools.reduce(lambda v, other: v.take([0], other), others, values))
+
+    factors = []
+    for factor in source.factors:
+        result = moved(factor)
+        if result is None and len(factor.axes) > 1:
+            followed = [axis for axis in factor.axes if moved(along(factor, axis)) is not None]
+            result = moved(visit.tied(factor, followed[-1:])) if followed else None
+        if result is None:
             visit.freeze(factor, Reason.OPEN_SIZE)
         else:
-            factors.append(Factor(parts[0], parts[1], parts[2], factor.alike))  # type: ignore[arg-type]
+            factors.append(result)
 
     def along_others(factor: Factor) -> bool:
         return factor.alike and any(set(factor.axes) & set(other.axes) for other in factors if other is not factor)

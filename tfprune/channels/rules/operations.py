@@ -76,7 +76,9 @@ def reduction(visit: Visit) -> Channels:
             if name in _OVER_ZEROS:
                 visit.trace.normalised.append(factor.labels.ravel())
             continue
-        if crossed:
+        if crossed and (additive or name in _OVER_ZEROS) and visit.trace.prefers != "head" and not factor.masked.any():
+            left = [_of_some(visit, factor, crossed, name)]
+        elif crossed:
             left = visit.frozen_axis(Channels(source.shape, (factor,)), sorted(crossed), Reason.MIXED)
         else:
             left = [factor]
@@ -84,6 +86,28 @@ def reduction(visit: Visit) -> Channels:
             after = passing if name in _STEADY else zeros_only(passing) if name in _ADDITIVE else forget(passing)
             factors.append(after if keepdims else after.map(lambda v: np.squeeze(v, tuple(reduced))))
     return visit.result(factors)
+
+
+def _of_some(visit: Visit, factor: Factor, crossed: set[int], name: str) -> Factor:
+    """Sums over some of the axes along which channels vary, as of squares inside heads: either kind may go.
+
+    A whole head goes with its sum; where the widths inside heads may go, which are zero then, the sums stay.
+    """
+    visit.demand_zero(factor.labels, factor.masked, factor.now, Reason.MIXED)
+    if name in _OVER_ZEROS:
+        visit.trace.normalised.append(factor.labels.ravel())
+    shape = [1 if axis in crossed else size for axis, size in enumerate(factor.labels.shape)]
+    labels = visit.fresh(math.prod(shape), f"sums{sorted(factor.axes)}").reshape(shape)
+    visit.trace.meet(factor.labels, labels, visit.path)
+    quiet = (np.broadcast_to(factor.now, factor.labels.shape) == 0).all(tuple(sorted(crossed)), keepdims=True)
+    return Factor(labels, np.zeros(shape), np.where(quiet, 0.0, math.nan))
+
+
+def cumulative(visit: Visit) -> Channels:
+    """Sums or products up to each entry: channels along other axes pass."""
+    if visit.layer.axis is None:
+        return visit.freeze_all(Reason.MIXED)[0]
+    return visit.result(zeros_only(f) for f in visit.frozen_axis(visit.input, [visit.layer.axis], Reason.MIXED))
 
 
 def _replay_reduction(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], new: Resized) -> Any:
@@ -164,5 +188,6 @@ OPERATIONS = {
     **dict.fromkeys(("Cast", "SaturateCast", "StopGradient", "Copy", "ConvertToTensor"), Entry(unchanged)),
     **dict.fromkeys(("Softmax", "LogSoftmax", "Sparsemax", "Glu"), Entry(softmax)),
     **dict.fromkeys(_REDUCTIONS, Entry(reduction, replay=_replay_reduction)),
+    **dict.fromkeys(("Cumsum", "Cumprod"), Entry(cumulative)),
     "Pad": Entry(pad, replay=_replay_pad),
 }
