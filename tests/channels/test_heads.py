@@ -1,4 +1,4 @@
-"""Heads and the widths inside them: gates, norms, reshapes past open sizes, states that begin with zeros, filters."""
+"""Heads and the widths inside them: gates, norms, reshapes past open sizes, states that begin with zeros."""
 
 import keras
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 from channel_checks import check_shrinks, randomise
 from keras import layers, ops
 
-from tfprune.channels import Reason, channel_groups
+from tfprune.channels import channel_groups
 from tfprune.channels.labels import reshape
 
 STEPS, HEADS, WIDE = 6, 2, 4
@@ -139,51 +139,3 @@ def test_heads_and_widths_of_an_outer_product_that_disagree_leave_the_heads_alon
     model = randomise(keras.Model(inputs, layers.Dense(3, name="out")(y)))
     _, small = check_shrinks(model, data=steps_of(5))
     assert [small.get_layer(name).units for name in ("v",)] == [HEADS * (WIDE - 1)]
-
-
-def test_channels_go_with_the_slices_of_a_filter_that_is_a_weight():
-    inputs = keras.Input((STEPS, 5))
-    x = layers.Dense(8, name="wide")(inputs)
-    kernel = ops.expand_dims(ops.transpose(weight(inputs, 8, 3, name="filter")), -1)
-    y = ops.depthwise_conv(ops.pad(x, [[0, 0], [2, 0], [0, 0]]), kernel, padding="valid")
-    model = randomise(keras.Model(inputs, layers.Dense(3, name="out")(y)))
-    groups = channel_groups(model)
-    assert groups["filter"].frozen.reason is Reason.OTHER_AXIS  # its places in time
-    _, small = check_shrinks(model, data=steps_of(5))
-    assert small.get_layer("wide").units == 6 and small.get_layer("filter").embeddings.shape == (6, 3)
-
-
-@pytest.mark.parametrize("multiplier", [1, 2])
-def test_channels_go_through_a_filter_that_is_a_constant(multiplier):
-    inputs = keras.Input((7, 7, 3))
-    x = layers.Conv2D(8, 3, name="wide")(inputs)
-    blur = np.random.default_rng(0).normal(size=(3, 3, 8, multiplier)).astype("float32")
-    y = ops.depthwise_conv(x, blur, strides=2, padding="same")
-    model = randomise(keras.Model(inputs, layers.Conv2D(2, 1, name="out")(y)))
-    _, small = check_shrinks(model)
-    assert small.get_layer("wide").filters == 6 and small.get_layer("out").kernel.shape == (1, 1, 6 * multiplier, 2)
-
-
-def test_a_filter_that_is_a_weight_keeps_the_channels_of_an_input():
-    inputs = keras.Input((STEPS, 5))
-    kernel = ops.expand_dims(ops.transpose(weight(inputs, 5, 3, name="filter")), -1)
-    y = ops.depthwise_conv(inputs, kernel, padding="valid")
-    model = randomise(keras.Model(inputs, layers.Dense(3, name="out")(layers.Dense(8, name="wide")(y))))
-    assert list(channel_groups(model).free) == ["wide"]
-
-
-@pytest.mark.parametrize("operation", [ops.cumsum, ops.cumprod])
-def test_channels_pass_sums_and_products_along_another_axis(operation):
-    inputs = keras.Input((STEPS, 5))
-    y = operation(layers.Dense(8, name="wide")(inputs), axis=1)
-    model = randomise(keras.Model(inputs, layers.Dense(3, name="out")(y)))
-    _, small = check_shrinks(model, data=steps_of(5))
-    assert small.get_layer("wide").units == 6
-
-
-@pytest.mark.parametrize("axis", [-1, None])
-def test_channels_that_are_summed_one_after_the_other_stay(axis):
-    inputs = keras.Input((5,), batch_size=4 if axis is None else None)
-    y = ops.reshape(ops.cumsum(layers.Dense(8, name="wide")(inputs), axis=axis), (-1, 8))
-    model = keras.Model(inputs, layers.Dense(3, name="out")(y))
-    assert channel_groups(model)["wide"].frozen.reason is Reason.MIXED

@@ -53,9 +53,14 @@ def for_bounds_that_are_tensors(x):
     return ops.clip(x, low + 1.0, ops.convert_to_tensor(0.5))
 
 
+def for_a_loop_between_numbers(x):
+    return ops.fori_loop(0, 3, lambda step, value: value * 0.5 + x * ops.cast(step, x.dtype), x)
+
+
 @pytest.mark.parametrize(
     "asks",
     [
+        for_a_loop_between_numbers,
         for_the_number_of_axes,
         for_the_backend,
         for_axes_in_capitals,

@@ -290,6 +290,46 @@ def test_a_loop_over_pieces_of_a_sequence_opens_for_the_sizes_of_an_example():
     np.testing.assert_allclose(small(example), pruned(example), rtol=1e-5, atol=1e-6)
 
 
+class StepByStep(layers.Layer):
+    """A recurrence over the steps of a sequence in a loop of Keras, which writes each answer in its place."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense, self.out = layers.Dense(6), layers.Dense(3)
+
+    def build(self, shape):
+        self.dense.build(shape)
+        self.out.build((*shape[:-1], 6))
+
+    def call(self, x):
+        batch, steps = ops.shape(x)[:2]
+        y = self.dense(x)
+
+        def step(t, held):
+            state, answers = held
+            state = state * 0.5 + y[:, t]
+            return [state, ops.slice_update(answers, [0, t, 0], state[:, None])]
+
+        _, answers = ops.fori_loop(0, steps, step, [ops.zeros((batch, 6)), ops.zeros((batch, steps, 6))])
+        return self.out(answers)
+
+    def compute_output_shape(self, shape):
+        return (*shape[:-1], 3)
+
+
+def test_a_recurrence_in_a_loop_opens_for_the_sizes_of_an_example_and_loses_channels():
+    inputs = keras.Input((None, 4))
+    model = keras.Model(inputs, layers.Dense(2, name="head")(StepByStep(name="steps")(inputs)))
+    example = np.random.default_rng(0).normal(size=(2, 5, 4)).astype("float32")
+    with pytest.warns(UserWarning, match=r"takes '.*' of shape \(None, 5, 4\) alone, that of the example"):
+        plain = tfprune.inline(model, data=example)
+    np.testing.assert_allclose(plain(example), model(example), rtol=1e-5, atol=1e-6)
+    pruned = tfprune.prune(plain, tfprune.Structured(0.5, allocation="uniform"))
+    small = tfprune.shrink(pruned)
+    assert small.get_layer("steps.dense").units == 3
+    np.testing.assert_allclose(small(example), pruned(example), rtol=1e-5, atol=1e-6)
+
+
 def test_an_example_leaves_sizes_open_where_it_opens_nothing_more():
     inputs = keras.Input((None, 4))
     model = keras.Model(inputs, Part(counted_from_a_number)(inputs))

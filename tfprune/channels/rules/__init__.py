@@ -16,6 +16,7 @@ from tfprune.channels.rules import (
     products,
     recurrent,
     space,
+    updates,
     weighted,
 )
 from tfprune.channels.rules.activation import elementwise
@@ -33,6 +34,7 @@ for _file in (
     products,
     recurrent,
     space,
+    updates,
     weighted,
 ):
     LAYERS.update(getattr(_file, "LAYERS", {}))

@@ -7,7 +7,7 @@ import numpy as np
 
 from tfprune.channels.labels import Channels, Line
 from tfprune.channels.reasons import Reason
-from tfprune.channels.rules.activation import forget
+from tfprune.channels.rules.activation import zeros_only
 from tfprune.channels.rules.merging import staying
 from tfprune.channels.rules.registry import Entry, Resized
 from tfprune.channels.visit import Visit
@@ -31,10 +31,8 @@ def depthwise(visit: Visit) -> Channels:
             lines = []
         else:
             lines = [_together(visit, [*lines, *own])]
-    passing = [line.map(lambda values: np.repeat(values, kernel.shape[-1])) for line in lines]
-    return visit.result(
-        forget(visit.along(axis, line)) if kernel.constant is not None else visit.along(axis, line) for line in passing
-    )
+    passing = (line.map(lambda values: np.repeat(values, kernel.shape[-1])) for line in lines)
+    return visit.result(zeros_only(visit.along(axis, line)) for line in passing)  # no bias, and zeros around it
 
 
 def _together(visit: Visit, lines: list[Line]) -> Line:

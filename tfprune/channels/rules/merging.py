@@ -143,11 +143,11 @@ def outer_constant(visit: Visit, operand: Channels, place: int, axes: Iterable[i
     No weight makes them: they go with those of weights that they meet later, and stay where they meet none.
     """
     array = np.asarray(operand.constant, np.float64)
-    number = array.flat[0] if array.size and (array == array.flat[0]).all() else math.nan
+    number = array.flat[0] if array.size and (array == array.flat[0]).all() and np.isfinite(array.flat[0]) else math.nan
 
     def line(axis: int) -> Line:
-        kind = UNIFORM if (array == array.take([0], axis)).all() else CONSTANT
-        labels = visit.fresh(int(operand.shape[axis] or 1), f"{kind}{place}.{axis}")
+        kind = UNIFORM if (array == array.take(range(min(1, array.shape[axis])), axis)).all() else CONSTANT
+        labels = visit.fresh(int(operand.shape[axis] or 0), f"{kind}{place}.{axis}")
         return unvalued(labels).with_values(number, number)
 
     lines = {axis: line(axis) for axis in axes if operand.shape[axis] != 1}

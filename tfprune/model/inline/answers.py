@@ -112,6 +112,25 @@ def bounds_as_operands() -> Iterator[None]:
         yield
 
 
+LONGEST_LOOP = 512  # passes that are written out; a graph of more is of no use to anyone
+
+
+@contextlib.contextmanager
+def loops_written_out() -> Iterator[None]:
+    """Lets `keras.ops.fori_loop` between two numbers be the passes of its body, which may use tensors around it."""
+
+    def written_out(plain: Callable[..., Any]) -> Callable[..., Any]:
+        def loop(lower: Any, upper: Any, body_fun: Callable[[int, Any], Any], init_val: Any) -> Any:
+            if not (isinstance(lower, int) and isinstance(upper, int) and upper - lower <= LONGEST_LOOP):
+                return plain(lower, upper, body_fun, init_val)
+            return functools.reduce(lambda value, step: body_fun(step, value), range(lower, upper), init_val)
+
+        return loop
+
+    with instead(keras.ops, "fori_loop", written_out):
+        yield
+
+
 class ListedShape(tuple[int, ...]):
     """The shape of a symbolic tensor, with what TensorFlow's shapes have."""
 
@@ -174,6 +193,7 @@ ANSWERS = (
     equations_in_capitals,
     triangles_of_any_size,
     bounds_as_operands,
+    loops_written_out,
     shapes_as_lists,
     no_known_backend,
     preprocessing_by_operations,
