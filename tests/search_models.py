@@ -7,6 +7,26 @@ L = keras.layers
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(300, 6, 6, 1)).astype("float32")
 Y = (X[:, :3].mean(axis=(1, 2, 3)) > X[:, 3:].mean(axis=(1, 2, 3))).astype("int32")
+X_VAL = np.random.default_rng(1).normal(size=(400, 6, 6, 1)).astype("float32")
+Y_VAL = (X_VAL[:, :3].mean(axis=(1, 2, 3)) > X_VAL[:, 3:].mean(axis=(1, 2, 3))).astype("int32")
+
+
+class Batches(keras.utils.PyDataset):
+    """The training data in batches; a run can be interrupted after so many of them."""
+
+    def __init__(self, left=None):
+        super().__init__()
+        self.left = left
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                raise RuntimeError("interrupted")
+        return X[30 * index : 30 * index + 30], Y[30 * index : 30 * index + 30]
 
 
 def classifier():

@@ -1,5 +1,6 @@
 """compress: within the bound or saying so, resumable, with a teacher where Keras has one."""
 
+import dataclasses
 import json
 import resource
 import signal
@@ -10,38 +11,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from rich.console import Console
-from search_models import X, Y, classifier
+from search_models import X_VAL, Y_VAL, Batches, X, Y, classifier
 
 import tfprune
 from tfprune import PruningError, compress
 from tfprune.command import datasets
 from tfprune.lite.quantize import is_quantized
-from tfprune.search.compress.distillation import Tuning
 from tfprune.search.compress.folder import StepFolder
 
 L = keras.layers
 RANDOM = np.random.default_rng(1)
-X_VAL = RANDOM.normal(size=(400, 6, 6, 1)).astype("float32")
-Y_VAL = (X_VAL[:, :3].mean(axis=(1, 2, 3)) > X_VAL[:, 3:].mean(axis=(1, 2, 3))).astype("int32")
 QUICK = {"epochs": 1, "sparsities": (0.5,)}
-
-
-class Batches(keras.utils.PyDataset):
-    """The training data in batches; a run can be interrupted after so many of them."""
-
-    def __init__(self, left=None):
-        super().__init__()
-        self.left = left
-
-    def __len__(self):
-        return 10
-
-    def __getitem__(self, index):
-        if self.left is not None:
-            self.left -= 1
-            if self.left < 0:
-                raise RuntimeError("interrupted")
-        return X[30 * index : 30 * index + 30], Y[30 * index : 30 * index + 30]
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +96,23 @@ def test_an_interrupted_compression_goes_on_behind_its_last_whole_step(model, tm
     assert vars(resumed.steps[1]) == steps["channels to 50%"] and resumed.within_bound
 
 
+def test_what_was_lost_is_told_with_its_standard_error(whole, model):
+    result, _ = whole
+    dense, given = model.predict(X_VAL, verbose=0), result.lite(X_VAL)
+    lost = (dense.argmax(axis=-1) == Y_VAL).astype(float) - (given.argmax(axis=-1) == Y_VAL)
+    parts = lost.reshape(20, -1).mean(axis=1)
+    (error,) = result.standard_errors
+    assert error == pytest.approx(parts.std(ddof=1) / np.sqrt(20), rel=1e-6)
+    assert result.metrics["accuracy"]["standard_error"] == error
+    told = f"{100 * result.drop:.2f} ± {100 * error:.2f} points worse on 400 samples; at most 10 points were to be lost"
+    assert told in " ".join(result.notes())
+    said = "On other samples more than that may be lost: the bound of accuracy lies within two standard errors"
+    for short, doubtful in ((0.4, True), (0.6, False)):  # of what is left to the bound
+        known = dataclasses.replace(result, standard_errors=((0.1 - result.drop) * (1 - short),))
+        assert (said in " ".join(known.notes())) == doubtful
+    assert "worse on" not in " ".join(dataclasses.replace(result, standard_errors=(None,)).notes())
+
+
 def test_the_folder_of_another_compression_is_refused(whole, model, tmp_path):
     _, folder = whole
     with pytest.raises(PruningError, match="belongs to another compression: its settings is not the same"):
@@ -126,9 +123,10 @@ def test_the_folder_of_another_compression_is_refused(whole, model, tmp_path):
         compress(model, (X[::-1], Y), (X_VAL, Y_VAL), 0.1, {"parameters": 0.5}, folder=folder, **QUICK)
     old = tmp_path / "old"
     old.mkdir()
-    (old / "steps.json").write_text('{"format": "tfprune compression 1", "steps": {}}')
-    with pytest.raises(PruningError, match="an earlier version of tfprune, which did not note the training data"):
-        compress(model, (X, Y), (X_VAL, Y_VAL), 0.1, folder=old, **QUICK)
+    for number in (1, 2):
+        (old / "steps.json").write_text(f'{{"format": "tfprune compression {number}", "steps": {{}}}}')
+        with pytest.raises(PruningError, match="an earlier version of tfprune, which made other steps of other models"):
+            compress(model, (X, Y), (X_VAL, Y_VAL), 0.1, folder=old, **QUICK)
     (tmp_path / "file").write_text("")
     with pytest.raises(PruningError, match="is a file; give a folder"):
         compress(model, (X, Y), (X_VAL, Y_VAL), folder=tmp_path / "file")
@@ -156,66 +154,6 @@ def test_a_bound_that_nothing_keeps_is_said_to_be_broken(model):
     assert not result.within_bound
     assert "THE BOUND IS BROKEN" in " ".join(str(result).split())
     assert "beyond the bound, taken back" in [step.outcome for step in result.steps]
-
-
-def test_the_student_learns_from_the_teacher_by_its_answers_alone():
-    keras.utils.set_random_seed(0)
-    teacher = keras.Sequential([keras.Input((4,)), L.Dense(3, activation="softmax", name="classes")])
-    teacher.compile(keras.optimizers.SGD(0.5), "sparse_categorical_crossentropy", jit_compile=False)
-    x = np.random.default_rng(0).normal(size=(256, 4)).astype("float32")
-    wrong = (teacher.predict(x, verbose=0).argmax(axis=-1) + 1) % 3
-    student = keras.models.clone_model(teacher)
-    student.set_weights([weight + 1.0 for weight in teacher.get_weights()])
-    tuning = Tuning(teacher, (x, wrong), 32)
-    assert tuning.note is None
-    tuning(student, 10)
-    taught = np.abs(student.predict(x, verbose=0) - teacher.predict(x, verbose=0)).mean()
-    alone = keras.models.clone_model(teacher)
-    alone.set_weights([weight + 1.0 for weight in teacher.get_weights()])
-    Tuning(teacher, (x, wrong), 32, distill=False)(alone, 10)
-    assert taught < np.abs(alone.predict(x, verbose=0) - teacher.predict(x, verbose=0)).mean()
-
-
-@pytest.mark.parametrize("activation", [None, "softmax"])
-def test_classes_are_taught_by_the_divergence_of_their_probabilities(activation):
-    keras.utils.set_random_seed(0)
-    inputs = keras.Input((5, 4))
-    teacher = keras.Model(inputs, L.Dense(3, activation=activation, name="classes")(inputs))
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=activation is None)
-    teacher.compile("sgd", loss, jit_compile=False)
-    x, y = RANDOM.normal(size=(8, 5, 4)).astype("float32"), RANDOM.integers(0, 3, (8, 5))
-    student = keras.models.clone_model(teacher)
-    student.set_weights([weight + RANDOM.normal(0, 0.5, weight.shape) for weight in teacher.get_weights()])
-    student.compile("sgd", loss, jit_compile=False)
-
-    def shares(model):
-        answers = np.asarray(model(x), np.float64)
-        softer = np.exp((answers if activation is None else np.log(answers)) / 3.0)
-        return softer / softer.sum(axis=-1, keepdims=True)
-
-    wanted, given = shares(teacher), shares(student)
-    apart = 9 * np.mean(np.sum(wanted * np.log(wanted / given), axis=-1))
-    taught = Tuning(teacher, (x, y), 8)._taught(student)
-    expected = 0.5 * float(loss(y, student(x))) + 0.5 * apart
-    assert float(taught.compute_loss(x, y, student(x))) == pytest.approx(expected, rel=1e-3)
-
-
-class OwnStep(keras.Model):
-    """A model that trains in its own way."""
-
-    def train_step(self, data):
-        return super().train_step(data)
-
-
-def test_without_a_teacher_the_report_says_so():
-    inputs = keras.Input((4,))
-    own = OwnStep(inputs, L.Dense(1, activation="sigmoid")(inputs))
-    own.compile("sgd", "binary_crossentropy")
-    train = X[:, :2, :2, 0].reshape(-1, 4), Y
-    assert "its class has a train_step of its own" in Tuning(own, train, 32).note
-    assert "as asked for" in Tuning(own, train, 32, distill=False).note
-    with pytest.raises(PruningError, match="distill=False leaves nothing to learn from, since train has no targets"):
-        Tuning(own, train[0], 32, distill=False, labelled=False)
 
 
 @pytest.mark.parametrize(

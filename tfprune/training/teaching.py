@@ -107,6 +107,18 @@ class Taught(keras.Model):
     ) -> Any:
         """The student's own loss and its distance from the teacher, as shares; without targets the distance alone."""
         answers, shown = _run(self._shown, self.teacher, x, False)
+        return self.joint_loss((x, y, y_pred, sample_weight), answers, shown, training)
+
+    def joint_loss(self, batch: tuple[Any, Any, Any, Any], answers: Any, shown: Any = (), training: bool = True) -> Any:
+        """The loss where the teacher's answers to a batch are known.
+
+        Args:
+            batch: Inputs, targets, the student's answers and the sample weights.
+            answers: The teacher's.
+            shown: What its watched layers gave.
+            training: Whether the student trains.
+        """
+        x, y, y_pred, sample_weight = batch
         distance = self._distance(answers, y_pred)
         for mine, theirs in zip(self._seen, shown):
             distance += feature_distance(theirs, mine)
@@ -125,24 +137,30 @@ class Taught(keras.Model):
         names = output_names(self.student, outputs)
         pairs = zip(names, flat_outputs(answers), flat_outputs(outputs))
         return sum(
-            output_distance(decision_of(self.teacher, name if len(names) > 1 else ""), theirs, mine, self.temperature)
+            output_distance(self.kind_of(name if len(names) > 1 else ""), theirs, mine, self.temperature)
             for name, theirs, mine in pairs
         )
+
+    def kind_of(self, name: str) -> str:
+        """What an output decides, by which its distance is measured; see `output_distance`."""
+        return decision_of(self.teacher, name)
 
 
 def output_distance(kind: str, teacher: Any, student: Any, temperature: float) -> Any:
     """How far the answers of a student are from its teacher's.
 
     Args:
-        kind: What the output decides: `"class"` for probabilities of classes, `"binary"` for those of yes, else values.
+        kind: What the output decides: `"class"` for probabilities of classes, `"logits"` for their logits, `"binary"`
+            for probabilities of yes, else values.
         teacher, student: The answers.
         temperature: Of classes.
     """
     teacher, student = ops.cast(teacher, "float32"), ops.cast(student, "float32")
     least = keras.config.epsilon()
     if kind == "class" and teacher.shape[-1] != 1:
-        wanted, given = (ops.log(ops.maximum(each, least)) / temperature for each in (teacher, student))
-        wanted, given = ops.log_softmax(wanted), ops.log_softmax(given)
+        kind, teacher, student = "logits", *(ops.log(ops.maximum(each, least)) for each in (teacher, student))
+    if kind == "logits":
+        wanted, given = (ops.log_softmax(each / temperature) for each in (teacher, student))
         return temperature**2 * ops.mean(ops.sum(ops.exp(wanted) * (wanted - given), axis=-1))
     if kind == "binary":
         return ops.mean(keras.losses.binary_crossentropy(teacher, student))

@@ -1,5 +1,6 @@
-"""Fine-tuning that also learns from the answers of the unpruned model, where this version of Keras can."""
+"""Fine-tuning that also learns from the answers of the unpruned model, which are worked out once where they can."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -8,13 +9,17 @@ import keras
 import numpy as np
 
 from tfprune.errors import PruningError
-from tfprune.model.copying import clone_with_weights
+from tfprune.model.copying import scope_of
 from tfprune.model.data import Batch, batches, joined, whole_batch
+from tfprune.model.hooks import compile_arguments
 from tfprune.model.judge import decision_of
-from tfprune.training.teaching import distill
+from tfprune.model.metrics import answers_of
+from tfprune.training.teaching import Taught
 
 TEMPERATURE = 3.0
 STUDENT_SHARE = 0.5  # of the loss on the labels; the rest is the distance from the teacher
+ANSWERED = 256  # samples at a time
+REMEMBERED = 2**28  # bytes of the unpruned model's answers at most
 LAST_RATE = 0.05  # the learning rate at the end, as a share of that at the beginning
 
 
@@ -66,6 +71,10 @@ class Tuning:
         decay = Decay(_rate(self._teacher) * rate, epochs * self.steps)
         if self._whole is not None:
             x, y, weights = self._whole
+            if isinstance(trained, Remembering):
+                # Weights beside a dict would be repeated for each of its parts.
+                known = {"answers": self._answers, "targets": y, "weights": weights}
+                y, weights = {name: part for name, part in known.items() if part is not None}, None
             arguments.update(x=x, y=y, sample_weight=weights, batch_size=self._batch_size)
         else:
             arguments.update(x=self._train)
@@ -73,28 +82,44 @@ class Tuning:
 
     def _taught(self, model: keras.Model) -> keras.Model:
         """What trains the model on its targets and on the unpruned model's answers."""
-        if self._labelled and _gives_one_class(self._teacher) and hasattr(keras, "distillation"):
-            return self._with_teacher(model)
-        return distill(model, self._teacher, temperature=TEMPERATURE, share=STUDENT_SHARE)
+        kind = Remembering if self._answers is not None else Asking
+        with scope_of(model):
+            taught = kind(model, self._teacher, STUDENT_SHARE, TEMPERATURE)
+        taught.gives_logits = self._labelled and _gives_logits(self._teacher)
+        given = compile_arguments(self._teacher)
+        kept = {name: given[name] for name in ("jit_compile", "run_eagerly", "steps_per_execution") if name in given}
+        taught.compile(optimizer=model.optimizer, auto_scale_loss=False, **kept)
+        return taught
 
-    def _with_teacher(self, model: keras.Model) -> keras.Model:
-        teacher = clone_with_weights(self._teacher, keep_compiled=False)
-        kind = _log_probabilities() if _ends_in_softmax(teacher) else keras.distillation.LogitsDistillation
-        distiller = keras.distillation.Distiller(
-            teacher=teacher,
-            student=model,
-            # Its default, a name, becomes a function that Keras 3.15 gives logits as if they were probabilities.
-            distillation_losses=kind(temperature=TEMPERATURE, loss=keras.losses.KLDivergence()),
-            student_loss_weight=STUDENT_SHARE,
-        )
-        distiller.compile(
-            optimizer=model.optimizer,
-            loss=self._teacher.loss,
-            jit_compile=self._teacher.jit_compile,
-            run_eagerly=self._teacher.run_eagerly,
-            steps_per_execution=self._teacher.steps_per_execution,
-        )
-        return distiller
+    @functools.cached_property
+    def _answers(self) -> list[np.ndarray] | None:
+        """The unpruned model's answers to all training data; None where they come in batches, or are too large."""
+        if self._whole is None:
+            return None
+        read = batches(self._train, self._teacher, "compress", ANSWERED, "train")
+        first = answers_of(self._teacher, [next(read)])
+        size = sum(array.nbytes for array in first) / len(first[0]) * self._whole.size
+        if size > REMEMBERED:
+            return None
+        return joined([first, *(answers_of(self._teacher, [batch]) for batch in read)])
+
+
+class Asking(Taught):
+    """A student with its teacher, which may give logits of classes."""
+
+    gives_logits = False
+
+    def kind_of(self, name: str) -> str:
+        return "logits" if self.gives_logits else super().kind_of(name)
+
+
+class Remembering(Asking):
+    """A student whose teacher has answered before: answers come beside targets and weights, and it is not run again."""
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        return self.joint_loss((x, y.get("targets"), y_pred, y.get("weights")), y["answers"], training=training)
 
 
 class Follows(keras.callbacks.Callback):
@@ -144,19 +169,6 @@ class Decay(keras.callbacks.Callback):
         self._step += 1
 
 
-def _log_probabilities() -> Any:
-    """The distillation of logits for models that give probabilities, whose logarithms are logits."""
-
-    class Probabilities(keras.distillation.LogitsDistillation):
-        def compute_loss(self, teacher_outputs: Any, student_outputs: Any, **kwargs: Any) -> Any:
-            def logits(probabilities: Any) -> Any:
-                return keras.ops.log(keras.ops.maximum(probabilities, keras.config.epsilon()))
-
-            return super().compute_loss(logits(teacher_outputs), logits(student_outputs), **kwargs)
-
-    return Probabilities
-
-
 def _obstacle(teacher: keras.Model) -> str | None:
     """Why the unpruned model cannot teach, None where it can."""
     if type(teacher).train_step is not keras.Model.train_step:
@@ -167,12 +179,9 @@ def _obstacle(teacher: keras.Model) -> str | None:
     return None
 
 
-def _gives_one_class(model: keras.Model) -> bool:
-    return len(model.outputs) == 1 and model.outputs[0].shape[-1] != 1 and decision_of(model, "") != "values"
-
-
-def _ends_in_softmax(model: keras.Model) -> bool:
-    return decision_of(model, model.output_names[0] if hasattr(model, "output_names") else "") == "class"
+def _gives_logits(model: keras.Model) -> bool:
+    """Whether the one output of a model seems to be logits of classes."""
+    return len(model.outputs) == 1 and model.outputs[0].shape[-1] != 1 and decision_of(model, "") == "open"
 
 
 def _rate(model: keras.Model) -> float:
