@@ -75,13 +75,14 @@ class Metric:
         Raises:
             PruningError: It is not a finite number, or cannot be computed.
         """
-        value = self._measured(answers, self.batches)
+        value = self.of(answers, self.batches)
         if not np.isfinite(value) or not all(np.isfinite(array).all() for array in answers):
             value = value if not np.isfinite(value) else float("nan")  # argmax makes classes of NaN too
             raise PruningError(f"The metric '{self.name}' is {value}{self._where(answers)}.")
         return value
 
-    def _measured(self, answers: Answers, batches: Sequence[Batch]) -> float:
+    def of(self, answers: Answers, batches: Sequence[Batch]) -> float:
+        """The figure of answers to the samples of some batches, whatever number it is."""
         try:
             value = self.measure(answers, batches)
             return value if isinstance(value, float) else float(np.mean(as_array(value)))
@@ -109,7 +110,7 @@ class Metric:
             start += batch.size
             if not all(np.isfinite(array).all() for array in part):
                 return f": the outputs of batch {number} ({rows}) are not all numbers"
-            if not np.isfinite(self._measured(part, [batch])):
+            if not np.isfinite(self.of(part, [batch])):
                 return f" on batch {number} ({rows})"
         return " on all samples together, though on no batch alone"
 
