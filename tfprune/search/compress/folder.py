@@ -13,8 +13,8 @@ from tfprune.model.files import load_model, replacing, save_model
 from tfprune.search.journal import difference
 
 STATE = "steps.json"
-FORMAT = "tfprune compression 2"
-EARLIER = ("tfprune compression 1",)
+FORMAT = "tfprune compression 3"
+EARLIER = ("tfprune compression 1", "tfprune compression 2")
 
 
 class StepFolder:
@@ -87,9 +87,8 @@ class StepFolder:
             raise PruningError(f"'{path}' is no record of a compression, or damaged ({error}); remove it.") from error
         if state.get("format") in EARLIER:
             raise PruningError(
-                f"folder='{self.path}' was written by an earlier version of tfprune, which did not note the training "
-                "data and the model's structure: whether it belongs to this compression cannot be told. Give another "
-                "folder, or remove this one."
+                f"folder='{self.path}' was written by an earlier version of tfprune, which made other steps of other "
+                "models: this one cannot go on from them. Give another folder, or remove this one."
             )
         different = difference(state, self._header)
         if different is not None:

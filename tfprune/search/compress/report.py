@@ -14,6 +14,7 @@ from tfprune.lite.measure.comparison import OutputComparison
 from tfprune.lite.measure.robustness import robustness_note
 from tfprune.model.bounds import SLACK, Bounds
 from tfprune.model.drawing import as_shares, draw_path
+from tfprune.model.metrics import Metric
 from tfprune.report import COLOURS, Column, Report, new_figure, saved, shortened
 
 
@@ -40,6 +41,11 @@ class Milestone:
     outcome: str
     values: Sequence[float] = ()
 
+    @property
+    def kept(self) -> bool:
+        """Whether it is within the bound and was not taken back."""
+        return not self.outcome.startswith("beyond") and not self.outcome.endswith("taken back")
+
 
 @dataclass(frozen=True, repr=False)
 class Compression(Report):
@@ -59,6 +65,9 @@ class Compression(Report):
         notices: What else there is to say.
         bounds: The metrics, the unpruned model's values, and how much worse each may become.
         values: Of the int8 file, by each metric.
+        standard_errors: Of how much worse each metric became, since other samples would have given another loss; None
+            where it cannot be told.
+        samples: How many validation samples there are.
         outputs: How the int8 file compares with the unpruned model on the validation data, output by output.
         robustness: `"noise"`, `"blur"`, `"brightness"` -> accuracy of the unpruned model and of the int8 file on
             validation images disturbed so; empty for other inputs and where nothing is decided.
@@ -79,6 +88,8 @@ class Compression(Report):
     notices: tuple[str, ...] = ()
     bounds: Bounds = field(kw_only=True)
     values: tuple[float, ...] = field(kw_only=True)
+    standard_errors: tuple[float | None, ...] = field(kw_only=True)
+    samples: int = field(kw_only=True)
     outputs: tuple[OutputComparison, ...] = ()
     robustness: dict[str, tuple[float, float]] = field(default_factory=dict)
 
@@ -113,12 +124,16 @@ class Compression(Report):
 
     @property
     def metrics(self) -> dict[str, dict[str, Any]]:
-        """Name of a metric -> its unpruned value, that of the int8 file, how much worse it may be, its mode."""
-        parts = zip(self.bounds.metrics, self.bounds.dense, self.values, self.bounds.allowed)
+        """Name of a metric -> its unpruned value, that of the int8 file, how much worse it may be, the rest."""
+        parts = zip(
+            self.bounds.metrics, self.bounds.dense, self.values, self.bounds.allowed, self.standard_errors, strict=True
+        )
         return {
-            metric.name: {"dense": dense, "value": value, "allowed": allowed, "mode": metric.mode}
-            for metric, dense, value, allowed in parts
-        }
+            metric.name: {
+                "dense": dense, "value": value, "allowed": allowed, "mode": metric.mode, "standard_error": error,
+            }
+            for metric, dense, value, allowed, error in parts
+        }  # fmt: skip
 
     @property
     def broken(self) -> list[str]:
@@ -131,6 +146,16 @@ class Compression(Report):
                 bound = f"{100 * allowed:g}" if metric.is_share else f"{allowed:.4g}"
                 said.append(f"{lost} of {metric.name} are lost, more than the {bound} allowed")
         return said
+
+    @property
+    def doubtful(self) -> list[str]:
+        """The metrics whose bound is kept, but lies within two standard errors of what was lost."""
+        rows = zip(self.bounds.metrics, self.bounds.worse(self.values), self.bounds.allowed, self.standard_errors)
+        return [
+            metric.name
+            for metric, worse, allowed, error in rows
+            if error and worse <= allowed + SLACK < worse + 2 * error
+        ]
 
     @property
     def meets_target(self) -> bool:
@@ -189,7 +214,7 @@ class Compression(Report):
         axes = figure.subplots()
         of = "parameters" if any(step.macs is None for step in self.steps) else "macs"
         points = [(float(getattr(step, of)), step.accuracy) for step in self.steps]
-        draw_path(axes, points, [not step.outcome.startswith("beyond") for step in self.steps])
+        draw_path(axes, points, [step.kept for step in self.steps])
         left = self.parameters if of == "parameters" or self.macs is None else self.macs
         axes.plot([left], [self.accuracy], "*", color=COLOURS[2], markersize=17, label="the int8 file")
         bound = self.dense_accuracy - (1 if metric.mode == "max" else -1) * self.bounds.allowed[0]
@@ -214,11 +239,18 @@ class Compression(Report):
             f"Time: float file {ratios['float_latency']:.2f} of the unpruned float file, int8 file "
             f"{ratios['int8_latency']:.2f} of the unpruned int8 file.",
         ]
-        for metric, dense, value, bound in zip(self.bounds.metrics, self.bounds.dense, self.values, self.bounds.each):
+        rows = zip(self.bounds.metrics, self.bounds.dense, self.values, self.bounds.each, self.standard_errors)
+        for metric, dense, value, bound, error in rows:
             name = metric.name[:1].upper() + metric.name[1:]
             notes.append(
-                f"{name} on the validation data: {metric.text(dense)} unpruned, {metric.text(value)} in the int8 file; "
-                f"at most {bound.text(metric)} {'were' if metric.is_share else 'was'} to be lost."
+                f"{name} on the validation data: {metric.text(dense)} unpruned, {metric.text(value)} in the int8 file"
+                f"{self._lost(metric, metric.worse(value, dense), error)}; at most {bound.text(metric)} "
+                f"{'were' if metric.is_share else 'was'} to be lost."
+            )
+        if self.doubtful:
+            notes.append(
+                f"On other samples more than that may be lost: the bound of {' and '.join(self.doubtful)} lies within "
+                "two standard errors. More validation data make it surer."
             )
         if not self.within_bound:
             notes.append(f"THE BOUND IS BROKEN: {'; '.join(self.broken)}. No step stayed within it.")
@@ -229,6 +261,13 @@ class Compression(Report):
         if not self.meets_target:
             notes.append(f"THE TARGET {self.target} IS NOT MET within the bound.")
         return [*notes, *self.notices]
+
+    def _lost(self, metric: Metric, worse: float, error: float | None) -> str:
+        """How much worse a metric became, with its standard error, as part of a sentence."""
+        if error is None:
+            return ""
+        scale, form, unit = (100, ".2f", " points") if metric.is_share else (1, ".3g", "")
+        return f", {scale * worse:{form}} ± {scale * error:{form}}{unit} worse on {self.samples:,} samples"
 
     def to_dict(self) -> dict[str, Any]:
         return {

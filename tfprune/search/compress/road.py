@@ -7,41 +7,40 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
 from tfprune.channels import has_rule
 from tfprune.channels.plan import ShrinkPlan, plan_shrink
 from tfprune.channels.rebuild import shrink
+from tfprune.deciding.schedules import Polynomial
 from tfprune.errors import PruningError
 from tfprune.lite.convert.convert import convert
 from tfprune.lite.file.lite_model import LiteModel
 from tfprune.lite.measure.benchmark import benchmark
-from tfprune.lite.measure.comparison import Comparison, OutputComparison
-from tfprune.lite.measure.robustness import Answers, Robustness, Shares, image_of
 from tfprune.lite.measure.verify import file_answers
 from tfprune.lite.quantize import quantize_aware
 from tfprune.model.copying import clone_with_weights, compile_like
-from tfprune.model.data import Batch, joined
+from tfprune.model.data import joined
 from tfprune.model.inline import inlined
-from tfprune.model.labels import labels_of
-from tfprune.model.metrics import answers_of
-from tfprune.model.signature import output_names, signature_of
-from tfprune.model.tree import as_array, check_model
+from tfprune.model.summary import summary
+from tfprune.model.tree import check_model
 from tfprune.progress import shown, stage
 from tfprune.search.compress.distillation import first_samples
+from tfprune.search.compress.measured import TIMED_RUNS, measured
 from tfprune.search.compress.report import Compression
 from tfprune.search.compress.steps import ROUNDED, Steps, Stop
 from tfprune.search.compress.terms import Terms
+from tfprune.search.compress.walk import FINER, Walk
 from tfprune.search.genetic import genetic_search
 from tfprune.training.callbacks import PercentilePruning
 from tfprune.training.strip import strip_masks
 
-LEVELS = (0.08, 0.15, 0.25, 0.4, 0.6, 0.8)  # shares of the multiply-accumulates that are tried
+LEVELS = (0.8, 0.6, 0.4, 0.25, 0.15, 0.08, 0.045, 0.025, 0.014)  # shares of the multiply-accumulates and weights left
 FIRST_LEVEL = 0.25
+NONZERO = (0.6, 0.4, 0.2, 0.1, 0.05)  # shares of the weights left
+FIRST_NONZERO = 0.2
 SEARCHED = 2000  # validation samples for the search
 SEARCH_EVALUATIONS = 80
 CALIBRATION = 300
-TIMED_RUNS = 200
 QUANTIZED_RATE = 0.1  # of the learning rate
 TAUGHT_RATE = 1e-3  # of Adam, where the model is not compiled
 
@@ -57,7 +56,7 @@ def compress(
     mode: Any = None,
     folder: Any = None,
     epochs: int = 3,
-    sparsities: Sequence[float] = (0.8, 0.6, 0.4),
+    sparsities: Sequence[float] | None = None,
     distill: bool = True,
     batch_size: int = 128,
     seed: int = 0,
@@ -68,8 +67,8 @@ def compress(
     """Makes the smallest int8 file of a model that becomes no worse than allowed, by accuracy or any other metric.
 
     Searches for the channels that cost least, removes them, trains the small network with the unpruned one as teacher,
-    prunes its weights, trains it with the rounding of int8, converts it, and checks the file. A step that loses more
-    than the bound is taken back, and a milder one is tried.
+    prunes its weights, trains it with the rounding of int8, converts it, and checks the file. Each removal goes on from
+    the last one that was kept; one that loses too much is taken back, and milder ones, or ones between the two, follow.
 
     Args:
         model: A trained model, compiled; functional or Sequential. It is left as it is.
@@ -79,9 +78,11 @@ def compress(
             where train has no targets either.
         max_drop: How much worse the metric may become, in its own unit: 0.01 (default) is one point of accuracy. `"5%"`
             is a share of the unpruned model's value. A dict bounds each output: `{"kind": 0.01, "box": "5%"}`.
-        target: `"smallest"` (default), as small as the bound allows; or one share of the unpruned model's that is to be
-            reached, with no more removed than it takes: `{"macs": 0.3}`, `{"parameters": 0.25}`, `{"bytes": 0.25}` (the
-            int8 file over the float32 file), `{"latency": 0.5}` (of the float32 files, measured here).
+        target: `"smallest"` (default), as small as the bound allows, less a standard error of what is lost, since other
+            samples would show another loss (at most half of the bound is left for it); or one share of the unpruned
+            model's that is to be reached, with no more removed than it takes: `{"macs": 0.3}`, `{"parameters": 0.25}`,
+            `{"bytes": 0.25}` (the int8 file over the float32 file), `{"latency": 0.5}` (of the float32 files, measured
+            here).
         metric: What it is judged by: the name of a metric that the model is compiled with, `"loss"`, `"accuracy"`,
             `"f1"`, `"iou"`, `"dice"`; a Keras metric; a function of (targets, outputs), arrays of all validation data
             (dicts by output where there are several, targets None where there are none); or a dict of these by output.
@@ -94,10 +95,9 @@ def compress(
             train on, only its length is compared). Defaults to None: nothing is kept.
         epochs: Of each fine-tuning: after channels, after weights; the rounding is trained for one. Defaults to 3.
         sparsities: Shares of zeros to try, the first that stays within the bound is kept; empty for none. Defaults to
-            0.8, 0.6, 0.4.
-        distill: Whether the unpruned model teaches the small one (`keras.distillation.Distiller`, and `distill` where
-            that does not fit). Defaults to True; a model with a `train_step` of its own is not taught, and the report
-            says so.
+            None: 0.8, then more or fewer, as many as the bound allows.
+        distill: Whether the unpruned model teaches the small one, as `distill` does; of arrays it is asked once, not in
+            every step. Defaults to True; a model with a `train_step` of its own is not taught, and the report says so.
         batch_size: Of training on arrays. Defaults to 128.
         seed: Of everything random. Defaults to 0.
         workers: Processes, or workers of a cluster, that evaluate the candidates of the search side by side, as in
@@ -159,7 +159,7 @@ class Road:
         self._steps, self._samples = steps, samples
         self._model, self._terms = steps.model, steps.terms
         self._inputs = joined([batch.inputs for batch in steps.val])
-        self._plans: dict[tuple[tuple[str, float], ...], ShrinkPlan] = {}
+        self._plans: dict[tuple[int, tuple[tuple[str, float], ...]], ShrinkPlan] = {}
 
     def walked(self) -> Compression:
         """All of it: what came of the last step whose file is within the bound."""
@@ -169,70 +169,69 @@ class Road:
             sparse = self._zero(thin)
             self._steps.expect(1)
             self._steps.make(ROUNDED, lambda: self._rounded(sparse.model), epochs=1)
-            return self._measured(*self._converted())
+            return measured(self._steps, *self._converted(), (self._dense_float, self._dense_int8))
 
-    def _holds(self, stop: Stop) -> bool:
-        return self._steps.holds(stop.values)
-
-    def _expect(self, trainings: int) -> None:
-        """Says that so many removals of channels are still to be trained at most, and all that follows."""
-        self._steps.expect(self._terms.epochs * (trainings + len(self._terms.sparsities)) + 1)
+    def _expect(self, trainings: int, zeroings: int | None = None) -> None:
+        """Says how many removals of channels, and of weights, are still to be trained at most, and all that follows."""
+        if zeroings is None:
+            given = self._terms.sparsities
+            zeroings = len(NONZERO) + FINER - NONZERO.index(FIRST_NONZERO) if given is None else len(given)
+        self._steps.expect(self._terms.epochs * (trainings + zeroings) + 1)
 
     def _thin(self) -> Stop:
         """Removes channels, as many as the target takes or as the bound allows."""
         if self._terms.goal:
             return self._thinned_to(*next(iter(self._terms.goal.items())))
-        place = LEVELS.index(FIRST_LEVEL)
-        self._expect(len(LEVELS) - place)
-        best = self._thinned(_budget(LEVELS[place]))
-        direction = -1 if self._holds(best) else 1
-        while 0 <= place + direction < len(LEVELS):
-            place += direction
-            self._expect(place + 1 if direction < 0 else len(LEVELS) - place)
-            stop = self._thinned(_budget(LEVELS[place]))
-            if direction == 1 and self._holds(stop):
-                return stop
-            if direction == -1 and not self._holds(stop):
-                break
-            best = stop
-        return best if self._holds(best) else self._steps.stops[0]
+        walk = Walk(lambda level, before: self._thinned(_budget(level), before), self._expect)
+        return walk(LEVELS, LEVELS.index(FIRST_LEVEL), self._steps.stops[0])
 
     def _thinned_to(self, cost: str, share: float) -> Stop:
         """The mildest removal of channels that reaches the target; a milder one where that breaks the bound."""
         if cost == "latency":
-            levels = [level for level in reversed(LEVELS) if self._latency(level) <= share] or [LEVELS[0]]
-            budgets = [_budget(level) for level in LEVELS if level >= levels[0]]
+            strongest = next((level for level in LEVELS if self._latency(level) <= share), LEVELS[-1])
+            budgets = [_budget(level) for level in reversed(LEVELS) if level >= strongest]
         else:
             exact = self._weights_for(share) if cost == "bytes" else share
             counted = "parameters" if cost == "bytes" else cost
-            budgets = [{counted: exact}, *({counted: level} for level in LEVELS if level > exact)]
+            budgets = [{counted: exact}, *({counted: level} for level in reversed(LEVELS) if level > exact)]
         for number, budget in enumerate(budgets):
             self._expect(len(budgets) - number)
             stop = self._thinned(budget)
-            if self._holds(stop):
+            if stop.kept:
                 return stop
         return self._steps.stops[0]
 
-    def _thinned(self, budget: Mapping[str, float]) -> Stop:
-        epochs = self._terms.epochs
-        name = f"channels to {max(budget.values()):.0%}"
-        return self._steps.make(name, lambda: self._steps.train(self._searched(budget), epochs), epochs)
+    def _thinned(self, budget: Mapping[str, float], before: Stop | None = None) -> Stop:
+        """A step with no more than these shares of the unpruned model's, made of the stop before it."""
+        model, epochs = self._model if before is None else before.model, self._terms.epochs
+        name = f"channels to {_percent(max(budget.values()))}"
 
-    def _searched(self, budget: Mapping[str, float]) -> keras.Model:
-        """The unpruned model without the channels that cost least, untrained."""
-        key = tuple(sorted(budget.items()))
+        def build() -> keras.Model:
+            return self._steps.train(self._searched(budget, model), epochs)
+
+        return self._steps.make(name, build, epochs, surely=before is not None)
+
+    def _searched(self, budget: Mapping[str, float], model: keras.Model) -> keras.Model:
+        """A model, one of the stops, without the channels that cost least, untrained."""
+        key = (id(model), tuple(sorted(budget.items())))
         if key not in self._plans:
-            targets = joined([batch.targets for batch in self._steps.val])
-            given = self._inputs if targets is None else (self._inputs, targets)
-            searched = keras.tree.map_structure(lambda array: array[:SEARCHED], given)
-            found = genetic_search(
-                self._model, searched, "metric", "layers", population=16, generations=20,
-                evaluations=SEARCH_EVALUATIONS, budget=budget, seed=self._terms.seed, recalibrate=True,
-                workers=self._terms.workers,
-                metric=self._terms.metric, mode=self._terms.mode, max_drop=self._terms.max_drop,
-            )  # fmt: skip
-            self._plans[key] = found.plan()
-        return shrink(self._model, self._plans[key])
+            self._plans[key] = self._plan(budget, model)
+        return shrink(model, self._plans[key])
+
+    def _plan(self, budget: Mapping[str, float], model: keras.Model) -> ShrinkPlan:
+        macs, parameters, _ = self._steps.shares(model)
+        left = {"macs": macs or 1.0, "parameters": parameters}
+        budget = {name: min(1.0, share / left[name]) for name, share in budget.items()}
+        targets = joined([batch.targets for batch in self._steps.val])
+        given = self._inputs if targets is None else (self._inputs, targets)
+        searched = keras.tree.map_structure(lambda array: array[:SEARCHED], given)
+        found = genetic_search(
+            model, searched, "metric", "layers", population=16, generations=20,
+            evaluations=SEARCH_EVALUATIONS, budget=budget, seed=self._terms.seed, recalibrate=True,
+            workers=self._terms.workers,
+            metric=self._terms.metric, mode=self._terms.mode, max_drop=self._terms.max_drop,
+        )  # fmt: skip
+        return found.plan()
 
     @functools.cached_property
     def _dense_float(self) -> LiteModel:
@@ -249,29 +248,38 @@ class Road:
         # A weight takes a byte; the operators and scales are there in any case.
         weights = self._steps.dense.parameters
         allowed = share * self._dense_float.size - (self._dense_int8.size - weights)
-        return min(1.0, max(LEVELS[0], 0.98 * allowed / weights))
+        return min(1.0, max(LEVELS[-1], 0.98 * allowed / weights))
 
     def _latency(self, level: float) -> float:
-        files = {"unpruned": self._dense_float, "thin": convert(self._searched(_budget(level)))}
+        files = {"unpruned": self._dense_float, "thin": convert(self._searched(_budget(level), self._model))}
         dense, thin = benchmark(files, runs=TIMED_RUNS).timings
         return thin.median / dense.median
 
     def _zero(self, thin: Stop) -> Stop:
         """Prunes weights, as many as the bound allows."""
-        epochs, sparsities = self._terms.epochs, self._terms.sparsities
+        sparsities = self._terms.sparsities
+        if sparsities is None:
+            walk = Walk(lambda left, before: self._sparse(before, 1 - left, True), lambda left: self._expect(0, left))
+            return walk(NONZERO, NONZERO.index(FIRST_NONZERO), thin)
         for number, sparsity in enumerate(sparsities):
-            self._steps.expect(epochs * (len(sparsities) - number) + 1)
-            build = functools.partial(self._sparse, thin.model, sparsity)
-            stop = self._steps.make(f"weights {sparsity:.0%}", build, epochs)
-            if self._holds(stop):
+            self._expect(0, len(sparsities) - number)
+            stop = self._sparse(thin, sparsity)
+            if stop.kept:
                 return stop
         return thin
 
-    def _sparse(self, model: keras.Model, sparsity: float) -> keras.Model:
-        copy = shrink(model, plan_shrink(model))  # an equal copy, compiled afresh
-        plain = strip_masks(self._steps.train(copy, self._terms.epochs, [PercentilePruning(sparsity)], rate=0.5))
-        plan = plan_shrink(plain)  # channels may have lost all of their weights
-        return shrink(plain, plan) if plan.removes else plain
+    def _sparse(self, before: Stop, sparsity: float, surely: bool = False) -> Stop:
+        """A step with so many zeros, made of the stop before it."""
+        epochs = self._terms.epochs
+
+        def build() -> keras.Model:
+            copy = shrink(before.model, plan_shrink(before.model))  # an equal copy, compiled afresh
+            ramp = Polynomial(min(sparsity, summary(copy).sparsity), sparsity)
+            plain = strip_masks(self._steps.train(copy, epochs, [PercentilePruning(ramp)], rate=0.5))
+            plan = plan_shrink(plain)  # channels may have lost all of their weights
+            return shrink(plain, plan) if plan.removes else plain
+
+        return self._steps.make(f"weights {_percent(sparsity)}", build, epochs, surely)
 
     def _rounded(self, model: keras.Model) -> keras.Model:
         quantized = quantize_aware(model, self._samples)
@@ -287,7 +295,7 @@ class Road:
         """
         found: list[tuple[Stop, LiteModel, list[float]]] = []
         for stop in reversed(self._steps.stops):
-            if not self._holds(stop) and stop.name != ROUNDED:
+            if not stop.kept and stop.name != ROUNDED:
                 continue
             name, began = f"int8 file of '{stop.name}'", time.monotonic()
             with stage(name) as bar:
@@ -304,75 +312,10 @@ class Road:
 
         return max(found, key=rank)
 
-    def _measured(self, chosen: Stop, lite: LiteModel, values: list[float]) -> Compression:
-        """What came of it: files are timed side by side, and compared with what was asked for."""
-        small = self._steps.in_float(chosen)
-        with stage("measure files"):
-            files = {
-                "unpruned float32": self._dense_float,
-                "unpruned int8": self._dense_int8,
-                "compressed float32": convert(small),
-                "compressed int8": lite,
-            }
-            timing = benchmark(files, runs=TIMED_RUNS)
-        self._steps.folder.save_lite("compressed", lite)
-        macs, parameters, _ = self._steps.shares(small)
-        return Compression(
-            model=chosen.model,
-            lite=lite,
-            accuracy=values[0],
-            dense_accuracy=self._steps.stops[0].values[0],
-            max_drop=self._terms.max_drop,
-            target=self._terms.target,
-            steps=tuple(self._steps.milestones),
-            timing=timing,
-            macs=macs,
-            parameters=parameters,
-            notices=tuple(self._steps.notes),
-            bounds=self._steps.bounds,
-            values=tuple(values),
-            outputs=self._compared(chosen, lite),
-            robustness=self._disturbed(chosen, lite),
-        )
-
-    def _compared(self, chosen: Stop, lite: LiteModel) -> tuple[OutputComparison, ...]:
-        """How the file compares with the unpruned model, and which classes lost most."""
-        model, val = self._model, self._steps.val
-        wanted, given = answers_of(model, val), file_answers(chosen.model, lite, val)
-        compared = []
-        for name, *parts in zip(self._names, wanted, given, joined([self._labels(batch) for batch in val])):
-            comparison = Comparison(model, name, strict=False)  # the metric has read the labels already
-            comparison.add(*parts)
-            compared.append(comparison.result())
-        return tuple(compared)
-
-    def _disturbed(self, chosen: Stop, lite: LiteModel) -> Shares:
-        """How right the unpruned model and the file are on disturbed images."""
-        model, signature = self._model, signature_of(self._model)
-        image = image_of(signature)
-        if image is None or self._steps.val[0].targets is None:
-            return {}
-
-        names = output_names(chosen.model, chosen.model(self._steps.val[0].inputs, training=False))
-
-        def both(inputs: Sequence[np.ndarray]) -> tuple[Answers, Answers]:
-            given = [Batch(keras.tree.map_structure(lambda number: inputs[number], signature.structure))]
-            return answers_of(model, given), file_answers(chosen.model, lite, given, names)
-
-        disturbed = Robustness(model, self._names, both, image, strict=False)
-        for batch in self._steps.val:
-            disturbed.add([as_array(array) for array in keras.tree.flatten(batch.inputs)], self._labels(batch))
-        return disturbed.result()
-
-    @functools.cached_property
-    def _names(self) -> list[str]:
-        """The names of the model's outputs."""
-        return output_names(self._model, self._model(self._steps.val[0].inputs, training=False))
-
-    def _labels(self, batch: Batch) -> list[np.ndarray | None]:
-        """The labels of each output."""
-        return list(labels_of(None, batch.targets, self._names, slice(0, batch.size), batch.size))
-
 
 def _budget(level: float) -> dict[str, float]:
     return {"macs": level, "parameters": level}
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}%"

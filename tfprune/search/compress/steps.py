@@ -8,9 +8,10 @@ from typing import Any
 import keras
 
 from tfprune.errors import PruningError
-from tfprune.model.bounds import Bounds
+from tfprune.model.bounds import SLACK, Bounds
 from tfprune.model.data import batches, whole_batch
 from tfprune.model.metrics import Answers, answers_of, found_metrics
+from tfprune.model.noise import standard_error
 from tfprune.model.summary import summary
 from tfprune.progress import Stage, TrainingProgress, stage
 from tfprune.search.compress.distillation import Tuning
@@ -20,15 +21,18 @@ from tfprune.search.compress.terms import Terms
 from tfprune.search.journal import compiled_fingerprint, data_fingerprint, model_fingerprint
 
 ROUNDED = "int8 training"
+GIVEN, WITHIN = "the model as given", "within the bound"
+NEAR = "too near to the bound, taken back"
 
 
 @dataclass
 class Stop:
-    """A model on the road: where it is kept, and how good it is."""
+    """A model on the road: where it is kept, how good it is, and whether the road goes on from it."""
 
     name: str
     model: keras.Model
     values: Sequence[float]
+    kept: bool = True
 
 
 class Steps:
@@ -60,6 +64,7 @@ class Steps:
         self.notes = [self._tuning.note] if self._tuning.note else []
         answers = answers_of(model, self.val)
         metrics = found_metrics(model, self.val, terms.metric, terms.mode, answers, "compress")
+        self._dense = answers
         self.bounds = Bounds(terms.max_drop, metrics, [metric(answers) for metric in metrics])
         self.notes += self.bounds.lax()
         self.dense = summary(model)
@@ -80,26 +85,36 @@ class Steps:
             header["metric"] = [[metric.name, metric.mode] for metric in metrics]
         self.folder = StepFolder(folder, header)
 
-    def make(self, name: str, build: Callable[[], keras.Model], epochs: int = 0) -> Stop:
-        """Makes a step, which trains for so many epochs, or takes it from the folder."""
+    def make(self, name: str, build: Callable[[], keras.Model], epochs: int = 0, surely: bool = False) -> Stop:
+        """Makes a step, or takes it from the folder.
+
+        Args:
+            name: What it is called.
+            build: Makes its model.
+            epochs: How long it trains.
+            surely: Whether it is kept only where it is within the bound beyond what chance does; see `surely`.
+        """
         known = self.folder.known(name)
         if known is not None:
-            known = {"values": [], **known}
-            self.milestones.append(Milestone(**known))
+            milestone = Milestone(**{"values": [], **known})
+            self.milestones.append(milestone)
             model = self.folder.model(name) if self.stops else self.model
-            return self._stopped(Stop(name, model, known["values"] or [known["accuracy"]]))
+            return self._stopped(Stop(name, model, milestone.values or [milestone.accuracy], milestone.kept))
         keras.utils.set_random_seed(self.terms.seed)
         with stage(name, total=max(1, epochs * self._tuning.steps)) as bar:
             self._watching = [TrainingProgress(bar, self.training)] if epochs else []
             began = time.monotonic()
             model = build()
-            values = self.score(answers_of(model, self.val))
+            answers = answers_of(model, self.val)
+            values = self.score(answers)
             seconds = time.monotonic() - began
-            first = not self.stops
-            stop = self._stopped(Stop(name, model, values))
-            outcome = "the model as given" if first else self._outcome(values, ", taken back")
+            outcome = self._outcome(values, ", taken back")
+            if surely and outcome == WITHIN and not self.surely(values, answers):
+                outcome = NEAR
+            outcome = outcome if self.stops else GIVEN
+            stop = self._stopped(Stop(name, model, values, outcome in (GIVEN, WITHIN)))
             self.note(name, seconds, values, self.in_float(stop), outcome, bar)
-        self.folder.keep(name, vars(self.milestones[-1]), None if first else model)
+        self.folder.keep(name, vars(self.milestones[-1]), None if outcome == GIVEN else model)
         return stop
 
     def train(
@@ -137,11 +152,21 @@ class Steps:
         """Whether the values of all metrics are within their bounds."""
         return self.bounds.hold(values)
 
+    def surely(self, values: Sequence[float], answers: Answers) -> bool:
+        """Whether values are within their bounds by a standard error, which counts up to half of the bound."""
+        rows = zip(self.bounds.metrics, self.bounds.worse(values), self.bounds.allowed)
+        for metric, worse, allowed in rows:
+            if worse > allowed / 2 and worse + min(allowed / 2, standard_error(metric, self._dense, answers) or 0.0) > (
+                allowed + SLACK
+            ):
+                return False
+        return True
+
     def in_float(self, stop: Stop) -> keras.Model:
         """The model of a stop in plain float layers: for int8 training, the stop before it."""
         if stop.name != ROUNDED:
             return stop.model
-        return [each for each in self.stops if each.name != ROUNDED and self.holds(each.values)][-1].model
+        return [each for each in self.stops if each.name != ROUNDED and each.kept][-1].model
 
     def shares(self, model: keras.Model) -> tuple[float | None, float, float]:
         """Multiply-accumulates and parameters as shares of the unpruned model's, and the share of zeros."""
@@ -154,4 +179,4 @@ class Steps:
         return stop
 
     def _outcome(self, values: Sequence[float], then: str = "") -> str:
-        return "within the bound" if self.holds(values) else f"beyond the bound{then}"
+        return WITHIN if self.holds(values) else f"beyond the bound{then}"

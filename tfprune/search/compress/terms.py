@@ -22,7 +22,7 @@ class Terms:
     max_drop: float | str | Mapping[str, float | str]
     target: Any
     epochs: int
-    sparsities: Sequence[float]
+    sparsities: Sequence[float] | None
     distill: bool
     batch_size: int
     seed: int
@@ -33,7 +33,7 @@ class Terms:
     def __post_init__(self) -> None:
         for bound in self.max_drop.values() if isinstance(self.max_drop, Mapping) else [self.max_drop]:
             bound_of(bound)
-        for sparsity in listed("sparsities", self.sparsities, "(0.8, 0.6)"):
+        for sparsity in () if self.sparsities is None else listed("sparsities", self.sparsities, "(0.8, 0.6)"):
             if not _is_number(sparsity) or not 0.0 < sparsity < 1.0:
                 raise PruningError(f"sparsities: {sparsity!r} is no share of zeros in (0, 1); write (0.8, 0.6).")
         self._check_target()
@@ -49,7 +49,7 @@ class Terms:
     def header(self) -> list[Any]:
         """The terms as plain values for the folder; who evaluates is no matter."""
         told = {name: value for name, value in vars(self).items() if name not in ("metric", "mode", "workers")}
-        return [list(value) if value is self.sparsities else value for value in told.values()]
+        return [list(value) if isinstance(value, tuple) else value for value in told.values()]
 
     def _check_target(self) -> None:
         target = self.target
