@@ -250,6 +250,7 @@ class Tasks(Measured):
         Column("metric", "metric"),
         Column("dense", "dense", ".4g"),
         Column("file", "int8 file", ".4g"),
+        Column("standard_error", "±", ".2g"),
         Column("allowed", "bound", ".4g"),
         Column("kept", "bound kept"),
         Column("dense_test", "dense, test", ".4g"),
@@ -330,10 +331,11 @@ def main() -> None:
     said = f"NOT {SMALLER:g} times smaller: {', '.join(dict.fromkeys(short))}." if short else ""
     about = [
         "Dense, int8 file: the metric on the validation data, of the trained network and of the file that "
-        "`compress(model, train, val, max_drop, metric=...)` made of it; bound: how much worse it may be. Test: both "
-        "on data that no decision has seen, worked out in NumPy. Times smaller: over the float32 file of the dense "
-        "network, as it is and compressed by gzip; zeros count in the latter alone. Differ: the file from its Keras "
-        "model on the test data, root mean squares over those of the values. Minutes: of the call, beside other work.",
+        "`compress(model, train, val, max_drop, metric=...)` made of it; ±: the standard error of what was lost; "
+        "bound: how much worse it may be. Test: both on data that no decision has seen, worked out in NumPy. Times "
+        "smaller: over the float32 file of the dense network, as it is and compressed by gzip; zeros count in the "
+        "latter alone. Differ: the file from its Keras model on the test data, root mean squares over those of the "
+        "values. Minutes: of the call, beside other work.",
         said or f"Every file is at least {SMALLER:g} times smaller.",
         f"Images: {IMAGES[0]:,} of Fashion-MNIST's to train on, {IMAGES[1]:,} to decide by, {IMAGES[2]:,} to judge on. "
         "Text: the pages of `pydoc_data`; bits for each letter. Recommender: drawn likings of 3,000 users for 1,500 "

@@ -1,4 +1,4 @@
-"""The way of compress along amounts: to stronger ones from what held, to milder ones, and between the two."""
+"""The way of compress along amounts: on from what was kept, by smaller steps where one was not."""
 
 import math
 
@@ -7,64 +7,55 @@ import pytest
 from tfprune.search.compress.steps import Stop
 from tfprune.search.compress.walk import Walk
 
-SHARES = (0.8, 0.4, 0.2, 0.1, 0.05)
 BASE = Stop("base", None, [1.0])
 
 
 class Attempts:
-    """Makes stops that hold while no less is left than a share."""
+    """Makes stops that are kept while a step leaves so much of what was there, and so much altogether."""
 
-    def __init__(self, least):
-        self.least, self.made, self.expected = least, [], []
+    def __init__(self, part=0.0, least=0.0):
+        self.part, self.least, self.made, self.expected = part, least, [], []
 
     def __call__(self, share, before):
-        self.made.append((share, before.values[0]))
-        return Stop(str(share), None, [share], share >= self.least)
+        self.made.append((pytest.approx(share), before.values[0]))
+        return Stop("step", None, [share], share >= self.least and share / before.values[0] >= self.part)
 
-    def walked(self, place=2, finer=2):
-        return Walk(self, self.expected.append, finer)(SHARES, place, BASE)
-
-
-def between(held, missed):
-    return math.sqrt(held * missed)
+    def walked(self, **arguments):
+        walk = Walk(**{"first": 0.25, "part": 0.5, "least": 0.01, "attempts": 10, **arguments})
+        return walk(BASE, self, self.expected.append).values[0]
 
 
-def test_stronger_amounts_are_made_of_what_held_and_two_are_tried_between():
-    attempts = Attempts(0.08)
-    first = between(0.1, 0.05)
-    second = between(0.1, first)
-    assert first < 0.08 < second
-    assert attempts.walked().values == [second]
-    assert attempts.made == [(0.2, 1.0), (0.1, 0.2), (0.05, 0.1), (first, 0.1), (second, 0.1)]
-    assert attempts.expected == [5, 4, 3, 2, 1]
+def test_each_step_goes_on_from_the_last_that_was_kept_by_the_same_part():
+    attempts = Attempts()
+    assert attempts.walked(least=0.06) == 0.0625
+    assert attempts.made == [(0.25, 1.0), (0.125, 0.25), (0.0625, 0.125)]
+    assert attempts.expected == [10, 9, 8]
 
 
-def test_milder_amounts_are_tried_from_the_beginning_and_then_those_between():
-    attempts = Attempts(0.3)
-    first = between(0.4, 0.2)
-    assert first < 0.3 < between(0.4, first)
-    assert attempts.walked().values == [between(0.4, first)]
-    assert attempts.made == [(0.2, 1.0), (0.4, 1.0), (first, 0.4), (between(0.4, first), 0.4)]
-    assert attempts.expected == [5, 4, 2, 1]
-
-
-def test_what_was_held_between_is_gone_on_from():
-    attempts = Attempts(0.055)
-    first = between(0.1, 0.05)
-    assert attempts.walked().values == [between(first, 0.05)]
-    assert attempts.made[3:] == [(first, 0.1), (between(first, 0.05), first)]
-
-
-def test_between_neighbours_nothing_is_tried():
-    attempts = Attempts(0.1)
-    near = Walk(attempts, attempts.expected.append)
-    assert near((0.1, 0.095), 0, BASE).values == [0.1]
-    assert [share for share, _ in attempts.made] == [0.1, 0.095]
-
-
-@pytest.mark.parametrize(("least", "tried"), [(0.0, (0.2, 0.1, 0.05)), (1.0, (0.2, 0.4, 0.8))])
-def test_where_all_or_none_hold_the_way_ends_at_the_last_share(least, tried):
-    attempts = Attempts(least)
+def test_after_a_step_that_was_not_kept_they_are_smaller_until_they_are_worth_nothing():
+    attempts = Attempts(least=0.1)
     found = attempts.walked()
-    assert tuple(share for share, _ in attempts.made) == tried
-    assert found is BASE if least else found.values == [0.05]
+    one, two = math.sqrt(0.5), math.sqrt(math.sqrt(0.5))
+    assert found == pytest.approx(0.125 * two)
+    assert attempts.made == [
+        (0.25, 1.0), (0.125, 0.25), (0.0625, 0.125), (0.125 * one, 0.125), (0.125 * two, 0.125),
+        (0.125 * two * two, 0.125 * two),
+    ]  # fmt: skip
+
+
+def test_an_amount_that_was_too_much_at_once_is_reached_in_two_steps():
+    attempts = Attempts(part=0.4)
+    assert attempts.walked(least=0.2) == 0.25
+    assert attempts.made == [(0.25, 1.0), (0.5, 1.0), (0.25, 0.5)]
+
+
+def test_where_nothing_is_kept_the_way_ends_where_it_began():
+    attempts = Attempts(part=1.0)
+    assert attempts.walked() == 1.0
+    assert attempts.made == [(0.25 ** (0.5**number), 1.0) for number in range(4)]
+
+
+def test_there_are_no_more_steps_than_were_said():
+    attempts = Attempts()
+    assert attempts.walked(attempts=3, least=0.0) == 0.0625
+    assert attempts.expected == [3, 2, 1]

@@ -29,15 +29,14 @@ from tfprune.search.compress.measured import TIMED_RUNS, measured
 from tfprune.search.compress.report import Compression
 from tfprune.search.compress.steps import ROUNDED, Steps, Stop
 from tfprune.search.compress.terms import Terms
-from tfprune.search.compress.walk import FINER, Walk
+from tfprune.search.compress.walk import Walk
 from tfprune.search.genetic import genetic_search
 from tfprune.training.callbacks import PercentilePruning
 from tfprune.training.strip import strip_masks
 
-LEVELS = (0.8, 0.6, 0.4, 0.25, 0.15, 0.08, 0.045, 0.025, 0.014)  # shares of the multiply-accumulates and weights left
-FIRST_LEVEL = 0.25
-NONZERO = (0.6, 0.4, 0.2, 0.1, 0.05)  # shares of the weights left
-FIRST_NONZERO = 0.2
+LEVELS = (0.8, 0.6, 0.4, 0.25, 0.15, 0.08)  # shares of the multiply-accumulates that are tried for a target
+CHANNELS = Walk(first=0.25, part=0.56, least=0.01, attempts=8)  # shares of multiply-accumulates and of parameters
+WEIGHTS = Walk(first=0.2, part=0.5, least=0.02, attempts=6)  # shares of the weights
 SEARCHED = 2000  # validation samples for the search
 SEARCH_EVALUATIONS = 80
 CALIBRATION = 300
@@ -68,7 +67,7 @@ def compress(
 
     Searches for the channels that cost least, removes them, trains the small network with the unpruned one as teacher,
     prunes its weights, trains it with the rounding of int8, converts it, and checks the file. Each removal goes on from
-    the last one that was kept; one that loses too much is taken back, and milder ones, or ones between the two, follow.
+    the last one that was kept; one that loses too much is taken back, and smaller ones follow.
 
     Args:
         model: A trained model, compiled; functional or Sequential. It is left as it is.
@@ -175,15 +174,14 @@ class Road:
         """Says how many removals of channels, and of weights, are still to be trained at most, and all that follows."""
         if zeroings is None:
             given = self._terms.sparsities
-            zeroings = len(NONZERO) + FINER - NONZERO.index(FIRST_NONZERO) if given is None else len(given)
+            zeroings = WEIGHTS.attempts if given is None else len(given)
         self._steps.expect(self._terms.epochs * (trainings + zeroings) + 1)
 
     def _thin(self) -> Stop:
         """Removes channels, as many as the target takes or as the bound allows."""
         if self._terms.goal:
             return self._thinned_to(*next(iter(self._terms.goal.items())))
-        walk = Walk(lambda level, before: self._thinned(_budget(level), before), self._expect)
-        return walk(LEVELS, LEVELS.index(FIRST_LEVEL), self._steps.stops[0])
+        return CHANNELS(self._steps.stops[0], lambda level, before: self._thinned(_budget(level), before), self._expect)
 
     def _thinned_to(self, cost: str, share: float) -> Stop:
         """The mildest removal of channels that reaches the target; a milder one where that breaks the bound."""
@@ -204,7 +202,7 @@ class Road:
     def _thinned(self, budget: Mapping[str, float], before: Stop | None = None) -> Stop:
         """A step with no more than these shares of the unpruned model's, made of the stop before it."""
         model, epochs = self._model if before is None else before.model, self._terms.epochs
-        name = f"channels to {_percent(max(budget.values()))}"
+        name = self._unused(f"channels to {_percent(max(budget.values()))}")
 
         def build() -> keras.Model:
             return self._steps.train(self._searched(budget, model), epochs)
@@ -259,8 +257,9 @@ class Road:
         """Prunes weights, as many as the bound allows."""
         sparsities = self._terms.sparsities
         if sparsities is None:
-            walk = Walk(lambda left, before: self._sparse(before, 1 - left, True), lambda left: self._expect(0, left))
-            return walk(NONZERO, NONZERO.index(FIRST_NONZERO), thin)
+            return WEIGHTS(
+                thin, lambda left, before: self._sparse(before, 1 - left, True), lambda left: self._expect(0, left)
+            )
         for number, sparsity in enumerate(sparsities):
             self._expect(0, len(sparsities) - number)
             stop = self._sparse(thin, sparsity)
@@ -279,7 +278,15 @@ class Road:
             plan = plan_shrink(plain)  # channels may have lost all of their weights
             return shrink(plain, plan) if plan.removes else plain
 
-        return self._steps.make(f"weights {_percent(sparsity)}", build, epochs, surely)
+        return self._steps.make(self._unused(f"weights {_percent(sparsity)}"), build, epochs, surely)
+
+    def _unused(self, name: str) -> str:
+        """The name of a step, which may be of an amount that was tried before from another model."""
+        made, again = [stop.name for stop in self._steps.stops], 1
+        while name in made:
+            again += 1
+            name = f"{name.partition(',')[0]}, time {again}"
+        return name
 
     def _rounded(self, model: keras.Model) -> keras.Model:
         quantized = quantize_aware(model, self._samples)

@@ -1,61 +1,53 @@
-"""The way along amounts of one kind, from mild to strong, to the strongest that is kept."""
+"""The way along amounts of one kind, step by step, to the strongest that is kept."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from tfprune.search.compress.steps import Stop
 
-FINER = 2  # amounts between the last that held and the first that did not
-NEAR = 0.9  # of two shares that are not worth one between them
+NEAR = 0.9  # of a share that is not worth a step
 
 
+@dataclass(frozen=True)
 class Walk:
-    """Tries amounts one after the other, each on what the strongest that held has made.
+    """Steps from one stop to the next, each leaving a part of what the one before it left.
 
-    Args:
-        attempt: Makes a step of a share that is to be left, from the stop before it.
-        expect: Takes note of how many attempts are to come at most.
-        finer: How many amounts are tried between one that held and one that did not.
+    A step that is kept is followed by another that leaves the same part; one that is not by a milder one from where the
+    last that was kept stands. So an amount that was too much at first may be tried again from a model that was trained
+    in between.
+
+    Attributes:
+        first: The share that the first step leaves.
+        part: What a later one leaves of it, at least.
+        least: The smallest share.
+        attempts: How many steps there are at most.
     """
 
-    def __init__(
-        self,
-        attempt: Callable[[float, Stop], Stop],
-        expect: Callable[[int], None],
-        finer: int = FINER,
-    ):
-        self._attempt, self._expect, self._finer = attempt, expect, finer
+    first: float
+    part: float
+    least: float
+    attempts: int
 
-    def __call__(self, shares: Sequence[float], place: int, base: Stop) -> Stop:
-        """Walks from one of the shares to stronger ones, or to milder ones where it does not hold.
+    def __call__(self, base: Stop, attempt: Callable[[float, Stop], Stop], expect: Callable[[int], None]) -> Stop:
+        """Goes all the way.
 
         Args:
-            shares: What is to be left, from the mildest to the strongest.
-            place: Where to begin.
-            base: Where the way begins.
+            base: Where it begins.
+            attempt: Makes a step of a share that is to be left, from the stop before it.
+            expect: Takes note of how many steps are to come at most.
 
         Returns:
-            The strongest that held; `base` where none did.
+            The last stop that was kept; `base` where none was.
         """
-        best, held, missed = base, 1.0, 0.0
-        while 0 <= place < len(shares):
-            self._expect((len(shares) - place if missed == 0.0 else place + 1) + self._finer)
-            stop = self._attempt(shares[place], best)
-            if stop.kept:
-                best, held = stop, shares[place]
-            else:
-                missed = shares[place]
-            if held < 1.0 and missed > 0.0:
+        best, left, part = base, 1.0, self.first
+        for number in range(self.attempts):
+            if part > NEAR or left * part < self.least:
                 break
-            place += 1 if missed == 0.0 else -1
-        for number in range(self._finer if held < 1.0 and missed > 0.0 else 0):
-            middle = math.sqrt(held * missed)
-            if middle > NEAR * held:
-                break
-            self._expect(self._finer - number)
-            stop = self._attempt(middle, best)
+            expect(self.attempts - number)
+            stop = attempt(left * part, best)
             if stop.kept:
-                best, held = stop, middle
+                best, left, part = stop, left * part, max(part, self.part)
             else:
-                missed = middle
+                part = math.sqrt(part)
         return best
