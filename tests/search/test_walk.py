@@ -59,3 +59,10 @@ def test_there_are_no_more_steps_than_were_said():
     attempts = Attempts()
     assert attempts.walked(attempts=3, least=0.0) == 0.0625
     assert attempts.expected == [3, 2, 1]
+
+
+def test_the_way_ends_where_nothing_can_go():
+    def attempt(share, before):
+        return Stop("step", None, [share]) if share > 0.2 else None
+
+    assert Walk(0.25, 0.5, 0.01, 10)(BASE, attempt, lambda count: None).values == [0.25]

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from tfprune.channels import has_rule
+from tfprune.channels import channel_groups, has_rule
 from tfprune.channels.plan import ShrinkPlan, plan_shrink
 from tfprune.channels.rebuild import shrink
 from tfprune.deciding.schedules import Polynomial
@@ -181,7 +181,13 @@ class Road:
         """Removes channels, as many as the target takes or as the bound allows."""
         if self._terms.goal:
             return self._thinned_to(*next(iter(self._terms.goal.items())))
-        return CHANNELS(self._steps.stops[0], lambda level, before: self._thinned(_budget(level), before), self._expect)
+        return CHANNELS(self._steps.stops[0], self._thinner, self._expect)
+
+    def _thinner(self, level: float, before: Stop) -> Stop | None:
+        """A step with no more than this share of the unpruned model's; None where one channel is left in each layer."""
+        if before is not self._steps.stops[0] and not channel_groups(before.model).free:
+            return None
+        return self._thinned(_budget(level), before)
 
     def _thinned_to(self, cost: str, share: float) -> Stop:
         """The mildest removal of channels that reaches the target; a milder one where that breaks the bound."""

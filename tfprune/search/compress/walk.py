@@ -29,12 +29,14 @@ class Walk:
     least: float
     attempts: int
 
-    def __call__(self, base: Stop, attempt: Callable[[float, Stop], Stop], expect: Callable[[int], None]) -> Stop:
+    def __call__(
+        self, base: Stop, attempt: Callable[[float, Stop], Stop | None], expect: Callable[[int], None]
+    ) -> Stop:
         """Goes all the way.
 
         Args:
             base: Where it begins.
-            attempt: Makes a step of a share that is to be left, from the stop before it.
+            attempt: Makes a step of a share that is to be left, from the stop before it; None where nothing can go.
             expect: Takes note of how many steps are to come at most.
 
         Returns:
@@ -46,6 +48,8 @@ class Walk:
                 break
             expect(self.attempts - number)
             stop = attempt(left * part, best)
+            if stop is None:
+                break
             if stop.kept:
                 best, left, part = stop, left * part, max(part, self.part)
             else:
