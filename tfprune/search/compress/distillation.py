@@ -10,7 +10,7 @@ import numpy as np
 
 from tfprune.errors import PruningError
 from tfprune.model.copying import scope_of
-from tfprune.model.data import Batch, batches, joined, whole_batch
+from tfprune.model.data import batches, joined, whole_batch
 from tfprune.model.hooks import compile_arguments
 from tfprune.model.judge import decision_of
 from tfprune.model.metrics import answers_of
@@ -204,9 +204,3 @@ def _steps(train: Any) -> int:
         "compress has to know the length of an epoch; give train=(x, y), or "
         "dataset.apply(tf.data.experimental.assert_cardinality(n))."
     )
-
-
-def first_samples(train: Any, model: keras.Model, count: int) -> Batch:
-    """Some of the training data: their inputs are to find the ranges of activations with."""
-    read = list(batches(train, model, "compress", argument="train", at_most=count))
-    return Batch(joined([batch.inputs for batch in read]), read[0].targets)

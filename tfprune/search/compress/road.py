@@ -19,14 +19,14 @@ from tfprune.lite.measure.benchmark import benchmark
 from tfprune.lite.measure.verify import file_answers
 from tfprune.lite.quantize import quantize_aware
 from tfprune.model.copying import clone_with_weights, compile_like
-from tfprune.model.data import joined
+from tfprune.model.data import Batch
 from tfprune.model.inline import inlined
 from tfprune.model.summary import summary
 from tfprune.model.tree import check_model
 from tfprune.progress import shown, stage
-from tfprune.search.compress.distillation import first_samples
 from tfprune.search.compress.measured import TIMED_RUNS, measured
 from tfprune.search.compress.report import Compression
+from tfprune.search.compress.samples import some_samples, spread
 from tfprune.search.compress.steps import ROUNDED, Steps, Stop
 from tfprune.search.compress.terms import Terms
 from tfprune.search.compress.walk import Walk
@@ -37,7 +37,7 @@ from tfprune.training.strip import strip_masks
 LEVELS = (0.8, 0.6, 0.4, 0.25, 0.15, 0.08)  # shares of the multiply-accumulates that are tried for a target
 CHANNELS = Walk(first=0.25, part=0.56, least=0.01, attempts=8)  # shares of multiply-accumulates and of parameters
 WEIGHTS = Walk(first=0.2, part=0.5, least=0.02, attempts=6)  # shares of the weights
-SEARCHED = 2000  # validation samples for the search
+SEARCHED = 2000  # training samples for the search; those that decide afterwards have to be others
 SEARCH_EVALUATIONS = 80
 CALIBRATION = 300
 QUANTIZED_RATE = 0.1  # of the learning rate
@@ -77,11 +77,11 @@ def compress(
             where train has no targets either.
         max_drop: How much worse the metric may become, in its own unit: 0.01 (default) is one point of accuracy. `"5%"`
             is a share of the unpruned model's value. A dict bounds each output: `{"kind": 0.01, "box": "5%"}`.
-        target: `"smallest"` (default), as small as the bound allows, less a standard error of what is lost, since other
-            samples would show another loss (at most half of the bound is left for it); or one share of the unpruned
-            model's that is to be reached, with no more removed than it takes: `{"macs": 0.3}`, `{"parameters": 0.25}`,
-            `{"bytes": 0.25}` (the int8 file over the float32 file), `{"latency": 0.5}` (of the float32 files, measured
-            here).
+        target: `"smallest"` (default), as small as the bound allows, less two standard errors of what is lost, since
+            other samples would show another loss (at most half of the bound is left for them); or one share of the
+            unpruned model's that is to be reached, with no more removed than it takes: `{"macs": 0.3}`,
+            `{"parameters": 0.25}`, `{"bytes": 0.25}` (the int8 file over the float32 file), `{"latency": 0.5}` (of the
+            float32 files, measured here).
         metric: What it is judged by: the name of a metric that the model is compiled with, `"loss"`, `"accuracy"`,
             `"f1"`, `"iou"`, `"dice"`; a Keras metric; a function of (targets, outputs), arrays of all validation data
             (dicts by output where there are several, targets None where there are none); or a dict of these by output.
@@ -119,12 +119,13 @@ def compress(
     check_model(model, "compress")
     model = inlined(model, "Compressing", has_rule)
     terms = Terms(max_drop, target, epochs, sparsities, distill, batch_size, seed, metric, mode, workers)
-    samples = first_samples(train, model, CALIBRATION)
+    samples = some_samples(train, model, SEARCHED)
     labelled = samples.targets is not None
     if not model.compiled or model.optimizer is None:
         model = _compiled(model, labelled)
     with shown(verbose, console, transient=False):
-        result = Road(Steps(model, train, val, terms, folder, labelled), samples.inputs).walked()
+        steps = Steps(model, train, val, terms, folder, labelled)
+        result = Road(steps, samples).walked()
     if not result.within_bound:
         warnings.warn(
             f"tfprune: compress: {'; '.join(result.broken)}: no step stayed within the bound. Train longer (epochs=), "
@@ -151,13 +152,12 @@ class Road:
 
     Args:
         steps: Makes them.
-        samples: Inputs to find the ranges of activations with.
+        samples: Of the training data, to search channels by and to find the ranges of activations with.
     """
 
-    def __init__(self, steps: Steps, samples: Any):
-        self._steps, self._samples = steps, samples
+    def __init__(self, steps: Steps, samples: Batch):
+        self._steps, self._searched_by, self._samples = steps, samples, spread(samples, CALIBRATION).inputs
         self._model, self._terms = steps.model, steps.terms
-        self._inputs = joined([batch.inputs for batch in steps.val])
         self._plans: dict[tuple[int, tuple[tuple[str, float], ...]], ShrinkPlan] = {}
 
     def walked(self) -> Compression:
@@ -226,11 +226,9 @@ class Road:
         macs, parameters, _ = self._steps.shares(model)
         left = {"macs": macs or 1.0, "parameters": parameters}
         budget = {name: min(1.0, share / left[name]) for name, share in budget.items()}
-        targets = joined([batch.targets for batch in self._steps.val])
-        given = self._inputs if targets is None else (self._inputs, targets)
-        searched = keras.tree.map_structure(lambda array: array[:SEARCHED], given)
+        inputs, targets, *_ = self._searched_by
         found = genetic_search(
-            model, searched, "metric", "layers", population=16, generations=20,
+            model, inputs if targets is None else (inputs, targets), "metric", "layers", population=16, generations=20,
             evaluations=SEARCH_EVALUATIONS, budget=budget, seed=self._terms.seed, recalibrate=True,
             workers=self._terms.workers,
             metric=self._terms.metric, mode=self._terms.mode, max_drop=self._terms.max_drop,

@@ -23,6 +23,7 @@ from tfprune.search.journal import compiled_fingerprint, data_fingerprint, model
 ROUNDED = "int8 training"
 GIVEN, WITHIN = "the model as given", "within the bound"
 NEAR = "too near to the bound, taken back"
+ERRORS = 2.0  # standard errors between what is lost and the bound
 
 
 @dataclass
@@ -153,13 +154,13 @@ class Steps:
         return self.bounds.hold(values)
 
     def surely(self, values: Sequence[float], answers: Answers) -> bool:
-        """Whether values are within their bounds by a standard error, which counts up to half of the bound."""
+        """Whether values are within their bounds by standard errors, which count up to half of the bound."""
         rows = zip(self.bounds.metrics, self.bounds.worse(values), self.bounds.allowed)
         for metric, worse, allowed in rows:
-            if worse > allowed / 2 and worse + min(allowed / 2, standard_error(metric, self._dense, answers) or 0.0) > (
-                allowed + SLACK
-            ):
-                return False
+            if worse > allowed / 2:
+                error = ERRORS * (standard_error(metric, self._dense, answers) or 0.0)
+                if worse + min(allowed / 2, error) > allowed + SLACK:
+                    return False
         return True
 
     def in_float(self, stop: Stop) -> keras.Model:
