@@ -241,10 +241,13 @@ def test_functional_models_of_keras_2():
     assert not hooks.is_graph_of_keras_2(Subclassed())
 
 
-def test_a_tensor_says_whether_keras_knows_its_padded_steps():
+def test_a_tensor_says_which_of_its_steps_keras_takes_for_padding():
     x = keras.Input((4,), dtype="int32")
-    assert hooks.carries_mask(layers.Embedding(5, 3, mask_zero=True)(x))
-    assert not hooks.carries_mask(layers.Embedding(5, 3)(x))
+    padded = layers.Embedding(5, 3, mask_zero=True)(x)
+    assert hooks.mask_of(padded).shape == (None, 4)
+    hooks.forget_mask(padded)
+    assert hooks.mask_of(padded) is None
+    assert hooks.mask_of(layers.Embedding(5, 3)(x)) is None
 
 
 def test_calls_of_layers_go_through_a_function_for_a_while():

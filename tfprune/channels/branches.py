@@ -18,7 +18,7 @@ from tfprune.channels.trace import AxisUse, Role, Trace
 from tfprune.channels.visit import Visit
 from tfprune.errors import PruningError, nearest
 from tfprune.model.graph import nodes_in_order
-from tfprune.model.hooks import carries_mask, maker_of
+from tfprune.model.hooks import maker_of, mask_of
 
 _MAKING = (Role.OUTPUT, Role.BIAS, Role.SCALE)
 
@@ -180,4 +180,5 @@ def _lies_on(trace: Trace, use: AxisUse, sets: np.ndarray) -> bool:
 
 def _masked_alike(residual: Residual, node: Any) -> bool:
     """Whether Keras hands the padding on alike with the sum and with the stream."""
-    return bool(carries_mask(node.output_tensors[0]) == carries_mask(node.input_tensors[_place(residual)]))
+    given, came = node.output_tensors[0], node.input_tensors[_place(residual)]
+    return bool((mask_of(given) is None) == (mask_of(came) is None))

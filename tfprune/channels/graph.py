@@ -23,7 +23,7 @@ from tfprune.channels.values import Values
 from tfprune.channels.visit import Rule, Visit
 from tfprune.errors import PruningError
 from tfprune.model.graph import Call, flow, parts_of
-from tfprune.model.hooks import carries_mask, maker_of
+from tfprune.model.hooks import maker_of, mask_of
 
 
 def trace_model(
@@ -47,7 +47,7 @@ def trace_model(
         args, kwargs = keras.tree.map_structure(_as_channels, (call.args, call.kwargs))
         inputs = [x for x in keras.tree.flatten((args, kwargs)) if isinstance(x, Channels) and x.constant is None]
         shapes = [tuple(x.shape) for x in call.outputs]
-        padded = any(map(carries_mask, call.node.input_tensors))
+        padded = any(mask_of(tensor) is not None for tensor in call.node.input_tensors)
         seen = Visit(trace, call.path, call.operation, args, kwargs, inputs, shapes, len(trace.visits), padded)
         entry = find(call.operation)
         seen.outputs = _outputs(seen, entry.rule if entry is not None else None, strict)

@@ -72,10 +72,7 @@ def convolutional_cell() -> type[keras.Layer]:
 
 
 def operation_name(operation: Any) -> str | None:
-    """The class of a `keras.ops` operation ("Matmul" for `keras.ops.matmul`), None for all else.
-
-    Keras exports the functions, but not the classes of the operations that they record in a graph.
-    """
+    """The class of a `keras.ops` operation ("Matmul" for `matmul`), which Keras does not export; None for all else."""
     kind = type(operation)
     known = not isinstance(operation, keras.Layer) and kind.__module__.startswith("keras.")
     return kind.__name__ if known else None
@@ -91,9 +88,14 @@ def node_of(tensor: Any) -> Any:
     return maker_of(tensor)._inbound_nodes[tensor._keras_history.node_index]
 
 
-def carries_mask(tensor: Any) -> bool:
-    """Whether Keras knows which steps of a tensor are padding."""
-    return getattr(tensor, "_keras_mask", None) is not None
+def mask_of(tensor: Any) -> Any:
+    """The mask by which Keras knows which steps of a tensor are padding, None where it has none."""
+    return getattr(tensor, "_keras_mask", None)
+
+
+def forget_mask(tensor: Any) -> None:
+    """Takes the mask off a tensor."""
+    tensor.__dict__.pop("_keras_mask", None)
 
 
 def forget_calls(operation: Any) -> None:

@@ -1,9 +1,8 @@
 """One trace: the call of a model and of the layers in it that open, run on symbolic tensors of fixed sizes.
 
-Keras still does at each call what it does always (dtypes, masks, `training`, build); only where it would ask a layer
-for the shape of its outputs, the layer's own `call` runs, and the calls of built-in layers and of `keras.ops` in it
-are recorded. A weight that a layer uses by itself is a symbolic tensor for that time. All records of calls are put back
-afterwards, so the model is as it was.
+Keras still does at each call what it does always (dtypes, `training`, build); only where it would ask a layer for the
+shape of its outputs, the layer's own `call` runs, and the calls of built-in layers and of `keras.ops` in it are
+recorded. A weight that a layer uses by itself is a symbolic tensor meanwhile. The model is as it was afterwards.
 """
 
 import contextlib
@@ -18,6 +17,7 @@ import numpy as np
 
 from tfprune.model import hooks
 from tfprune.model.inline.answers import ANSWERS, losses_told
+from tfprune.model.inline.masks import masked
 from tfprune.model.inline.reasons import CannotOpenError, reason_of
 from tfprune.model.inline.sizes import Size, index_like, length
 from tfprune.model.inline.tensorflow_functions import taking_symbols
@@ -194,7 +194,7 @@ class _Tracer:
         self._note_owner(layer)
         if layer is self.model or self.opens(layer) or self._is_told_inference(layer, kwargs):
             return self._open(plain, layer, args, kwargs)
-        outputs = self._closed(plain, layer, args, kwargs)
+        outputs = self._closed(masked(plain), layer, args, kwargs)
         if id(layer) not in self.known and layer.weights:
             raise CannotOpenError(
                 f"its call uses the layer '{layer.name}' ({type(layer).__name__}), which is not part of it; make it in "
