@@ -567,3 +567,23 @@ def test_masked_attention_keeps_its_precision_in_integers(heads):
     given = convert(model, "int8", x)(x)
     assert np.sqrt(np.mean((given - wanted) ** 2) / np.mean(wanted**2)) < 0.05
     np.testing.assert_allclose(convert(model)(x), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(8, 1), (3, 8, 1)])
+def test_sums_along_one_axis_are_no_biases_to_the_converter(shape):
+    """Keras adds what has one axis longer than 1 by BiasAdd along axis 1, which the converter knows of images only."""
+    inputs = keras.Input(shape)
+    model = keras.Model(inputs, layers.Dense(3)(keras.activations.tanh(inputs) + inputs))
+    x = np.random.default_rng(0).normal(size=(4, *shape)).astype("float32")
+    np.testing.assert_allclose(convert(model)(x), model(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["int", "multi_hot"])
+def test_tables_of_values_are_named_with_the_way_out(mode):
+    inputs = keras.Input((2,), dtype="int64")
+    looked_up = layers.IntegerLookup(vocabulary=[3, 5, 8], output_mode=mode, name="looked_up")(inputs)
+    model = keras.Model(inputs, layers.Dense(3)(keras.ops.cast(looked_up, "float32")))
+    with pytest.raises(ConversionError, match=r"no tables of values such as those of 'looked_up'. Convert the part"):
+        convert(model)
+    behind = keras.Model(model.get_layer("looked_up").output, model.output)
+    assert convert(behind).size

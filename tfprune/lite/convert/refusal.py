@@ -8,10 +8,12 @@ from tfprune.errors import listing
 from tfprune.lite.convert.layer_names import layer_at
 from tfprune.model.native import reason_of
 from tfprune.model.signature import Signature
+from tfprune.model.tree import places
 
 UNSUPPORTED = re.compile(r"'tf\.(\w+)' op is neither a custom op nor a flex op")
 UNRANGED = re.compile(r"Empty min/max for tensor ([^\s.]+)")
 UNQUANTIZED = re.compile(r"Quantization to 16x8-bit not yet supported for op: '(\w+)'")
+LOOKUPS = (keras.layers.IntegerLookup, keras.layers.StringLookup, keras.layers.TextVectorization)
 PLACE = re.compile(r'fused\["\w+:", "([^"@]+)(?:@[^"]*)?"\]')
 
 
@@ -24,13 +26,20 @@ def explained(model: keras.Model, quantization: str, text: str, error: Exception
         text: All that the converter has said.
         error: What it has raised.
     """
-    places = [layer for layer in (layer_at(model, path) for path in PLACE.findall(text)) if layer]
-    where = f" in layer '{places[0]}'" if places else ""
+    named = [layer for layer in (layer_at(model, path) for path in PLACE.findall(text)) if layer]
+    where = f" in layer '{named[0]}'" if named else ""
     missing = list(dict.fromkeys(UNSUPPORTED.findall(text)))
     if missing:
         return (
             f"'{model.name}' cannot be converted: LiteRT has no operator for TensorFlow's {listing(missing)}{where}. "
             "Write that layer with other operations."
+        )
+    tables = [place.path for place in places(model) if isinstance(place.layer, LOOKUPS)]
+    if tables and "'untracked' resource" in text:
+        return (
+            f"'{model.name}' cannot be converted: LiteRT has no tables of values such as those of {listing(tables)}. "
+            "Convert the part of the model behind them, keras.Model(lookup.output, model.output), and look values up "
+            "where you read your data."
         )
     left = list(dict.fromkeys(UNQUANTIZED.findall(text)))
     if left:

@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -10,6 +10,7 @@ import keras
 from tfprune.errors import listing
 from tfprune.model.hooks import masked_by
 from tfprune.model.signature import HALF_PRECISION, Signature, flat_outputs, output_names
+from tfprune.model.substitutes import instead
 from tfprune.model.tree import every_layer, places
 
 # The converter reorders and renames the ends of a model, so they are numbered here and named afterwards.
@@ -103,7 +104,7 @@ def prepared(model: keras.Model, unroll: bool) -> Iterator[None]:
         model: The model, whose layers are all as before after the block; threads that share it enter in turns.
         unroll: Whether to unroll recurrent layers.
     """
-    with _changing, contextlib.ExitStack() as undo:
+    with _changing, _added_as_numbers(), contextlib.ExitStack() as undo:
         for layer in every_layer(model):
             policy = layer.dtype_policy
             if policy.compute_dtype in HALF_PRECISION and policy.quantization_mode is None:
@@ -112,6 +113,26 @@ def prepared(model: keras.Model, unroll: bool) -> Iterator[None]:
             if unroll and isinstance(layer, keras.layers.RNN) and not layer.unroll:
                 undo.callback(setattr, layer, "unroll", layer.unroll)
                 layer.unroll = True
+        yield
+
+
+@contextlib.contextmanager
+def _added_as_numbers() -> Iterator[None]:
+    """Lets `tf.nn.bias_add` along axis 1 be an addition, since the converter knows it of images only.
+
+    Keras adds by it whatever has one axis longer than 1, as a sequence of one sample and one channel.
+    """
+    import tensorflow as tf
+
+    def along_the_last_axis(plain: Callable[..., Any]) -> Callable[..., Any]:
+        def bias_add(value: Any, bias: Any, data_format: str | None = None, name: str | None = None) -> Any:
+            if not (data_format or "").startswith("NC"):
+                return plain(value, bias, data_format, name)
+            return tf.add(value, tf.reshape(bias, (-1, *[1] * (len(value.shape) - 2))), name)
+
+        return bias_add
+
+    with instead(tf.nn, "bias_add", along_the_last_axis):
         yield
 
 
