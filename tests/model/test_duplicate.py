@@ -6,6 +6,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers, ops
 
 import tfprune
@@ -345,3 +346,52 @@ def test_a_layer_that_is_duplicated_has_its_class_and_its_values():
     copy = duplicate(layer, clone_with_weights)
     assert type(copy) is Block and copy.name == layer.name
     np.testing.assert_array_equal(np.asarray(copy(X)), expected)
+
+
+class Named(layers.Layer):
+    """Keeps another thing under the name of its argument."""
+
+    def __init__(self, activation=None, **kwargs):
+        super().__init__(**kwargs)
+        self.activation = layers.Activation(activation)
+        self.dense = layers.Dense(6)
+
+    def call(self, x):
+        return tf.raw_ops.Relu(features=self.dense(self.activation(x)))
+
+
+class Untold(layers.Layer):
+    """Is made of a layer, and does not say so."""
+
+    def __init__(self, made):
+        super().__init__()
+        self.dense = made
+
+    def call(self, x):
+        return tf.raw_ops.Relu(features=self.dense(x))
+
+
+@pytest.mark.parametrize("make", [lambda: Named("tanh"), lambda: Untold(layers.Dense(6))], ids=["another", "none"])
+def test_closed_layers_that_keep_their_sizes_come_along_in_the_smaller_model(make):
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, layers.Dense(2)(layers.Dense(8, activation="relu")(make()(inputs))))
+    pruned = tfprune.prune(model, tfprune.Structured(0.5), verbose=0)
+    small = tfprune.shrink(pruned)
+    assert small.count_params() < model.count_params()
+    np.testing.assert_allclose(small(X), pruned(X), atol=1e-6)
+    assert not {id(variable) for variable in small.variables} & {id(variable) for variable in pruned.variables}
+
+
+def test_a_layer_that_stands_in_a_sequential_part_and_beside_it_is_one_in_the_copy():
+    class Encoder(Plain):
+        def make(self):
+            self.hidden = Untold(layers.Dense(6))
+            self.encoder = keras.Sequential([self.hidden, layers.Dense(4)])
+
+        def body(self, x):
+            return self.encoder(x)
+
+    model = made(Encoder)
+    copy = clone_with_weights(model)
+    assert copy.hidden is copy.encoder.layers[0] and copy.hidden is not model.hidden
+    np.testing.assert_array_equal(answers(copy), answers(model))

@@ -19,8 +19,8 @@ from tfprune.channels.sizes import Sizes
 from tfprune.channels.slots import carry_slots
 from tfprune.channels.trace import Role
 from tfprune.errors import PruningError
-from tfprune.model.copying import compile_like, scope_of
-from tfprune.model.fresh import config_of, fresh_operation, from_config
+from tfprune.model.copying import compile_like, remade, scope_of
+from tfprune.model.fresh import config_of, fresh_operation
 from tfprune.model.graph import is_graph, nodes_in_order, tensors_given
 from tfprune.model.hooks import maker_of
 from tfprune.model.inline import losses_of, opened
@@ -250,10 +250,10 @@ class Rebuild:
         entry = find(layer)
         resized = self.resized[id(layer)] = self.sizes.resized_for(node)
         try:
-            config = _cleaned(config_of(layer), self._loses(layer))
+            config = _cleaned(config_of(layer), loses := self._loses(layer))
             if entry is not None and entry.resize is not None:
                 entry.resize(layer, config, resized)
-            copy = from_config(layer, config)
+            copy = remade(layer, config, same_sizes=not loses and resized.outputs == resized.old_outputs)
         except Exception as error:
             raise PruningError(
                 f"Layer '{layer.name}' ({type(layer).__name__}) cannot be made anew from its configuration: "

@@ -12,7 +12,7 @@ import keras
 
 from tfprune.errors import PruningError
 from tfprune.model.duplicate import duplicate, duplicating
-from tfprune.model.fresh import config_of, fresh_layer
+from tfprune.model.fresh import config_of, fresh_layer, from_config
 from tfprune.model.graph import is_graph
 from tfprune.model.hooks import compile_arguments, forget_calls, learning_rate_of
 from tfprune.model.state import carry_state, check_copy, check_ties, side_by_side
@@ -216,6 +216,21 @@ def _fresh_or_duplicate(layer: Any, config: dict[str, Any] | None = None) -> Any
             return duplicate(layer, _uncompiled_copy)
         except PruningError:
             raise error from None
+
+
+def remade(layer: Any, config: dict[str, Any], same_sizes: bool) -> Any:
+    """A new layer by a config; one that no config makes again, with its weights already, where it keeps its sizes."""
+    may_be_duplicated = same_sizes and isinstance(layer, keras.Layer) and layer.built and _is_the_users(layer)
+    try:
+        made = from_config(layer, config)
+        if may_be_duplicated:
+            list(side_by_side(layer, made))  # an argument may be kept as something else under its name
+        return made
+    except Exception:
+        if may_be_duplicated:
+            with contextlib.suppress(PruningError):
+                return duplicate(layer, _uncompiled_copy)
+        raise
 
 
 def _uncompiled_copy(model: keras.Model) -> keras.Model:

@@ -20,7 +20,7 @@ from tfprune.errors import PruningError
 from tfprune.model.graph import is_graph
 from tfprune.model.hooks import is_bookkeeping
 from tfprune.model.state import is_plain, names_on, own_value, same_values, side_by_side
-from tfprune.model.tree import children
+from tfprune.model.tree import children, every_layer
 
 # Values that no copy changes: initializers, types, signatures, lookup tables.
 SHARED = ("builtins", "inspect", "keras.", "tensorflow.")
@@ -93,6 +93,9 @@ class _Parts:
             if self.unwrap:
                 return self._noted(layer, self.of(layer.holds_masks_of))
             raise PruningError(f"{self._here()} is a wrapper that holds masks.")
+        for part in every_layer(layer):  # before what they share with attributes beside them
+            if isinstance(part, keras.Model) and is_graph(part) and id(part) not in self.made:
+                self._graph(part)
         kind: Any = type(layer)
         fresh = self._noted(layer, kind.__new__(kind))
         base = keras.Model if isinstance(layer, keras.Model) else keras.Layer
