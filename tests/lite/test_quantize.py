@@ -930,3 +930,75 @@ def test_a_border_of_minus_infinity_is_named_where_its_range_would_be_fixed():
     aware(np.ones((2, 4, 4, 1), "float32"), training=True)
     with pytest.raises(PruningError, match=r"'pad(_\d+)?_range' has no finite range \(-inf to 1.0\).*padding=\"same\""):
         frozen(aware)
+
+
+class Untold(layers.Layer):
+    """A block whose class does not tell how it is made, and that says itself that it is built."""
+
+    def __init__(self, last):
+        super().__init__()
+        self.hidden, self.out = layers.Dense(8, activation="relu"), last
+
+    def build(self, shape):
+        self.built = True
+
+    def call(self, x):
+        return self.out(self.hidden(x))
+
+
+class Penalised(Untold):
+    def call(self, x):
+        self.add_loss(ops.mean(x))
+        return super().call(x)
+
+
+def data_of(shape):
+    generator = np.random.default_rng(0)
+    return generator.normal(size=(16, *shape)).astype("float32"), generator.normal(size=(16, 3)).astype("float32")
+
+
+def test_blocks_that_do_not_tell_how_they_are_made_are_opened():
+    inputs = keras.Input(VECTOR)
+    model = keras.Model(inputs, layers.Dense(3)(Untold(layers.Dense(6))(inputs)))
+    model.compile("adam", "mse")
+    x, y = data_of(VECTOR)
+    quantized = quantize_aware(model, data=x)
+    assert not quantization_report(quantized).left_in_float
+    np.testing.assert_allclose(quantized(x), model(x), atol=0.1)
+    quantized.fit(x, y, epochs=1, verbose=0)
+    np.testing.assert_allclose(convert(quantized, quantization="int8")(x), quantized(x), atol=0.05)
+
+
+def test_a_loss_that_an_opened_block_added_is_said():
+    inputs = keras.Input(VECTOR)
+    model = keras.Model(inputs, Penalised(layers.Dense(6))(inputs))
+    with pytest.warns(UserWarning, match=r"'penalised.*' adds a loss in its call \(add_loss\)"):
+        quantize_aware(model)
+
+
+def test_layers_that_a_block_built_by_its_call_get_their_weights():
+    class Told(Untold):
+        def get_config(self):
+            return {"units": 6}
+
+        @classmethod
+        def from_config(cls, config):
+            return cls(layers.Dense(config["units"]))
+
+    inputs = keras.Input(VECTOR)
+    model = keras.Model(inputs, layers.Dense(3)(Told(layers.Dense(6))(inputs)))
+    x, _ = data_of(VECTOR)
+    quantized = quantize_aware(model, data=x)
+    np.testing.assert_allclose(quantized(x), model(x), atol=0.1)
+
+
+def test_whole_numbers_of_lookups_are_rounded_as_real_ones():
+    number, vector = keras.Input((1,), dtype="int64"), keras.Input(VECTOR)
+    looked_up = layers.IntegerLookup(vocabulary=[3, 5, 8], output_mode="multi_hot")(number)
+    model = keras.Model([number, vector], layers.Dense(3)(layers.Concatenate()([looked_up, vector])))
+    model.compile("adam", "mse")
+    x, y = data_of(VECTOR)
+    given = [np.arange(16)[:, None], x]
+    quantized = quantize_aware(model, data=given)
+    np.testing.assert_allclose(quantized(given), model(given), atol=0.1)
+    quantized.fit(given, y, epochs=1, verbose=0)

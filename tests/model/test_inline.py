@@ -1,11 +1,14 @@
+import re
 import warnings
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers, ops
 
 import tfprune
+from tfprune.channels import channel_groups, plan_shrink
 from tfprune.errors import PruningError
 from tfprune.model.inline import open_model
 
@@ -651,3 +654,57 @@ def test_layers_of_a_functional_model_make_noise_in_training_only(noisy):
     x = np.ones((4, 6), "float32")
     np.testing.assert_array_equal(np.asarray(plain(x)), np.asarray(plain(x)))
     assert not np.array_equal(np.asarray(plain(x, training=True)), np.asarray(plain(x, training=True)))
+
+
+def test_a_network_on_a_graph_that_it_holds_opens():
+    class OnGraph(keras.Model):
+        """Scores of the nodes that it is asked for."""
+
+        def __init__(self):
+            super().__init__()
+            generator = np.random.default_rng(0)
+            self.nodes = tf.constant(generator.normal(size=(7, 5)).astype("float32"))
+            self.edges = generator.integers(0, 7, (2, 12))
+            self.first, self.messages, self.scores = layers.Dense(8, "relu"), layers.Dense(8), layers.Dense(3)
+
+        def call(self, numbers):
+            x = self.first(self.nodes)
+            told = self.messages(tf.gather(x, self.edges[1]))
+            x = tf.nn.relu(x + tf.math.unsorted_segment_mean(told, self.edges[0], num_segments=7))
+            return self.scores(tf.gather(x, numbers))
+
+    model = OnGraph()
+    numbers = np.array([3, 1, 6, 0])
+    model(numbers)
+    assert not open_model(model).closed
+    pruned = tfprune.prune(model, tfprune.Structured(0.5), verbose=0)
+    small = tfprune.shrink(pruned)
+    assert small.count_params() < 0.6 * model.count_params()
+    np.testing.assert_allclose(small(numbers), pruned(numbers), atol=1e-5)
+    np.testing.assert_allclose(tfprune.convert(small)(numbers.astype("int32")), pruned(numbers), atol=1e-4)
+
+
+def test_what_stays_closed_is_said_where_channels_are_listed():
+    class ForFour(layers.Layer):
+        """A block for batches of four."""
+
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.dense = layers.Dense(8)
+
+        def call(self, x):
+            return self.dense(ops.reshape(x, (4, 8)))
+
+    class Branching(ForFour):
+        def call(self, x):
+            return self.dense(x) if ops.sum(x) > 1e9 else self.dense(-x)
+
+        def compute_output_shape(self, shape):
+            return shape
+
+    inputs = keras.Input((8,))
+    for kind, said in ((ForFour, "cannot be opened .*'block'"), (Branching, "'block' stays closed: .*branches")):
+        model = keras.Model(inputs, layers.Dense(3)(layers.Dense(8)(kind(name="block")(inputs))))
+        groups = channel_groups(model)
+        assert any(re.search(said, note) for note in groups.notes())
+        assert any(re.search(said, note) for note in plan_shrink(model).notes())

@@ -9,6 +9,13 @@ import tfprune
 from tfprune.model.inline.tensorflow_functions import BINARY, FUNCTIONS, UNARY
 
 KERNEL = np.random.default_rng(0).normal(size=(2, 2, 3, 3)).astype("float32")
+
+
+def by_rows(function, x):
+    """Rows of an image summed up in another order, one of them of none."""
+    return tf.transpose(function(tf.transpose(x, [2, 0, 1, 3]), [2, 0, 0, 3, 2, 3], num_segments=4)[::2], [1, 0, 2, 3])
+
+
 # By the name of each function, what a call does with images of 4x6x3, in [0.1, 0.9].
 CASES = {
     "concat": lambda x: tf.concat([x, 2 * x], axis=-1),
@@ -29,6 +36,9 @@ CASES = {
     "roll": lambda x: tf.roll(x, shift=1, axis=2),
     "gather": lambda x: tf.gather(x, [2, 0], axis=3),
     "cast": lambda x: tf.cast(tf.cast(10 * x, tf.int32), tf.float32),
+    "real": lambda x: tf.math.real(x) + tf.math.real(tf.cast(x, tf.complex64)),
+    "imag": lambda x: x + tf.math.imag(tf.cast(x, "complex64")),
+    "fft2d": lambda x: tf.math.real(tf.signal.fft2d(tf.cast(x, tf.complex64))) + x,
     "identity": lambda x: tf.identity(x) + 1,
     "stop_gradient": lambda x: tf.stop_gradient(x) * 2,
     "zeros_like": lambda x: tf.zeros_like(x) + x,
@@ -42,6 +52,10 @@ CASES = {
     "cumsum": lambda x: tf.cumsum(x, axis=1) + tf.math.cumsum(x, 2),
     "norm": lambda x: tf.norm(x, axis=-1) + tf.linalg.norm(x, axis=3),
     "l2_normalize": lambda x: tf.nn.l2_normalize(x, axis=-1) + tf.math.l2_normalize(x, -1),
+    "unsorted_segment_sum": lambda x: by_rows(tf.math.unsorted_segment_sum, x),
+    "unsorted_segment_max": lambda x: by_rows(tf.math.unsorted_segment_max, x),
+    "unsorted_segment_mean": lambda x: by_rows(tf.math.unsorted_segment_mean, x),
+    "top_k": lambda x: tf.math.top_k(x, k=2)[0] * tf.cast(tf.nn.top_k(x, 2)[1], "float32"),
     "argmax": lambda x: tf.cast(tf.argmax(x, axis=-1), "float32"),
     "argmin": lambda x: tf.cast(tf.math.argmin(x, 2), "float32"),
     "softmax": lambda x: tf.nn.softmax(x) + tf.nn.softmax(x, axis=1),
@@ -52,6 +66,9 @@ CASES = {
     "leaky_relu": lambda x: tf.nn.leaky_relu(x - 0.5) + tf.nn.leaky_relu(x - 0.5, alpha=0.1),
     "bias_add": lambda x: tf.nn.bias_add(x, [1.0, 2.0, 3.0]),
     "moments": lambda x: tf.nn.moments(x, [1, 2])[1],
+    "conv1d": lambda x: (
+        tf.nn.conv1d(x[:, 1], KERNEL[0], 1, "SAME") + tf.nn.conv1d(x[:, 2], KERNEL[0], [1, 1, 1], "SAME")
+    ),
     "conv2d": lambda x: tf.nn.conv2d(x, KERNEL, strides=[1, 2, 2, 1], padding="SAME"),
     "depthwise_conv2d": lambda x: tf.nn.depthwise_conv2d(x, KERNEL, strides=[1, 1, 1, 1], padding="VALID"),
     "max_pool2d": lambda x: tf.nn.max_pool2d(x, ksize=2, strides=2, padding="VALID"),

@@ -17,7 +17,7 @@ from tfprune.channels.rules import has_rule
 from tfprune.channels.trace import Role, Trace, of_constant
 from tfprune.channels.units import UNITS, preferred, units, units_of
 from tfprune.errors import PruningError
-from tfprune.model.inline import opened
+from tfprune.model.inline import closed_of, opened
 from tfprune.model.tree import check_model, weight_keys, wrapped_layers
 
 Entry = tuple[int, int, Role]  # id of a variable, axis, role
@@ -90,7 +90,7 @@ def traced_groups(
             members,
             roots,
         )
-    return ChannelGroups(groups.values(), model.name, trace, keys, shapes)
+    return ChannelGroups(groups.values(), model.name, trace, keys, shapes, closed_of(found))
 
 
 def require_plain(model: Any) -> None:

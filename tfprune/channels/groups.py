@@ -92,6 +92,7 @@ class ChannelGroups(Report, Mapping[str, ChannelGroup]):
     Attributes:
         model_name: Name of the model.
         key_of: The key of every weight, by the id of its variable.
+        closed: What stays a closed layer, whose channels nobody knows, and why, in sentences.
     """
 
     title = "Channel groups"
@@ -112,12 +113,14 @@ class ChannelGroups(Report, Mapping[str, ChannelGroup]):
         trace: Trace | None = None,
         keys: Mapping[int, str] | None = None,
         shapes: Mapping[str, tuple[int, ...]] | None = None,
+        closed: Iterable[str] = (),
     ):
         self._groups = {group.name: group for group in groups}
         self.model_name = model_name
         self._trace = trace
         self.key_of = dict(keys or {})
         self.shapes = dict(shapes or {})
+        self.closed = list(closed)
 
     @property
     def is_traced(self) -> bool:
@@ -196,7 +199,8 @@ class ChannelGroups(Report, Mapping[str, ChannelGroup]):
     def notes(self) -> list[str]:
         frozen = sum(group.size for group in self.values() if group.frozen)
         total = sum(group.size for group in self.values())
-        return [f"{total - frozen:,d} of {total:,d} channels can be removed."] if total else ["No channels."]
+        told = [f"{total - frozen:,d} of {total:,d} channels can be removed."] if total else ["No channels."]
+        return told + self.closed
 
     def removed(self, keep: Mapping[str, np.ndarray]) -> np.ndarray:
         """Marks by root the label sets that go; groups that are not named stay whole.

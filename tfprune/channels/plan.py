@@ -170,7 +170,7 @@ class ShrinkPlan(Report, MutableMapping[str, np.ndarray]):
             notes.append(f"{lost} channels of the outputs go: the smaller model gives zeros in their places.")
         if self.approximate:
             notes.append("approximate=True: the smaller model is not equal to the masked one; see certify().")
-        return notes
+        return notes + self.groups.closed
 
     def _in_all(self) -> list[str]:
         """What goes altogether, overlaps counted once; nothing for a plan read from a file, which knows no weights."""

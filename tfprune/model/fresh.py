@@ -33,6 +33,15 @@ def fresh_layer(layer: Any, config: dict[str, Any] | None = None) -> Any:
         ) from error
 
 
+def tells_how_it_is_made(layer: Any) -> bool:
+    """Whether a layer can be made again, by its config or by the arguments of its class."""
+    try:
+        fresh_layer(layer)
+    except PruningError:
+        return False
+    return True
+
+
 def config_of(layer: Any) -> dict[str, Any]:
     """The config of a layer; where its class gives none, what every layer has.
 

@@ -177,6 +177,12 @@ def _padded(visit: Visit, factor: Factor, axis: int, before: int, after: int, va
     return Factor(merged.reshape(shape), values[0].reshape(shape), values[1].reshape(shape))
 
 
+def segments(visit: Visit) -> Channels:
+    """Rows summed up by the number that each has, or the largest of them; a row that none has is 0, or the least."""
+    rest = visit.frozen_axis(visit.input, [0], Reason.OTHER_AXIS)
+    return visit.result(zeros_only(f) if type(visit.layer).__name__ == "SegmentSum" else forget(f) for f in rest)
+
+
 _REDUCTIONS = [
     *("Sum", "CountNonzero", "Nansum", "Mean", "Max", "Min", "Amax", "Amin", "Prod", "Any", "All", "Median"),
     *("Var", "Std", "Logsumexp", "Norm", "Argmax", "Argmin"),
@@ -189,5 +195,6 @@ OPERATIONS = {
     **dict.fromkeys(("Softmax", "LogSoftmax", "Sparsemax", "Glu"), Entry(softmax)),
     **dict.fromkeys(_REDUCTIONS, Entry(reduction, replay=_replay_reduction)),
     **dict.fromkeys(("Cumsum", "Cumprod"), Entry(cumulative)),
+    **dict.fromkeys(("SegmentSum", "SegmentMax", "SegmentMin", "SegmentProd"), Entry(segments)),
     "Pad": Entry(pad, replay=_replay_pad),
 }

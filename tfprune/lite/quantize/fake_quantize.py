@@ -95,6 +95,7 @@ class FakeQuantize(keras.layers.Layer):
         Returns:
             The rounded tensor, and the step between its values, to whose multiples the biases after it are rounded.
         """
+        inputs = tf.cast(inputs, "float32")  # lookups give whole numbers where Keras says real ones
         follows = training and self.trainable and self.ranges == "moving_average"
         if source is not None and self.ranges != "fixed" and (self.observing or follows):
             self._observe(inputs, source)

@@ -8,8 +8,10 @@ import keras
 from tfprune.errors import PruningError, listing
 from tfprune.lite.quantize.fake_quantize import FakeQuantize
 from tfprune.lite.quantize.kernel import QuantizedKernel
+from tfprune.model.copying import remade
+from tfprune.model.fresh import config_of
 from tfprune.model.state import carry_state
-from tfprune.model.tree import covers
+from tfprune.model.tree import covers, every_layer
 
 
 class StaysInFloat(keras.layers.Layer):
@@ -134,12 +136,15 @@ def _in_float(model: keras.Model, names: Collection[str]) -> set[str]:
 
 def float32_copy(operation: Any, name: str) -> Any:
     """A new layer or operation of the same configuration that computes in float32, whatever the policy."""
-    config = _in_float32(operation.get_config())
     try:
+        config = _in_float32(config_of(operation))
         if isinstance(operation, keras.layers.Lambda):  # from_config refuses functions, lest a file bring them
             copy = keras.layers.Lambda(operation.function, arguments=operation.arguments, name=name, dtype="float32")
         elif isinstance(operation, keras.Layer):
-            copy = type(operation).from_config({**config, "name": name})
+            in_float32 = all(layer.dtype_policy.name == "float32" for layer in every_layer(operation))
+            copy = remade(operation, {**config, "name": name}, same_sizes=in_float32)
+            if copy.name != name:
+                copy.name = name
         else:
             copy = type(operation).from_config(config)
             copy.name = name

@@ -22,9 +22,10 @@ from tfprune.lite.quantize.representative import calibration
 from tfprune.lite.quantize.rules import Use, quantize_call
 from tfprune.lite.quantize.weight_bits import Bits, checked_weight_bits, refuse_left
 from tfprune.model.copying import compile_like, scope_of, tied_layers
+from tfprune.model.fresh import tells_how_it_is_made
 from tfprune.model.graph import Call, flow, is_graph
 from tfprune.model.hooks import forget_calls
-from tfprune.model.inline import opened
+from tfprune.model.inline import losses_of, opened
 from tfprune.model.layers import facts_of
 from tfprune.model.signature import signature_of
 from tfprune.model.state import carry_state
@@ -90,9 +91,7 @@ def quantize_aware(
         tfprune.convert(quantized, quantization="int8").save("model.tflite")
     """
     check_model(model, "quantize")
-    # A layer of the user's in a graph stays one layer in float, instead of many operations, unless it uses a weight of
-    # another layer, which would become two.
-    graph = model if is_graph(model) and not tied_layers(model) else opened(model, "Quantization-aware training").graph
+    graph = _graph_of(model)
     check_freeze(freeze_batch_norm)
     if ranges not in ("moving_average", "learned"):
         raise PruningError(f"ranges={ranges!r} is unknown; use 'moving_average' or 'learned'.")
@@ -117,6 +116,20 @@ def quantize_aware(
     with scope_of(model):
         _compile_like(model, quantized)
     return quantized
+
+
+def _graph_of(model: keras.Model) -> keras.Model:
+    """The model, or the opened one.
+
+    A layer of the user's in a graph stays one layer in float, instead of many operations, unless it uses a weight of
+    another layer, which would become two, or its class does not tell how to make it again.
+    """
+    if is_graph(model) and not tied_layers(model) and all(map(tells_how_it_is_made, model.layers)):
+        return model
+    found = opened(model, "Quantization-aware training")
+    for note in losses_of(found):
+        warnings.warn(f"tfprune: {note}", stacklevel=3)
+    return found.graph
 
 
 def is_quantized(model: keras.Model) -> bool:
@@ -248,18 +261,19 @@ class _Carrier:
 
 
 def _build_like(source: keras.Layer, copy: keras.Layer, call: Call) -> None:
-    """Makes the weights of a copy; those inside a layer without a `build` of its own come with a call."""
-    if type(copy).build is keras.Layer.build and children(copy):
+    """Makes the weights of a copy; those that no `build` makes come with a call."""
 
-        def alike(x: Any) -> Any:
-            return keras.Input(batch_shape=x.shape, dtype=x.dtype) if isinstance(x, keras.KerasTensor) else x
+    def alike(x: Any) -> Any:
+        return keras.Input(batch_shape=x.shape, dtype=x.dtype) if isinstance(x, keras.KerasTensor) else x
 
+    config = source.get_build_config()
+    if config and not (type(copy).build is keras.Layer.build and children(copy)):
+        copy.build_from_config(config)
+    if len(copy.variables) < len(source.variables):
         given = call.node.arguments
         args, kwargs = keras.tree.map_structure(alike, (given.args, given.kwargs))
         copy(*args, **kwargs)
         forget_calls(copy)
-    else:
-        copy.build_from_config(source.get_build_config() or {})
 
 
 @dataclass(frozen=True)

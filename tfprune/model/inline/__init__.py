@@ -9,7 +9,18 @@ code (`reasons`).
 
 from tfprune.model.inline.inline import inline, inline_notes, inlined
 from tfprune.model.inline.inputs import inputs_of, sample
-from tfprune.model.inline.notes import losses_of
+from tfprune.model.inline.notes import closed_of, losses_of
 from tfprune.model.inline.opening import Opened, open_model, opened
 
-__all__ = ["Opened", "inline", "inline_notes", "inlined", "inputs_of", "losses_of", "open_model", "opened", "sample"]
+__all__ = [
+    "Opened",
+    "closed_of",
+    "inline",
+    "inline_notes",
+    "inlined",
+    "inputs_of",
+    "losses_of",
+    "open_model",
+    "opened",
+    "sample",
+]

@@ -1,5 +1,6 @@
 """What a user has to know of an opened model, in sentences."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 
 from tfprune.errors import listing
@@ -9,14 +10,7 @@ from tfprune.model.inline.reasons import is_about_sizes
 
 def notes_of(found: Opened) -> Iterator[str]:
     """All of it: what stays closed and why, for which sizes it holds, what it does not do."""
-    for path, reason in found.closed.items():
-        yield f"'{path}' stays closed: {reason}."
-    by_sizes = [path for path, reason in found.closed.items() if is_about_sizes(reason)]
-    if by_sizes and not found.fixed and not found.inputs.are_fixed:
-        yield (
-            f"{listing(by_sizes)} may open for fixed sizes, and the model for those alone: give an example, "
-            "tfprune.inline(model, data=inputs)."
-        )
+    yield from closed_of(found)
     if found.length:
         yield f"The model takes sequences of {found.length} alone, and the opened one says so of its inputs."
     for spec in found.fixed:
@@ -35,4 +29,21 @@ def losses_of(found: Opened) -> Iterator[str]:
         yield (
             f"{listing(found.losses)} adds a loss in its call (add_loss), which the opened model does not. Train your "
             "own model, with a pruning callback, and open or shrink it afterwards; or give compile() that loss."
+        )
+
+
+def closed_of(found: Opened) -> Iterator[str]:
+    """What was not opened, and why; those of one reason in one sentence."""
+    if found.unopened:
+        yield found.unopened
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for path, reason in found.closed.items():
+        by_reason[reason].append(path)
+    for reason, paths in by_reason.items():
+        yield f"{listing(paths)} {'stays' if len(paths) == 1 else 'stay'} closed: {reason}."
+    by_sizes = [path for path, reason in found.closed.items() if is_about_sizes(reason)]
+    if by_sizes and not found.fixed and not found.inputs.are_fixed:
+        yield (
+            f"{listing(by_sizes)} may open for fixed sizes, and the model for those alone: give an example, "
+            "tfprune.inline(model, data=inputs)."
         )

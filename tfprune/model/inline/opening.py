@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from tfprune.errors import PruningError
-from tfprune.model.fresh import fresh_layer
+from tfprune.model.fresh import tells_how_it_is_made
 from tfprune.model.graph import is_graph, nodes_in_order, parts_of, require_graph
 from tfprune.model.hooks import maker_of
 from tfprune.model.inline.building import Building, computes_like_keras
@@ -19,7 +19,7 @@ from tfprune.model.inline.fixed import as_in_example, at_one_length
 from tfprune.model.inline.inputs import Inputs, inputs_of, sample
 from tfprune.model.inline.reasons import CannotOpenError, may_be_the_size, reason_of
 from tfprune.model.inline.sizes import BATCH, LENGTHS, SHORT, InputSpec, Pair, Size, groupings, sizes_for
-from tfprune.model.inline.tracing import CallTrace, traced
+from tfprune.model.inline.tracing import CallTrace, TracedCall, traced
 from tfprune.model.tree import children, every_layer, places, weight_keys
 
 TOLERANCE = 1e-5  # of the largest output
@@ -43,6 +43,7 @@ class Opened:
         paths: For each layer or operation of the graph, by id, the path of the layer in the model that it comes from.
         length: Of the sequences, where the model takes no others than of one length that its inputs leave open.
         fixed: Inputs of which the graph takes sizes of the example alone, that the model leaves open.
+        unopened: Why nothing was opened, in a sentence, of a graph that is taken as it is.
     """
 
     graph: keras.Model
@@ -55,6 +56,7 @@ class Opened:
     paths: dict[int, str] = field(default_factory=dict)
     length: int | None = None
     fixed: list[InputSpec] = field(default_factory=list)
+    unopened: str = ""
 
     def refresh(self) -> None:
         """Gives the tables the values that the weights have now; all other layers share them."""
@@ -78,7 +80,7 @@ def opens(layer: Any, known: Known = known_to_nobody) -> bool:
         return False
     if not computes_like_keras(kind):
         return True
-    return bool(children(layer)) and not _can_be_made_anew(layer)
+    return bool(children(layer)) and not tells_how_it_is_made(layer)
 
 
 def _is_a_function(layer: Any) -> bool:
@@ -114,10 +116,12 @@ def opened(model: Any, purpose: str, known: Known = known_to_nobody) -> Opened:
     """
     if not isinstance(model, keras.Model) or (isinstance(model, keras.Sequential) and not model.built):
         require_graph(model, purpose)
+    unopened, closed = "", dict[str, str]()
     if has_something_to_open(model, known):
         try:
             found = open_model(model, known=known)
         except PruningError as error:
+            unopened = str(error)
             if not is_graph(model):
                 raise PruningError(
                     f"{purpose} needs a functional or Sequential model, or one that opens into such a graph. {error} "
@@ -126,8 +130,9 @@ def opened(model: Any, purpose: str, known: Known = known_to_nobody) -> Opened:
         else:
             if found.opened or not is_graph(model):
                 return found
+            closed = found.closed
     require_graph(model, purpose)
-    return Opened(model, inputs_of(model))
+    return Opened(model, inputs_of(model), closed=closed, unopened=unopened)
 
 
 def open_model(model: keras.Model, data: Any = None, known: Known = known_to_nobody) -> Opened:
@@ -291,19 +296,23 @@ def _trace(
 
 
 def _tokens(inputs: Inputs, trace: CallTrace) -> Inputs | None:
-    """The inputs of a subclassed model with those as whole numbers that only tables are read with."""
+    """The inputs of a subclassed model with those as whole numbers that only tables are read by."""
     if inputs.types_known:
         return None
     dtypes = []
     for spec, tensor in zip(inputs.specs, trace.inputs):
         takers = [
-            step.operation
-            for step in trace.steps
-            if any(x is tensor for x in keras.tree.flatten((step.args, step.kwargs)))
+            step for step in trace.steps if any(x is tensor for x in keras.tree.flatten((step.args, step.kwargs)))
         ]
-        only_read = takers and all(isinstance(taker, keras.layers.Embedding) for taker in takers)
+        only_read = takers and all(_reads_rows_of(taker, tensor) for taker in takers)
         dtypes.append("int32" if only_read and spec.dtype.startswith("float") else spec.dtype)
     return inputs.with_dtypes(dtypes) if dtypes != [spec.dtype for spec in inputs.specs] else None
+
+
+def _reads_rows_of(step: TracedCall, numbers: Any) -> bool:
+    """Whether a call takes a tensor for the numbers of rows in a table."""
+    takes = type(step.operation).__name__ == "Take" and not any(x is numbers for x in step.args[:1])
+    return takes or isinstance(step.operation, keras.layers.Embedding)
 
 
 def _name_operations(building: Building, outputs: Any, output_names: Sequence[str] | None) -> None:
@@ -370,11 +379,3 @@ def _apart(one: np.ndarray, other: np.ndarray) -> float:
         return np.inf
     scale = float(np.abs(one[finite]).max(initial=0.0)) or 1.0
     return float(np.abs(one[finite] - other[finite]).max(initial=0.0)) / scale
-
-
-def _can_be_made_anew(layer: Any) -> bool:
-    try:
-        fresh_layer(layer)
-    except PruningError:
-        return False
-    return True

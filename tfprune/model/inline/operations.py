@@ -223,7 +223,15 @@ def fft2(building: Any, a: TracedCall, b: TracedCall) -> Any:
     return real, imaginary
 
 
+def convert_to_tensor(building: Any, a: TracedCall, b: TracedCall) -> Any:
+    """What is a tensor of that type already, as inputs of nested models are, stays what it is."""
+    x = (a.args or list(a.kwargs.values()))[0]
+    same = isinstance(x, keras.KerasTensor) and x.dtype == a.outputs[0].dtype
+    return _first(building, a, b) if same else None
+
+
 REMAKES: dict[str, Remake] = {
+    "ConvertToTensor": convert_to_tensor,
     "Reshape": reshape,
     "BroadcastTo": broadcast_to,
     "Tile": tile,

@@ -9,7 +9,7 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -57,6 +57,37 @@ def _matmul(x: Any, b: Any, transpose_a: bool = False, transpose_b: bool = False
 
 def _one_hot(x: Any, depth: Any, axis: int | None = None, dtype: Any = "float32") -> Any:
     return ops.one_hot(x, int(depth), -1 if axis is None else axis, dtype)
+
+
+def _segments(function: Symbolic) -> Symbolic:
+    return lambda x, segment_ids, num_segments: function(x, _array(segment_ids), num_segments)
+
+
+def _array(numbers: Any) -> Any:
+    return numbers if hasattr(numbers, "shape") else np.asarray(numbers, "int32")
+
+
+def _segment_mean(x: Any, segment_ids: Any, num_segments: int) -> Any:
+    ones = ops.sum(ops.zeros_like(x), tuple(range(1, len(x.shape))), keepdims=True) + 1  # one a row, of no channel
+    counts = ops.maximum(ops.segment_sum(ones, segment_ids, num_segments), 1)
+    return ops.segment_sum(x, segment_ids, num_segments) * ops.reciprocal(counts)
+
+
+class Complex(NamedTuple):
+    """A complex tensor as `keras.ops` has it."""
+
+    real: Any
+    imag: Any
+
+
+def _cast(x: Any, dtype: Any) -> Any:
+    is_complex = keras.backend.standardize_dtype(dtype).startswith("complex")
+    return Complex(x, ops.zeros_like(x)) if is_complex else ops.cast(x, dtype)
+
+
+def _conv1d(x: Any, filters: Any, stride: Any, padding: str, dilations: Any = 1) -> Any:
+    steps = stride if isinstance(stride, int) else tuple(stride)[len(stride) // 2]
+    return ops.conv(x, filters, steps, padding.lower(), "channels_last", dilations)
 
 
 def _norm(x: Any, axis: Any = None, keepdims: bool | None = None) -> Any:
@@ -145,13 +176,16 @@ FUNCTIONS: dict[str, Symbolic] = {
     "reverse": lambda x, axis: ops.flip(x, _numbers(axis)),
     "roll": lambda x, shift, axis: ops.roll(x, _numbers(shift), _numbers(axis)),
     "gather": lambda x, indices, axis=None: ops.take(x, indices, axis=axis or 0),
-    "cast": lambda x, dtype: ops.cast(x, dtype),  # noqa: PLW0108 (by TensorFlow's names)
+    "cast": _cast,
+    "real": lambda x: x.real if isinstance(x, Complex) else x,
+    "imag": lambda x: x.imag if isinstance(x, Complex) else ops.zeros_like(x),
+    "fft2d": lambda x: Complex(*ops.fft2(x)),
     "identity": lambda x: x,
     "stop_gradient": ops.stop_gradient,
     "zeros_like": lambda x, dtype=None: ops.zeros_like(x, dtype),
     "ones_like": lambda x, dtype=None: ops.ones_like(x, dtype),
     "one_hot": _one_hot,
-    "where": lambda condition, x, y: ops.where(condition, x, y),  # noqa: PLW0108
+    "where": lambda condition, x, y: ops.where(condition, x, y),  # noqa: PLW0108 (by TensorFlow's names)
     "einsum": lambda x, inputs: ops.einsum(x, *inputs),
     "matmul": _matmul,
     "tensordot": lambda x, b, axes: ops.tensordot(x, b, _numbers(axes)),
@@ -159,6 +193,10 @@ FUNCTIONS: dict[str, Symbolic] = {
     "cumsum": lambda x, axis=0: ops.cumsum(x, axis),
     "norm": _norm,
     "l2_normalize": _l2_normalize,
+    "unsorted_segment_sum": _segments(ops.segment_sum),
+    "unsorted_segment_max": _segments(ops.segment_max),
+    "unsorted_segment_mean": _segments(_segment_mean),
+    "top_k": lambda x, k=1: ops.top_k(x, int(k)),
     "argmax": _places(ops.argmax),
     "argmin": _places(ops.argmin),
     "softmax": _along(ops.softmax),
@@ -169,6 +207,7 @@ FUNCTIONS: dict[str, Symbolic] = {
     "leaky_relu": lambda x, alpha=0.2: ops.leaky_relu(x, alpha),
     "bias_add": lambda x, bias: ops.add(x, _tensor(bias, x)),
     "moments": lambda x, axes, keepdims=False: ops.moments(x, _numbers(axes), keepdims),
+    "conv1d": _conv1d,
     "conv2d": _convolution(ops.conv),
     "depthwise_conv2d": _convolution(ops.depthwise_conv),
     "max_pool2d": _pooling(ops.max_pool),
@@ -222,7 +261,8 @@ def _places_of_functions() -> list[tuple[Any, str, Callable[..., Any]]]:
     """The modules and names under which TensorFlow has its functions; asked before any of them is exchanged."""
     import tensorflow as tf
 
-    places = [(module, name) for module in (tf, tf.math, tf.nn, tf.linalg) for name in (*FUNCTIONS, *UNARY, *BINARY)]
+    modules = (tf, tf.math, tf.nn, tf.linalg, tf.signal)
+    places = [(module, name) for module in modules for name in (*FUNCTIONS, *UNARY, *BINARY)]
     places += [(tf.image, "resize"), (tf.debugging, "check_numerics")]  # tf.image.transpose is another one
     found = [(module, name, getattr(module, name, None)) for module, name in places]
     return [(module, name, plain) for module, name, plain in found if isinstance(plain, types.FunctionType)]
