@@ -207,6 +207,14 @@ class Squared(keras.Model):
         return {"loss": ops.zeros(())}
 
 
+class Tracked(Squared):
+    """Passes on all that it is made from, as the classes of Keras' guides do."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.tracker = keras.metrics.Mean(name="loss")
+
+
 class OwnInit(keras.Model):
     def __init__(self, width):
         x = keras.Input((4,))
@@ -214,11 +222,12 @@ class OwnInit(keras.Model):
         self.width = width
 
 
-def test_a_class_with_its_own_train_step_stays():
+@pytest.mark.parametrize("kind", [Squared, Tracked])
+def test_a_class_with_its_own_train_step_stays(kind):
     x = keras.Input((4,))
-    model = randomise(Squared(x, layers.Dense(2)(layers.Dense(6)(x))))
+    model = randomise(kind(x, layers.Dense(2)(layers.Dense(6)(x))))
     small = shrink(model, plan_shrink(model, RandomChannels()))
-    assert type(small) is Squared
+    assert type(small) is kind
 
 
 def test_a_class_with_its_own_init_becomes_a_plain_model_and_says_so():

@@ -478,19 +478,37 @@ def test_mixed_precision_becomes_float32(data):
     assert model.get_layer("conv").compute_dtype == "float16"
 
 
-def test_a_class_of_the_users_keeps_its_train_step(data):
-    class Counted(keras.Model):
-        def train_step(self, batch):
-            self.seen = True
-            return super().train_step(batch)
+class Counted(keras.Model):
+    def train_step(self, batch):
+        self.seen = True
+        return super().train_step(batch)
 
+
+class PassingOn(Counted):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.tracker = keras.metrics.Mean(name="loss")
+
+
+class OfItsOwn(Counted):
+    def __init__(self, plain):
+        super().__init__(plain.input, plain.output)
+
+
+@pytest.mark.parametrize("kind", [Counted, PassingOn])
+def test_a_class_of_the_users_keeps_its_train_step(data, kind):
     x, y = data
     plain = small()
-    model = Counted(plain.input, plain.output)
+    model = kind(plain.input, plain.output)
     quantized = compiled(quantize_aware(model, x), run_eagerly=True)
     quantized.fit(x, y, verbose=0)
-    assert type(quantized) is Counted
+    assert type(quantized) is kind
     assert quantized.seen
+
+
+def test_a_class_that_makes_its_layers_itself_says_that_its_train_step_stays_behind():
+    with pytest.warns(UserWarning, match="is of class OfItsOwn, whose __init__ makes its layers itself"):
+        quantize_aware(OfItsOwn(small()))
 
 
 def test_sequential_and_dict_inputs(data):

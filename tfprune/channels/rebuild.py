@@ -21,7 +21,7 @@ from tfprune.channels.trace import Role
 from tfprune.errors import PruningError
 from tfprune.model.copying import compile_like, remade, scope_of
 from tfprune.model.fresh import config_of, fresh_operation
-from tfprune.model.graph import is_graph, nodes_in_order, tensors_given
+from tfprune.model.graph import is_graph, nodes_in_order, takes_graph, tensors_given
 from tfprune.model.hooks import maker_of
 from tfprune.model.inline import losses_of, opened
 from tfprune.model.state import carry_state, holds_more, side_by_side
@@ -183,7 +183,7 @@ class Rebuild:
         copy.add(self.copy(node, flowing))
 
     def _class_of(self, model: Any, plain: type) -> type:
-        if _takes_graph(type(model)):
+        if takes_graph(type(model)):
             return type(model)
         warnings.warn(
             f"'{model.name}' is of class {type(model).__name__}, whose __init__ makes its layers itself: the smaller "
@@ -377,12 +377,6 @@ def _one_line(error: Exception) -> str:
     """What an error says, without addresses in memory; of a KeyError, which says a key only, the kind."""
     text = type(error).__name__ if isinstance(error, KeyError) else " ".join(str(error).split())
     return re.sub(r"(object )?at 0x[0-9a-f]+", "object", text)
-
-
-def _takes_graph(cls: type) -> bool:
-    """Whether a model class is made from inputs and outputs, as keras.Model is."""
-    defining = next(base for base in cls.__mro__ if "__init__" in vars(base))
-    return defining.__module__.startswith("keras.")
 
 
 def _copy_flags(old: Any, new: Any, copies: dict[int, Any]) -> None:

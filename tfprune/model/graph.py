@@ -168,3 +168,20 @@ def called(call: Call) -> list[Any]:
 
 def _defining_module(cls: type, method: str) -> str:
     return next((base.__module__ for base in cls.__mro__ if method in vars(base)), "")
+
+
+def takes_graph(kind: type) -> bool:
+    """Whether a model class is made from inputs and outputs, as keras.Model is, or passes on all that it is made from.
+
+    `__init__(self, *args, **kwargs)` is how a class with a train_step of its own is written in Keras' guides.
+    """
+    for base in kind.__mro__:
+        made = vars(base).get("__init__")
+        if made is None:
+            continue
+        if base.__module__.startswith("keras."):
+            return True
+        _, *taken = inspect.signature(made).parameters.values()
+        if [each.kind for each in taken] != [inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD]:
+            return False
+    return False

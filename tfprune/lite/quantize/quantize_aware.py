@@ -23,7 +23,7 @@ from tfprune.lite.quantize.rules import Use, quantize_call
 from tfprune.lite.quantize.weight_bits import Bits, checked_weight_bits, refuse_left
 from tfprune.model.copying import compile_like, scope_of, tied_layers
 from tfprune.model.fresh import tells_how_it_is_made
-from tfprune.model.graph import Call, flow, is_graph
+from tfprune.model.graph import Call, flow, is_graph, takes_graph
 from tfprune.model.hooks import forget_calls
 from tfprune.model.inline import losses_of, opened
 from tfprune.model.layers import facts_of
@@ -339,9 +339,16 @@ def _input_like(tensor: keras.KerasTensor) -> keras.KerasTensor:
 
 def _functional_class(model: keras.Model) -> type[keras.Model]:
     """The class of the new model: a user's own functional class (with its train_step) where it is built like one."""
-    plain = type(keras.Model(model.inputs, model.outputs))
-    built_alike = issubclass(type(model), plain) and type(model).__init__ is plain.__init__
-    return type(model) if built_alike else keras.Model
+    kind, plain = type(model), type(keras.Model(model.inputs, model.outputs))
+    if issubclass(kind, plain) and takes_graph(kind):
+        return kind
+    if kind.train_step is not plain.train_step:
+        warnings.warn(
+            f"tfprune: '{model.name}' is of class {kind.__name__}, whose __init__ makes its layers itself: the new "
+            "model is a plain one, which fit trains by Keras' own train_step.",
+            stacklevel=4,
+        )
+    return keras.Model
 
 
 def _compile_like(model: keras.Model, quantized: keras.Model) -> None:
