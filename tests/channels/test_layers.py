@@ -126,6 +126,33 @@ def attention_by_einsum(x):
     return x + layers.EinsumDense("bthd,hdc->btc", (None, x.shape[-1]), bias_axes="c")(mixed)
 
 
+class Normalized(layers.Layer):
+    """A convolution whose kernels have a length that is learned by itself."""
+
+    def __init__(self, rank, **kwargs):
+        super().__init__(**kwargs)
+        kind = {1: layers.Conv1D, 2: layers.Conv2D}[rank]
+        self.layer = kind(7, 3, use_bias=False)
+
+    def build(self, shape):
+        self.layer.build(shape)
+        self.length = self.add_weight(name="length", shape=(7,), initializer="ones")
+
+    def call(self, x):
+        kernel = self.layer.kernel
+        length = ops.sqrt(ops.sum(ops.square(kernel), tuple(range(len(kernel.shape) - 1)), keepdims=True))
+        return ops.conv(x, kernel * (self.length / (length + 1e-6)), strides=2, padding="same")
+
+
+def in_segments(segments):
+    """Steps of a sequence taken together by the number that each has."""
+
+    def by_steps(x):
+        return ops.transpose(x, (1, 0, 2))
+
+    return lambda x: by_steps(segments(by_steps(x), np.array([0, 1, 1, 2, 0, 2]), num_segments=3))
+
+
 def mixer(x):
     y = layers.Permute((2, 1))(x)
     y = layers.Dense(10, activation="gelu")(y)
@@ -324,6 +351,10 @@ CASES = {
     "attention by hand": sequence(attention_by_hand),
     "attention by einsum": sequence(attention_by_einsum),
     "mixer": sequence(mixer),
+    "convolution by a kernel that is computed": sequence(Normalized(1), layers.ReLU(), Normalized(1)),
+    "convolution of images by a kernel that is computed": image(Normalized(2)),
+    "sums of segments": sequence(in_segments(ops.segment_sum)),
+    "maxima of segments": sequence(in_segments(ops.segment_max)),
     # Recurrent
     "lstm": sequence(layers.LSTM(6)),
     "lstm stack": sequence(layers.LSTM(6, return_sequences=True), layers.LSTM(5)),

@@ -173,8 +173,26 @@ def dot(visit: Visit) -> Channels:
     return product(visit, [x, y], axes, {letter: axis for axis, letter in enumerate(result)})
 
 
+def convolution(visit: Visit) -> Channels:
+    """`keras.ops.conv` by a kernel that is computed, as of weight normalisation: a product at each place."""
+    operands = operands_of(visit)
+    if len(operands) != 2 or any(operand.constant is not None for operand in operands):
+        return visit.freeze_all(Reason.INPUT_SHAPE)[0]
+    x, kernel = operands
+    last = x.rank - 1
+    if (visit.layer.data_format or keras.config.image_data_format()) == "channels_first":
+        return visit.freeze_all(Reason.OTHER_AXIS)[0]
+    if x.shape[last] != kernel.shape[-2]:  # in groups
+        return visit.freeze_all(Reason.MIXED)[0]
+    x = replace(x, factors=tuple(visit.frozen_axis(x, range(1, last), Reason.OTHER_AXIS)))
+    kernel = replace(kernel, factors=tuple(visit.frozen_axis(kernel, range(last - 1), Reason.OTHER_AXIS)))
+    axes = {"b": 0, "k": last}, {"k": last - 1, "n": last}
+    return product(visit, [x, kernel], axes, {"b": 0, "n": last})
+
+
 LAYERS: dict[type | None, Entry] = {keras.layers.Dot: Entry(dot)}
 OPERATIONS = {
+    "Conv": Entry(convolution),
     "Einsum": Entry(einsum, replay=_replay(_letters_of_einsum)),
     "Matmul": Entry(matmul, replay=_replay(_letters_of_matmul)),
 }
