@@ -708,3 +708,28 @@ def test_what_stays_closed_is_said_where_channels_are_listed():
         groups = channel_groups(model)
         assert any(re.search(said, note) for note in groups.notes())
         assert any(re.search(said, note) for note in plan_shrink(model).notes())
+
+
+def test_slices_of_tables_by_numbers_keep_their_channels_free():
+    class Placed(layers.Layer):
+        """Adds a table of places, of which it takes as many as the sequence has."""
+
+        def __init__(self, rows, **kwargs):
+            super().__init__(**kwargs)
+            self.rows = rows
+
+        def build(self, shape):
+            self.places = self.add_weight(shape=(self.rows, shape[-1]), name="places")
+
+        def call(self, x):
+            return x + ops.slice(self.places, (self.rows - 6, 0), x.shape[1:])
+
+    inputs = keras.Input((6,), dtype="int32")
+    for rows in (6, 9):
+        x = layers.Dense(8, activation="relu")(Placed(rows)(layers.Embedding(12, 8)(inputs)))
+        model = keras.Model(inputs, layers.Dense(3)(x))
+        pruned = tfprune.prune(model, tfprune.Structured(0.5), verbose=0)
+        small = tfprune.shrink(pruned)
+        assert small.count_params() < 0.6 * model.count_params()
+        tokens = np.arange(12).reshape(2, 6)
+        np.testing.assert_allclose(small(tokens), pruned(tokens), atol=1e-6)

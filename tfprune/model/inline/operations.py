@@ -159,10 +159,12 @@ def slice_(building: Any, a: TracedCall, b: TracedCall) -> Any:
     """`keras.ops.slice`, axis by axis."""
     one, two = tuple(a.operation.shape), tuple(b.operation.shape)
     starts = [int(np.asarray(start)) for start in _given(a, 1, "start_indices")]
-    if one == two:
-        return None
     came, came_too = _shapes(a, b)
     x = _first(building, a, b)
+    if one == two:  # as numbers alone, which follow what is left of the axes that are taken whole
+        whole = [(0, size) == part for size, part in zip(came, zip(starts, one))]
+        parts = [slice(None) if all_ else slice(start, start + size) for all_, start, size in zip(whole, starts, one)]
+        return x if all(whole) and came == came_too else x[(*parts, ...)]
     for axis, (start, mine, theirs) in enumerate(zip(starts, one, two)):
         if (start + mine, start + theirs) == (came[axis], came_too[axis]):  # all to the end
             x = x[(*[slice(None)] * axis, slice(start, None), ...)] if start else x
