@@ -733,3 +733,45 @@ def test_slices_of_tables_by_numbers_keep_their_channels_free():
         assert small.count_params() < 0.6 * model.count_params()
         tokens = np.arange(12).reshape(2, 6)
         np.testing.assert_allclose(small(tokens), pruned(tokens), atol=1e-6)
+
+
+class Block(layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden, self.out = layers.Dense(8), layers.Dense(4)
+
+    def call(self, x):
+        return self.out(ops.relu(self.hidden(x)))
+
+
+class OwnLoss:
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return 3.0 * ops.mean(ops.square(y - y_pred))
+
+
+class Weighed(OwnLoss, keras.Model):
+    pass
+
+
+class WeighedBlock(OwnLoss, keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.block = Block()
+
+    def call(self, x):
+        return self.block(x)
+
+
+def test_a_graph_of_a_class_of_the_users_keeps_it_when_its_layers_are_opened():
+    inputs = keras.Input((5,))
+    model = Weighed(inputs, Block()(inputs))
+    model.compile("sgd", "mse")
+    small = tfprune.shrink(tfprune.prune(model, tfprune.Structured(0.5), verbose=0))
+    assert type(small) is Weighed and small.count_params() < model.count_params()
+
+
+def test_methods_by_which_a_class_trains_are_said_to_stay_behind():
+    model = WeighedBlock()
+    model(np.zeros((2, 5), "float32"))
+    with pytest.warns(UserWarning, match="trains by 'compute_loss' of its own, and the opened model is a plain one"):
+        tfprune.shrink(tfprune.prune(model, tfprune.Structured(0.5), verbose=0))

@@ -1,5 +1,7 @@
 """Masks of padded steps, which the classes of a model note on tensors, in its opened graph."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -109,3 +111,14 @@ def test_two_sequences_with_masks_of_their_own():
     given = [TOKENS, np.array([[1, 2, 0], [3, 0, 0], [4, 5, 6]])]
     opened = tfprune.inline(model)
     np.testing.assert_allclose(opened(given), model(given), atol=1e-5)
+
+
+def test_outputs_whose_padding_the_loss_no_longer_leaves_out_are_said():
+    tokens = keras.Input((None,), dtype="int32")
+    padded = keras.Model(tokens, ByItself()(Words()(tokens)))
+    with pytest.warns(UserWarning, match="fit leaves padded steps of your model's outputs out of the loss"):
+        tfprune.inline(padded)
+    pooled = keras.Model(tokens, layers.GlobalAveragePooling1D()(ByItself()(Words()(tokens))))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        tfprune.inline(pooled)

@@ -24,11 +24,21 @@ def notes_of(found: Opened) -> Iterator[str]:
 
 
 def losses_of(found: Opened) -> Iterator[str]:
-    """Of losses that the graph does not add; nothing where there are none."""
+    """Of losses that the graph does not take as the model does, in sentences."""
     if found.losses:
         yield (
             f"{listing(found.losses)} adds a loss in its call (add_loss), which the opened model does not. Train your "
             "own model, with a pruning callback, and open or shrink it afterwards; or give compile() that loss."
+        )
+    if found.methods:
+        yield (
+            f"Your class trains by {listing(found.methods)} of its own, and the opened model is a plain one, which fit "
+            "trains by Keras' own. Train your own model, with a pruning callback, and open or shrink it afterwards."
+        )
+    if found.unmasked:
+        yield (
+            "fit leaves padded steps of your model's outputs out of the loss, by the mask that they carry; those of "
+            "the opened model carry none. Give sample_weight, 0 for padded steps, where you train it further."
         )
 
 

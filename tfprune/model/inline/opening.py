@@ -12,8 +12,8 @@ import numpy as np
 
 from tfprune.errors import PruningError
 from tfprune.model.fresh import tells_how_it_is_made
-from tfprune.model.graph import is_graph, nodes_in_order, parts_of, require_graph
-from tfprune.model.hooks import maker_of
+from tfprune.model.graph import is_graph, nodes_in_order, parts_of, require_graph, takes_graph
+from tfprune.model.hooks import maker_of, mask_of
 from tfprune.model.inline.building import Building, computes_like_keras
 from tfprune.model.inline.fixed import as_in_example, at_one_length
 from tfprune.model.inline.inputs import Inputs, inputs_of, sample
@@ -23,6 +23,7 @@ from tfprune.model.inline.tracing import CallTrace, TracedCall, traced
 from tfprune.model.tree import children, every_layer, places, weight_keys
 
 TOLERANCE = 1e-5  # of the largest output
+TRAINING = ("train_step", "compute_loss")
 LARGEST = 60  # of the sizes that are tried for fewer closed layers alone
 
 Known = Callable[[Any], bool]
@@ -44,6 +45,8 @@ class Opened:
         length: Of the sequences, where the model takes no others than of one length that its inputs leave open.
         fixed: Inputs of which the graph takes sizes of the example alone, that the model leaves open.
         unopened: Why nothing was opened, in a sentence, of a graph that is taken as it is.
+        unmasked: Whether outputs say which steps are padding in the model, and not in the graph.
+        methods: Those by which the model's class trains, which the graph does not have.
     """
 
     graph: keras.Model
@@ -57,6 +60,8 @@ class Opened:
     length: int | None = None
     fixed: list[InputSpec] = field(default_factory=list)
     unopened: str = ""
+    unmasked: bool = False
+    methods: list[str] = field(default_factory=list)
 
     def refresh(self) -> None:
         """Gives the tables the values that the weights have now; all other layers share them."""
@@ -261,7 +266,7 @@ def _attempt(
     try:
         outputs = building.outputs()
         _name_operations(building, outputs, getattr(model, "output_names", None))
-        graph = keras.Model(inputs.pack(building.inputs), outputs, name=model.name)
+        graph = _class_of(model)(inputs.pack(building.inputs), outputs, name=model.name)
     except CannotOpenError:
         raise
     except Exception as error:
@@ -271,8 +276,17 @@ def _attempt(
     found.opened = [paths[id(layer)] for layer in traces[0].opened if id(layer) in paths]
     found.losses = [paths.get(id(layer), layer.name) for layer in traces[0].losses]
     found.training = [paths.get(id(layer), layer.name) for layer in traces[0].asked]
+    ends = [x for x in keras.tree.flatten(traces[0].outputs) if x is not None]
+    found.unmasked = any(mask_of(x) is not None and mask_of(new) is None for x, new in zip(ends, graph.outputs))
+    found.methods = [name for name in TRAINING if getattr(type(model), name) is not getattr(type(graph), name)]
     _compare(model, found, sizes)
     return found
+
+
+def _class_of(model: keras.Model) -> type[keras.Model]:
+    """The class of an opened model: that of a graph of the user's with a train_step of its own stays."""
+    listed = isinstance(model, keras.Sequential)
+    return type(model) if is_graph(model) and not listed and takes_graph(type(model)) else keras.Model
 
 
 def _trace(
