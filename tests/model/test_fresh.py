@@ -60,6 +60,16 @@ def test_a_layer_is_made_again_by_the_arguments_of_its_class(layer):
     np.testing.assert_array_equal(np.asarray(made(X)), expected)
 
 
+def test_a_function_of_keras_that_has_the_name_of_another_stays_itself():
+    model = keras.Sequential([keras.Input((5,)), layers.Dense(6, activation=ops.gelu), layers.Dense(3)])
+    masked = tfprune.prune(model, tfprune.Structured(0.3))
+    assert masked.layers[0].activation is ops.gelu  # by its config it would be keras.activations.gelu
+    small = tfprune.shrink(masked)
+    assert small.count_params() < model.count_params()
+    np.testing.assert_allclose(np.asarray(small(X)), np.asarray(masked(X)), atol=1e-6)
+    assert tfprune.quantize_aware(model)(X).shape == (3, 3)
+
+
 def test_no_default_stands_for_an_argument_that_is_nowhere():
     with pytest.raises(PruningError, match=r"\(TellsTooMuch\) cannot be rebuilt from its config"):
         fresh_layer(TellsTooMuch(6, 3.0))

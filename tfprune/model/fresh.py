@@ -67,7 +67,7 @@ def _value(x: Any) -> Any:
 
 
 def from_config(layer: Any, config: dict[str, Any]) -> Any:
-    """A new layer by a config; functions of the user's are those of the layer, which Keras cannot read back."""
+    """A new layer by a config; its functions are those of the layer, which Keras cannot always read back."""
     if isinstance(layer, keras.layers.Lambda):
         # The user's own model is at hand, so its lambda is no more dangerous than it was.
         try:
@@ -78,7 +78,7 @@ def from_config(layer: Any, config: dict[str, Any]) -> Any:
         return fresh
     for key in config:
         function = getattr(layer, key, None)
-        if inspect.isfunction(function) and not function.__module__.startswith("keras."):
+        if inspect.isfunction(function) and not is_told_by_name(function):
             config[key] = function
     try:
         return type(layer).from_config(dict(config))
@@ -94,6 +94,15 @@ def from_config(layer: Any, config: dict[str, Any]) -> Any:
         if not layer.variables and not children(layer):
             return shallow_copy(layer)  # with nothing to share but plain values
         raise
+
+
+def is_told_by_name(function: Any) -> bool:
+    """Whether a config says which function it is: of the user's none does, and of Keras' not each.
+
+    It tells the name alone, and `keras.ops.gelu` is another function than the activation of that name.
+    """
+    named = getattr(keras.activations, function.__name__, function)
+    return named is function and function.__module__.startswith("keras.")
 
 
 def fresh_operation(operation: Any) -> Any:

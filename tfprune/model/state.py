@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from tfprune.errors import PruningError
+from tfprune.model.fresh import is_told_by_name
 from tfprune.model.graph import Call, called, flow, is_graph
 from tfprune.model.tree import children, every_layer, own_variables, wrapped_layers
 
@@ -285,7 +286,9 @@ def _may_hold_more(layer: keras.Layer) -> bool:
 
 
 def _is_users(value: Any) -> bool:
-    """Whether a value of a layer is a function of the user's, or another callable object that is none of Keras'."""
+    """Whether a value of a layer is a function that no config tells, or another callable that is none of Keras'."""
+    if inspect.isfunction(value) and value.__module__.startswith("keras."):
+        return not is_told_by_name(value)
     module = value.__module__ if inspect.isfunction(value) else type(value).__module__
     return callable(value) and not str(module).startswith(("keras.", "tfprune.", "builtins", "tensorflow."))
 
