@@ -394,3 +394,27 @@ def test_a_stream_that_a_shared_layer_gives_twice_gets_its_zeros_back_each_time(
     plan, small = check_shrinks(model)
     assert not plan["tokens"].all()
     assert [tuple(tensor.shape) for tensor in small.outputs] == [(None, 12)] * 3
+
+
+def test_scores_of_fewer_queries_than_keys_have_the_shape_of_the_keys():
+    class Pooled(keras.Model):
+        """A class token that looks at a sequence, with the scores of all others."""
+
+        def __init__(self):
+            super().__init__()
+            self.steps, self.answer = layers.Dense(8), layers.Dense(3)
+            self.attention = layers.MultiHeadAttention(1, 8)
+
+        def call(self, x):
+            x = self.steps(x)
+            token, scores = self.attention(x[:, :1], x, return_attention_scores=True)
+            return self.answer(token[:, 0]), ops.squeeze(scores)[..., 1:]
+
+    model, x = Pooled(), np.random.default_rng(0).normal(size=(3, 6, 5)).astype("float32")
+    model(x)
+    masked = tfprune.prune(model, tfprune.Structured(0.3))
+    small = tfprune.shrink(masked)
+    assert small.count_params() < 0.8 * model.count_params()
+    assert [tuple(output.shape) for output in small.outputs] == [(None, 3), (None, 5)]
+    for expected, given in zip(masked(x), small(x), strict=True):
+        np.testing.assert_allclose(given, expected, atol=1e-5)

@@ -24,6 +24,7 @@ from tfprune.model.fresh import config_of, fresh_operation
 from tfprune.model.graph import is_graph, nodes_in_order, takes_graph, tensors_given
 from tfprune.model.hooks import maker_of
 from tfprune.model.inline import losses_of, opened
+from tfprune.model.scores import scores_as_long_as_keys
 from tfprune.model.state import carry_state, holds_more, side_by_side
 
 
@@ -92,6 +93,7 @@ class Rebuild:
 
     # Layers and models
 
+    @scores_as_long_as_keys()
     def model(self, model: Any, arriving: Sequence[Any] | None = None) -> Any:
         """A copy of a model, nested models in it included; `arriving` are the new tensors that it is called on."""
         inputs = [self._input(tensor, index, arriving) for index, tensor in enumerate(model.inputs)]

@@ -106,6 +106,14 @@ def _squeeze(visit: Visit, values: np.ndarray) -> np.ndarray:
     return np.squeeze(values, tuple(visit.input.axis(int(a)) for a in chosen))
 
 
+def _replay_squeeze(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], new: Resized) -> Any:
+    lost = {axis for axis, size in enumerate(new.inputs[0]) if size == 1 and new.kept_input(0, axis) is not None}
+    if op.axis is not None or not lost:
+        return fresh_operation(op)(*args, **kwargs)
+    single = [axis for axis, size in enumerate(new.inputs[0]) if size == 1 and axis not in lost]
+    return ops.squeeze(args[0] if args else kwargs["x"], single) if single else args[0]
+
+
 def _replay_roll(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], new: Resized) -> Any:
     if isinstance(op.axis, (list, tuple)):
         return ops.roll(args[0], op.shift, op.axis)
@@ -197,7 +205,7 @@ OPERATIONS = {
     "Moveaxis": Entry(moving(lambda visit, v: np.moveaxis(v, visit.layer.source, visit.layer.destination))),
     "Swapaxes": Entry(moving(lambda visit, v: np.swapaxes(v, visit.layer.axis1, visit.layer.axis2))),
     "ExpandDims": Entry(moving(lambda visit, v: np.expand_dims(v, visit.layer.axis))),
-    "Squeeze": Entry(moving(_squeeze)),
+    "Squeeze": Entry(moving(_squeeze), replay=_replay_squeeze),
     "Flip": Entry(moving(lambda visit, v: np.flip(v, visit.layer.axis))),
     "Roll": Entry(roll, replay=_replay_roll),
     "BroadcastTo": Entry(broadcast, replay=_replay_broadcast),

@@ -265,6 +265,8 @@ def _replay_get_item(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], new
             places = np.cumsum(kept)[positions[kept[positions]]] - 1
             x = ops.take(x, places.astype("int32"), axis=axis - 1)
             result.append(slice(None))
+    if x is args[0] and result == keys:  # as it was written: Keras may not know the number of axes right
+        return type(op)()(*args, **kwargs)
     return x if all(key == slice(None) for key in result) else x[tuple(result)]
 
 
