@@ -406,6 +406,8 @@ CASES = {
     "mean over steps": sequence(lambda x: ops.mean(x, axis=1)),
     "swapped axes": sequence(lambda x: ops.swapaxes(ops.moveaxis(x, 1, 2), 1, 2)),
     "where": vector(lambda x: ops.where(x > 0, x, 0.1 * x)),
+    "squeeze of all that is one, channels last": vector(layers.Dense(2), lambda x: ops.squeeze(x[:, None])),
+    "patches": image(lambda x: ops.image.extract_patches(x, 2, strides=1, padding="same")),
     "space to depth": image(lambda x: ops.nn.space_to_depth(x, 2) if hasattr(ops.nn, "space_to_depth") else x),
 }
 

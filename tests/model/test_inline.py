@@ -511,6 +511,23 @@ class BuiltByHand(keras.Model):
         return self.answer(ops.max(ops.relu(self.convolution(x)), axis=(1, 2)))
 
 
+def test_a_weight_of_another_type_than_the_layer_computes_in_is_cast():
+    class Biased(layers.Layer):
+        def build(self, shape):
+            table = np.arange(float(shape[-1]))
+            self.table = keras.Variable(table, dtype="float64", trainable=False)
+
+        def call(self, x):
+            return x + ops.cast(self.table, x.dtype)
+
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(2)(Biased()(inputs)))
+    opened = tfprune.inline(model)
+    assert not any(isinstance(layer, Biased) for layer in opened.layers)
+    x = np.ones((2, 4), "float32")
+    np.testing.assert_allclose(opened(x), model(x), rtol=1e-6)
+
+
 def test_a_model_that_was_built_without_a_shape_has_that_of_its_build():
     model = BuiltByHand()
     model.build()

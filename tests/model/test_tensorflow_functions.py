@@ -74,6 +74,9 @@ CASES = {
     "max_pool2d": lambda x: tf.nn.max_pool2d(x, ksize=2, strides=2, padding="VALID"),
     "avg_pool2d": lambda x: tf.nn.avg_pool2d(x, [1, 2, 2, 1], [1, 2, 2, 1], "SAME"),
     "resize": lambda x: tf.image.resize(x, [8, 3]) + tf.image.resize(x, (8, 3), method="nearest"),
+    "extract_patches": lambda x: tf.image.extract_patches(x, [1, 2, 3, 1], [1, 2, 1, 1], [1, 1, 1, 1], "SAME"),
+    "crop_to_bounding_box": lambda x: tf.image.crop_to_bounding_box(x, 1, 2, target_height=2, target_width=4),
+    "pad_to_bounding_box": lambda x: tf.image.pad_to_bounding_box(x, 1, 0, 8, 7),
     "depth_to_space": lambda x: tf.nn.depth_to_space(tf.concat([x, 2 * x[..., :1]], -1), 2),
     "space_to_depth": lambda x: tf.nn.space_to_depth(x, block_size=2),
     "ensure_shape": lambda x: tf.ensure_shape(x, [None, 4, 6, 3]) + 1,
@@ -219,3 +222,27 @@ def test_tensorflow_is_as_it_was_after_opening():
     before = {name: of(name) for name in (*UNARY, *BINARY)}
     tfprune.inline(model_of(tf.nn.relu))
     assert all(of(name) is function for name, function in before.items()) and tf.range(3).shape == (3,)
+
+
+def test_a_layer_may_be_called_on_sizes_by_their_places():
+    class Rows(keras.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.dense = keras.layers.Dense(4)
+
+        def call(self, x, height, width):
+            return tf.reshape(self.dense(x), [-1, height * width, 4])
+
+    class Network(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.rows = Rows()
+
+        def call(self, x):
+            return self.rows(x, tf.shape(x)[1], tf.shape(x)[2])
+
+    model = Network()
+    expected = model(images(2))
+    opened = tfprune.inline(model)
+    assert not any(isinstance(layer, Rows) for layer in opened.layers)
+    np.testing.assert_allclose(opened(images(2)), expected, rtol=1e-6)

@@ -1,6 +1,9 @@
-"""Layers that work over space or time and treat every channel alone: pooling, padding, cropping, resizing."""
+"""Layers that work over space or time and treat every channel alone: pooling, padding, cropping, resizing, patches."""
+
+import math
 
 import keras
+import numpy as np
 
 from tfprune.channels.labels import Channels, Factor
 from tfprune.channels.reasons import Reason
@@ -28,6 +31,16 @@ def unsteady(visit: Visit) -> Channels:
     return visit.result(zeros_only(factor) for factor in over_space(visit))
 
 
+def patches(visit: Visit) -> Channels:
+    """Every place of a patch has the channels of the images, one place after the other."""
+    op = visit.layer
+    if visit.input.rank != 2 + len(op.size):
+        return visit.freeze_all(Reason.INPUT_SHAPE)[0]
+    axis, places = visit.input.axis(channel_axis(op)), math.prod(op.size)
+    lines = [zeros_only(factor).line(axis) for factor in over_space(visit)]
+    return visit.result(visit.along(axis, line.map(lambda values: np.tile(values, places))) for line in lines)
+
+
 def global_pooling(visit: Visit) -> Channels:
     """The largest or the mean over all space."""
     factors = over_space(visit)
@@ -52,4 +65,5 @@ LAYERS: dict[type | None, Entry] = {
 OPERATIONS = {
     **dict.fromkeys(("MaxPool", "AveragePool", "AdaptiveMaxPool", "AdaptiveAveragePool"), Entry(steady)),
     **dict.fromkeys(("Resize", "PadImages", "CropImages"), Entry(unsteady)),
+    "ExtractPatches": Entry(patches),
 }

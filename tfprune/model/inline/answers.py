@@ -11,7 +11,10 @@ import keras
 
 from tfprune.model.hooks import is_of_keras
 from tfprune.model.inline.tensorflow_functions import tensorflow_by_keras
+from tfprune.model.scores import scores_as_long_as_keys
 from tfprune.model.substitutes import instead, property_instead
+
+BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 @contextlib.contextmanager
@@ -160,6 +163,24 @@ def shapes_as_lists() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def sizes_by_name() -> Iterator[None]:
+    """Lets the user's layers be called on sizes by their places, which Keras allows of TensorFlow's tensors alone."""
+
+    def calling(plain: Callable[..., Any]) -> Callable[..., Any]:
+        def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+            first = next((place for place, x in enumerate(args) if isinstance(x, int)), len(args))
+            names = [each.name for each in inspect.signature(layer.call).parameters.values() if each.kind in BY_NAME]
+            if first == len(args) or len(names) < len(args):
+                return plain(layer, *args, **kwargs)
+            return plain(layer, *args[:first], **dict(zip(names[first:], args[first:])), **kwargs)
+
+        return call
+
+    with instead(keras.Layer, "__call__", calling):
+        yield
+
+
+@contextlib.contextmanager
 def no_known_backend() -> Iterator[None]:
     """Lets layers that have a way for one backend take the one of `keras.ops`, which they have for all others."""
     with instead(keras.config, "backend", lambda plain: lambda: "symbolic"):
@@ -197,5 +218,7 @@ ANSWERS = (
     shapes_as_lists,
     no_known_backend,
     preprocessing_by_operations,
+    scores_as_long_as_keys,
+    sizes_by_name,
     tensorflow_by_keras,
 )

@@ -17,6 +17,7 @@ from tfprune.model.inline.operations import REMAKES
 from tfprune.model.inline.reasons import CannotOpenError, reason_of
 from tfprune.model.inline.sizes import InputSpec, Pair, Size, index_like, placed, zeros_along
 from tfprune.model.inline.tracing import CallTrace, Flag, TracedCall
+from tfprune.model.scores import scores_as_long_as_keys
 
 # What a subclass may define and still compute what its base does.
 HARMLESS = {"__init__", "get_config", "from_config", "build", "compute_output_shape", "compute_output_spec"}
@@ -59,6 +60,7 @@ class Building:
         layers = {id(step.operation): step for step in self.first.steps if isinstance(step.operation, keras.Layer)}
         self.holders = {id(variable): step for step in layers.values() for variable in step.operation.weights}
 
+    @scores_as_long_as_keys()
     def outputs(self) -> Any:
         """Makes every call; gives the outputs in the structure of the model's.
 
@@ -208,7 +210,8 @@ class Building:
             else:
                 layer = self._holder(variable) if id(variable) in self.holders else self._table(variable, dtype)
                 value = layer(self.zero() + np.arange(layer.input_dim, dtype="int32"))
-                self.read[id(variable)] = value if tuple(value.shape) == shape else keras.ops.reshape(value, shape)
+                value = value if tuple(value.shape) == shape else keras.ops.reshape(value, shape)
+                self.read[id(variable)] = value if value.dtype == dtype else keras.ops.cast(value, dtype)
         return self.read[id(variable)]
 
     def _holder(self, variable: Any) -> Any:
@@ -223,7 +226,8 @@ class Building:
         shape = tuple(variable.shape)
         rows, width = (int(np.prod(shape[:-1], dtype=int)), shape[-1]) if shape else (1, 1)
         stored = keras.backend.standardize_dtype(variable.dtype)
-        policy = stored if dtype == stored else keras.DTypePolicy(f"mixed_{dtype}")
+        mixed = dtype != stored == "float32"  # all other pairs are cast
+        policy = keras.DTypePolicy(f"mixed_{dtype}") if mixed else stored
         layer = keras.layers.Embedding(
             rows,
             width,

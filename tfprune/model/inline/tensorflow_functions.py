@@ -109,6 +109,22 @@ def _resize(x: Any, size: Any, method: str = "bilinear", antialias: bool = False
     return resized if method == "nearest" else ops.cast(resized, "float32")
 
 
+def _extract_patches(x: Any, sizes: Any, strides: Any, rates: Any, padding: str) -> Any:
+    size, stride, rate = (_of_image(each) for each in (sizes, strides, rates))
+    return ops.image.extract_patches(x, tuple(size), tuple(stride), tuple(rate), padding.lower(), "channels_last")
+
+
+def _crop(x: Any, offset_height: int, offset_width: int, target_height: int, target_width: int) -> Any:
+    rows = slice(offset_height, offset_height + target_height)
+    return x[..., rows, offset_width : offset_width + target_width, :]
+
+
+def _place(x: Any, offset_height: int, offset_width: int, target_height: int, target_width: int) -> Any:
+    *others, height, width, _ = x.shape
+    rows = (offset_height, target_height - offset_height - height)
+    return ops.pad(x, [*[(0, 0)] * len(others), rows, (offset_width, target_width - offset_width - width), (0, 0)])
+
+
 def _depth_to_space(x: Any, block_size: int) -> Any:
     _, height, width, channels = x.shape
     blocks = ops.reshape(x, (-1, height, width, block_size, block_size, channels // block_size**2))
@@ -157,6 +173,13 @@ def _along(function: Symbolic) -> Symbolic:
     return lambda x, axis=None: function(x, axis=-1 if axis is None else axis)
 
 
+# Those of tf.image, which has others of the names below.
+OF_IMAGES: dict[str, Symbolic] = {
+    "resize": _resize,
+    "extract_patches": _extract_patches,
+    "crop_to_bounding_box": _crop,
+    "pad_to_bounding_box": _place,
+}
 # Each takes the first argument of TensorFlow's function by its place, and the others by TensorFlow's names.
 FUNCTIONS: dict[str, Symbolic] = {
     "concat": lambda x, axis: ops.concatenate(list(x), _numbers(axis)),
@@ -212,7 +235,7 @@ FUNCTIONS: dict[str, Symbolic] = {
     "depthwise_conv2d": _convolution(ops.depthwise_conv),
     "max_pool2d": _pooling(ops.max_pool),
     "avg_pool2d": _pooling(ops.average_pool),
-    "resize": _resize,
+    **OF_IMAGES,
     "depth_to_space": _depth_to_space,
     "space_to_depth": _space_to_depth,
     "ensure_shape": lambda x, shape: x,
@@ -263,7 +286,8 @@ def _places_of_functions() -> list[tuple[Any, str, Callable[..., Any]]]:
 
     modules = (tf, tf.math, tf.nn, tf.linalg, tf.signal)
     places = [(module, name) for module in modules for name in (*FUNCTIONS, *UNARY, *BINARY)]
-    places += [(tf.image, "resize"), (tf.debugging, "check_numerics")]  # tf.image.transpose is another one
+    places += [(tf.image, name) for name in OF_IMAGES]  # tf.image.transpose is another one than tf.transpose
+    places += [(tf.debugging, "check_numerics")]
     found = [(module, name, getattr(module, name, None)) for module, name in places]
     return [(module, name, plain) for module, name, plain in found if isinstance(plain, types.FunctionType)]
 
