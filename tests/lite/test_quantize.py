@@ -736,6 +736,34 @@ def test_a_layer_that_makes_its_weights_in_its_first_call_is_copied():
     assert [len(layer._outbound_nodes) for layer in model.layers] == links
 
 
+def test_a_layer_without_a_config_or_with_a_build_that_makes_no_weights_is_copied():
+    class Patches(layers.Layer):
+        def __init__(self, size):
+            super().__init__()
+            self.size = size
+
+        def call(self, x):
+            return ops.reshape(x, (-1, x.shape[1] // self.size, self.size * x.shape[2]))
+
+    class Normed(layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.norm = layers.LayerNormalization()
+
+        def build(self, shape):
+            self.width = shape[-1]
+
+        def call(self, x):
+            return self.norm(x) * self.width
+
+    inputs = keras.Input((6, 4))
+    model = keras.Model(inputs, layers.Dense(3)(Normed()(Patches(2)(inputs))))
+    x = np.random.default_rng(0).normal(size=(5, 6, 4)).astype("float32")
+    quantized = quantize_aware(model, x)
+    np.testing.assert_allclose(quantized(x), model(x), atol=0.5)  # a few steps of int8
+    assert convert(quantized, "int8")(x).shape == (5, 3, 3)
+
+
 def test_report_reads_the_same_after_loading(data, tmp_path):
     x, _ = data
     image = keras.Input((8, 8, 2), name="x")

@@ -137,22 +137,22 @@ def _in_float(model: keras.Model, names: Collection[str]) -> set[str]:
 def float32_copy(operation: Any, name: str) -> Any:
     """A new layer or operation of the same configuration that computes in float32, whatever the policy."""
     try:
-        config = _in_float32(config_of(operation))
-        if isinstance(operation, keras.layers.Lambda):  # from_config refuses functions, lest a file bring them
-            copy = keras.layers.Lambda(operation.function, arguments=operation.arguments, name=name, dtype="float32")
-        elif isinstance(operation, keras.Layer):
-            in_float32 = all(layer.dtype_policy.name == "float32" for layer in every_layer(operation))
-            copy = remade(operation, {**config, "name": name}, same_sizes=in_float32)
-            if copy.name != name:
-                copy.name = name
+        if not isinstance(operation, keras.Layer):
+            copy = type(operation).from_config(_in_float32(operation.get_config()))
+        elif isinstance(operation, keras.layers.Lambda):  # from_config refuses functions, lest a file bring them
+            copy = keras.layers.Lambda(operation.function, arguments=operation.arguments, dtype="float32")
         else:
-            copy = type(operation).from_config(config)
-            copy.name = name
+            config = {**_in_float32(config_of(operation)), "name": name}
+            in_float32 = all(layer.dtype_policy.name == "float32" for layer in every_layer(operation))
+            copy = remade(operation, config, same_sizes=in_float32)
+            if copy.compute_dtype != "float32":  # of a class that takes no dtype
+                copy.dtype_policy = "float32"
     except Exception as error:
         raise PruningError(
             f"The layer '{operation.name}' ({type(operation).__name__}) cannot be copied from its config: {error} "
             "Give it a get_config() that returns every argument of __init__."
         ) from error
+    copy.name = name
     return copy
 
 
