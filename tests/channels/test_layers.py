@@ -389,6 +389,8 @@ CASES = {
     "a truth value among the operands": vector(lambda x: ops.where(x > 0.1, x, False)),
     "slices": vector(lambda x: ops.concatenate([x[:, 4:], x[:, :3]], axis=-1)),
     "strided slice": vector(lambda x: x[:, ::2]),
+    "slice of both axes": sequence(lambda x: ops.slice(x, (0, 1, 3), (-1, 4, 5))),
+    "slice of steps": sequence(lambda x: ops.slice(x, (0, 2, 0), (-1, 3, 8))),
     "take": vector(lambda x: ops.take(x, np.array([5, 1, 6, 2]), axis=-1)),
     "flip": vector(lambda x: ops.flip(x, axis=1)),
     "roll": vector(lambda x: ops.roll(x, 3, axis=1)),

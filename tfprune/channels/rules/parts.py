@@ -244,15 +244,36 @@ def _keys(key: Any, rank: int) -> list[Any] | None:
     return [*keys[:where], *[slice(None)] * (rank - given), *keys[where + 1 :]]
 
 
+def _slices(starts: Any, sizes: Sequence[int], shape: Sequence[int | None]) -> list[Any] | None:
+    """What `keras.ops.slice` takes as the key of x[key]; None when it is told where to begin by a tensor."""
+    if not all(isinstance(start, (int, np.integer)) for start in starts):
+        return None
+    whole = [start == 0 and size in (-1, length) for start, size, length in zip(starts, sizes, shape)]
+    ends = [None if size == -1 else int(start) + size for start, size in zip(starts, sizes)]
+    return [slice(None) if all_ else slice(int(start), end) for all_, start, end in zip(whole, starts, ends)]
+
+
 def _replay_get_item(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], new: Resized) -> Any:
-    x = args[0]
-    keys = _keys(args[1] if len(args) > 1 else kwargs["key"], len(x.shape))
-    if keys is None:
-        return type(op)()(*args, **kwargs)
+    keys = _keys(args[1] if len(args) > 1 else kwargs["key"], len(args[0].shape))
+    taken = None if keys is None else _replay_taken(args[0], keys, new)
+    return type(op)()(*args, **kwargs) if taken is None else taken
+
+
+def _replay_slice(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], new: Resized) -> Any:
+    x, starts = args[0], args[1] if len(args) > 1 else kwargs["start_indices"]
+    before = [len(kept) if (kept := new.kept_input(0, axis)) is not None else n for axis, n in enumerate(x.shape)]
+    keys = _slices(starts, op.shape, before)
+    taken = None if keys is None else _replay_taken(x, keys, new)
+    return fresh_operation(op)(*args, **kwargs) if taken is None else taken
+
+
+def _replay_taken(x: Any, keys: Sequence[Any], new: Resized) -> Any:
+    """x[keys] of what stays; None where nothing is lost."""
     result: list[Any] = []
-    axis = 0
+    axis, lost = 0, False
     for key in keys:
         kept = None if key is None else new.kept_input(0, axis)
+        lost = lost or kept is not None
         axis += key is not None
         if kept is None or key == slice(None):
             result.append(key)
@@ -265,14 +286,22 @@ def _replay_get_item(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], new
             places = np.cumsum(kept)[positions[kept[positions]]] - 1
             x = ops.take(x, places.astype("int32"), axis=axis - 1)
             result.append(slice(None))
-    if x is args[0] and result == keys:  # as it was written: Keras may not know the number of axes right
-        return type(op)()(*args, **kwargs)
+    if not lost:  # then as it was written: Keras may not know the number of axes right
+        return None
     return x if all(key == slice(None) for key in result) else x[tuple(result)]
 
 
 def get_item(visit: Visit) -> Channels:
     """`x[...]` with numbers, slices, `...` and `None`."""
-    keys = _keys(visit.argument("key", 1), visit.input.rank)
+    return _taken(visit, _keys(visit.argument("key", 1), visit.input.rank))
+
+
+def slice_(visit: Visit) -> Channels:
+    """`keras.ops.slice`, from places that are numbers."""
+    return _taken(visit, _slices(visit.argument("start_indices", 1), visit.layer.shape, visit.input.shape))
+
+
+def _taken(visit: Visit, keys: Sequence[Any] | None) -> Channels:
     if keys is None or len(visit.inputs) > 1:
         return visit.freeze_all(Reason.INPUT_SHAPE)[0]
     factors: list[Factor] = []
@@ -299,4 +328,5 @@ OPERATIONS = {
     "Unstack": Entry(unstack),
     "Take": Entry(take, replay=_replay_take),
     "GetItem": Entry(get_item, replay=_replay_get_item),
+    "Slice": Entry(slice_, replay=_replay_slice),
 }
