@@ -528,6 +528,29 @@ def test_a_weight_of_another_type_than_the_layer_computes_in_is_cast():
     np.testing.assert_allclose(opened(x), model(x), rtol=1e-6)
 
 
+def test_a_layer_outside_of_the_model_that_nothing_trains_is_read_and_follows_what_is_adapted():
+    x = np.random.default_rng(0).normal(3.0, 2.0, (6, 4)).astype("float32")
+    outside = layers.Normalization()
+    outside.adapt(x)
+
+    class Scaled(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = layers.Dense(8, activation="relu"), layers.Dense(2)
+
+        def call(self, x):
+            return self.second(self.first(outside(x)))
+
+    model = Scaled()
+    model(x)
+    masked = tfprune.prune(model, tfprune.Structured(0.5))
+    small = tfprune.shrink(masked)
+    assert small.count_params() < model.count_params()
+    np.testing.assert_allclose(small(x), masked(x), rtol=1e-5, atol=1e-6)
+    outside.adapt(2 * x)
+    np.testing.assert_allclose(tfprune.inline(model)(x), model(x), rtol=1e-5, atol=1e-6)
+
+
 def test_a_model_that_was_built_without_a_shape_has_that_of_its_build():
     model = BuiltByHand()
     model.build()

@@ -64,9 +64,11 @@ class Opened:
     methods: list[str] = field(default_factory=list)
 
     def refresh(self) -> None:
-        """Gives the tables the values that the weights have now; all other layers share them."""
+        """Gives the tables the values that the weights have now, and adapted layers theirs; all others share them."""
         for variable, layer in self.tables:
             layer.embeddings.assign(keras.ops.reshape(variable.value, layer.embeddings.shape))
+        for layer in (each for each in every_layer(self.graph) if isinstance(each, keras.layers.Normalization)):
+            layer.finalize_state()  # derives its constants from weights, which it shares
 
 
 def known_to_nobody(layer: Any) -> bool:

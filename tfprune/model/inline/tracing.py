@@ -195,7 +195,7 @@ class _Tracer:
         if layer is self.model or self.opens(layer) or self._is_told_inference(layer, kwargs):
             return self._open(plain, layer, args, kwargs)
         outputs = self._closed(masked(plain), layer, args, kwargs)
-        if id(layer) not in self.known and layer.weights:
+        if id(layer) not in self.known and layer.trainable_weights:
             raise CannotOpenError(
                 f"its call uses the layer '{layer.name}' ({type(layer).__name__}), which is not part of it; make it in "
                 "__init__ and keep it in an attribute",
