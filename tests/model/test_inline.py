@@ -511,7 +511,7 @@ class BuiltByHand(keras.Model):
         return self.answer(ops.max(ops.relu(self.convolution(x)), axis=(1, 2)))
 
 
-def test_a_weight_of_another_type_than_the_layer_computes_in_is_cast():
+def test_a_weight_of_another_type_is_of_the_type_that_the_layer_computes_in():
     class Biased(layers.Layer):
         def build(self, shape):
             table = np.arange(float(shape[-1]))
@@ -526,6 +526,7 @@ def test_a_weight_of_another_type_than_the_layer_computes_in_is_cast():
     assert not any(isinstance(layer, Biased) for layer in opened.layers)
     x = np.ones((2, 4), "float32")
     np.testing.assert_allclose(opened(x), model(x), rtol=1e-6)
+    assert all(layer.compute_dtype == "float32" for layer in opened.layers)  # or nothing could convert it
 
 
 def test_a_layer_outside_of_the_model_that_nothing_trains_is_read_and_follows_what_is_adapted():

@@ -210,8 +210,7 @@ class Building:
             else:
                 layer = self._holder(variable) if id(variable) in self.holders else self._table(variable, dtype)
                 value = layer(self.zero() + np.arange(layer.input_dim, dtype="int32"))
-                value = value if tuple(value.shape) == shape else keras.ops.reshape(value, shape)
-                self.read[id(variable)] = value if value.dtype == dtype else keras.ops.cast(value, dtype)
+                self.read[id(variable)] = value if tuple(value.shape) == shape else keras.ops.reshape(value, shape)
         return self.read[id(variable)]
 
     def _holder(self, variable: Any) -> Any:
@@ -226,8 +225,8 @@ class Building:
         shape = tuple(variable.shape)
         rows, width = (int(np.prod(shape[:-1], dtype=int)), shape[-1]) if shape else (1, 1)
         stored = keras.backend.standardize_dtype(variable.dtype)
-        mixed = dtype != stored == "float32"  # all other pairs are cast
-        policy = keras.DTypePolicy(f"mixed_{dtype}") if mixed else stored
+        plain = dtype in (stored, "float32", "float64")  # one of float64 in a layer of float32 is rounded
+        policy = dtype if plain else keras.DTypePolicy(f"mixed_{dtype}")
         layer = keras.layers.Embedding(
             rows,
             width,

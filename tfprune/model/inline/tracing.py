@@ -346,8 +346,8 @@ class _Tracer:
     def weight(self, variable: Any, layer: Any) -> Any:
         """The symbolic tensor that stands for a weight, in the type that the layer computes in."""
         if id(variable) not in self.tensors:
-            mixed = layer.autocast and layer.compute_dtype != layer.variable_dtype  # alone then Keras casts weights
-            dtype = layer.compute_dtype if mixed and keras.backend.is_float_dtype(variable.dtype) else variable.dtype
+            is_float = keras.backend.is_float_dtype(variable.dtype)
+            dtype = layer.compute_dtype if is_float and layer.autocast else variable.dtype
             tensor = keras.KerasTensor(tuple(variable.shape), dtype=dtype)
             self.tensors[id(variable)] = tensor
             self.trace.variables[id(tensor)] = variable
