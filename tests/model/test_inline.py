@@ -378,6 +378,33 @@ def test_what_was_said_of_training_in_the_call_stays_said():
         np.testing.assert_array_equal(np.asarray(variable), value)
 
 
+def test_what_is_said_of_training_reaches_layers_in_a_nested_graph_that_train_by_default():
+    class Dropped(layers.Layer):
+        def call(self, x, training=True):
+            return 2.0 * x if training else x
+
+    class Student(keras.Model):
+        def __init__(self):
+            super().__init__()
+            inputs = keras.Input((4,))
+            self.body = keras.Model(inputs, Dropped()(layers.Dense(4)(inputs)))
+
+        def call(self, x, training=True):
+            return self.body(x)
+
+    class Trainer(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.student = Student()
+
+        def call(self, x):
+            return self.student(x, training=False)
+
+    x = random.normal(size=(8, 4)).astype("float32")
+    model = called(Trainer(), x)
+    np.testing.assert_allclose(opened(model)(x), model(x), rtol=1e-6)
+
+
 # What cannot be opened
 
 

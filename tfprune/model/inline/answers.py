@@ -17,6 +17,17 @@ from tfprune.model.substitutes import instead, property_instead
 BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
+class Flag:
+    """Stands for `training` while a layer's call is traced, and notes that it is asked."""
+
+    def __init__(self, value: bool, note: Callable[[], None]):
+        self.value, self.note = value, note
+
+    def __bool__(self) -> bool:
+        self.note()
+        return self.value
+
+
 @contextlib.contextmanager
 def losses_told(note: Callable[[Any], None]) -> Iterator[None]:
     """Tells `note` of every layer that adds a loss, which no symbolic tensor can be."""

@@ -13,10 +13,11 @@ import keras
 import numpy as np
 
 from tfprune.model import hooks
+from tfprune.model.inline.answers import Flag
 from tfprune.model.inline.operations import REMAKES
 from tfprune.model.inline.reasons import CannotOpenError, reason_of
 from tfprune.model.inline.sizes import InputSpec, Pair, Size, index_like, placed, zeros_along
-from tfprune.model.inline.tracing import CallTrace, Flag, TracedCall
+from tfprune.model.inline.tracing import CallTrace, TracedCall
 from tfprune.model.scores import scores_as_long_as_keys
 
 # What a subclass may define and still compute what its base does.

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from tfprune.model import hooks
-from tfprune.model.inline.answers import ANSWERS, losses_told
+from tfprune.model.inline.answers import ANSWERS, Flag, losses_told
 from tfprune.model.inline.masks import masked
 from tfprune.model.inline.reasons import CannotOpenError, reason_of
 from tfprune.model.inline.sizes import Size, index_like, length
@@ -24,17 +24,6 @@ from tfprune.model.inline.tensorflow_functions import taking_symbols
 from tfprune.model.tree import children, every_layer, places
 
 SCALARS = (bool, int, float, str)
-
-
-class Flag:
-    """Stands for `training` while a layer's call is traced, and notes that it is asked."""
-
-    def __init__(self, value: bool, note: Callable[[], None]):
-        self.value, self.note = value, note
-
-    def __bool__(self) -> bool:
-        self.note()
-        return self.value
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,7 +203,8 @@ class _Tracer:
 
     def _closed(self, plain: Callable[..., Any], layer: Any, args: Any, kwargs: Any) -> Any:
         args, kwargs = keras.tree.map_structure(lambda x: None if isinstance(x, Flag) else x, (args, kwargs))
-        if self.told[-1] is not None and kwargs.get("training") is None and _takes(layer, "training"):
+        is_default = kwargs.get("training") is None or isinstance(self.owner, keras.Function)
+        if self.told[-1] is not None and is_default and _takes(layer, "training"):
             kwargs["training"] = self.told[-1]
         if kwargs.get("training") is True and layer.non_trainable_variables:  # seeds, or statistics
             raise CannotOpenError(f"its call tells '{layer.name}' to be in training always", self.owner)
@@ -265,7 +255,7 @@ class _Tracer:
         """What a layer's call gives, constants as symbolic tensors too."""
         if isinstance(layer, keras.Function):
             kwargs.pop("training", None)  # each call in a graph has its own say
-        elif _takes(layer, "training") and (self.told[-1] is None or kwargs.get("training") is None):
+        elif _takes(layer, "training"):
             told = self.told[-1]
             kwargs["training"] = Flag(self.training, lambda: self._asks(layer)) if told is None else told
         if layer not in self.trace.opened:
