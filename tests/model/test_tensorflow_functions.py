@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import ops
 
 import tfprune
 from tfprune.model.inline.tensorflow_functions import BINARY, FUNCTIONS, UNARY
@@ -160,6 +161,19 @@ def test_a_network_written_with_tensorflow_shrinks():
     assert small.count_params() < 0.5 * model.count_params()
     certificate = tfprune.certify(pruned, small, images(4, (8, 8, 3)))
     assert certificate.largest < 1e-6
+
+
+@pytest.mark.skipif(not hasattr(ops.nn, "depth_to_space"), reason="this Keras moves blocks by reshapes alone")
+@pytest.mark.parametrize("function", [tf.nn.depth_to_space, tf.nn.space_to_depth])
+def test_blocks_move_in_images_of_any_size(function):
+    x = keras.Input((None, None, 3))
+    wide = keras.layers.Conv2D(16, 3, padding="same")(x)
+    moved = keras.layers.Lambda(lambda x: function(x, block_size=2))(wide)
+    model = keras.Model(x, keras.layers.Conv2D(3, 3, padding="same")(moved))
+    pruned = tfprune.prune(model, tfprune.Structured(0.5))
+    small = tfprune.shrink(pruned)
+    assert small.count_params() < 0.8 * model.count_params()
+    assert tfprune.certify(pruned, small, images(2, (6, 10, 3))).largest < 1e-6
 
 
 def test_a_function_that_an_attribute_holds_is_taken_too():

@@ -126,12 +126,16 @@ def _place(x: Any, offset_height: int, offset_width: int, target_height: int, ta
 
 
 def _depth_to_space(x: Any, block_size: int) -> Any:
+    if hasattr(ops.nn, "depth_to_space"):  # which takes images of any size
+        return ops.nn.depth_to_space(x, block_size, "channels_last")
     _, height, width, channels = x.shape
     blocks = ops.reshape(x, (-1, height, width, block_size, block_size, channels // block_size**2))
     return ops.reshape(_swapped(blocks), (-1, height * block_size, width * block_size, blocks.shape[-1]))
 
 
 def _space_to_depth(x: Any, block_size: int) -> Any:
+    if hasattr(ops.nn, "space_to_depth"):
+        return ops.nn.space_to_depth(x, block_size, "channels_last")
     _, height, width, channels = x.shape
     blocks = ops.reshape(x, (-1, height // block_size, block_size, width // block_size, block_size, channels))
     return ops.reshape(_swapped(blocks), (-1, height // block_size, width // block_size, block_size**2 * channels))
