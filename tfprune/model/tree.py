@@ -43,12 +43,28 @@ def check_model(model: Any, purpose: str) -> keras.Model:
                 f"{module}.{type(model).__name__}). Bring it over first: model = tfprune.from_tfmot(model)"
             )
         raise PruningError(f"Cannot {purpose} {type(model).__name__}: give a keras.Model (Keras {keras.__version__}).")
-    if not model.built:
-        raise PruningError(
-            f"Cannot {purpose} '{model.name}': it is not built yet, so it has no weights. "
-            "Call it once on data, or model.build((None, ...)) with the input shape."
-        )
+    if not is_built(model):
+        way_out = "Call it once on data, or model.build((None, ...)) with the input shape."
+        if has_no_call(model):
+            way_out = "It has no call() of its own: give its parts an Input each, or call them once on data."
+        raise PruningError(f"Cannot {purpose} '{model.name}': it is not built yet, so it has no weights. {way_out}")
     return model
+
+
+def is_built(model: keras.Model) -> bool:
+    """Whether a model has its weights; also one that is never called, since its `train_step` calls its parts."""
+    return bool(model.built or (model.weights and not any(map(_builds_yet, every_layer(model)))))
+
+
+def has_no_call(model: keras.Model) -> bool:
+    """Whether a class says no more than how its parts are trained, as those of a VAE or a GAN do."""
+    return type(model).call is keras.Model.call
+
+
+def _builds_yet(layer: keras.Layer) -> bool:
+    """Whether a layer has a `build` that was not called; a Sequential has what its layers have."""
+    base = keras.Model if isinstance(layer, keras.Model) else keras.Layer
+    return not layer.built and not isinstance(layer, keras.Sequential) and type(layer).build is not base.build
 
 
 def children(layer: keras.Layer) -> list[keras.Layer]:

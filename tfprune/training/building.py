@@ -6,7 +6,9 @@ from typing import Any
 
 import keras
 
+from tfprune.errors import PruningError
 from tfprune.model.data import batches
+from tfprune.model.tree import has_no_call, is_built
 
 
 def build_as_fit_would(model: keras.Model) -> None:
@@ -15,13 +17,19 @@ def build_as_fit_would(model: keras.Model) -> None:
     A `Sequential` without an Input and a subclass that was never called are without weights when callbacks begin. Data
     that can be read only once, as from a generator, are left to `fit`.
     """
-    if model.built:
+    if is_built(model) or has_no_call(model):
         return
     data = _data_of_fit(model)
     if data is None or isinstance(data, Iterator):
         return
     first = next(iter(batches(data, model, "fit", argument="x", at_most=1)))
-    model(first.inputs, training=False)
+    try:
+        model(first.inputs, training=False)
+    except Exception as error:
+        raise PruningError(
+            f"'{model.name}' ({type(model).__name__}) has no weights yet, and cannot be called on what fit was given: "
+            f"{' '.join(str(error).split())[:200]} Call it once on data of its own before fit, or its parts."
+        ) from error
 
 
 def _data_of_fit(model: keras.Model) -> Any:

@@ -11,6 +11,7 @@ from tfprune.errors import PruningError
 from tfprune.model.data import batches
 from tfprune.model.inline.sizes import InputSpec
 from tfprune.model.signature import recorded_signature, signature_of
+from tfprune.model.tree import has_no_call
 
 
 class Inputs:
@@ -76,6 +77,12 @@ def inputs_of(model: keras.Model, data: Any = None) -> Inputs:
         specs = [InputSpec(_plain(x.name), tuple(x.shape), str(x.dtype)) for x in flat]
         example = None if data is None else [np.shape(array) for array in keras.tree.flatten(_example(model, data))]
         return Inputs(specs, structure, example=example)
+    if has_no_call(model):
+        raise PruningError(
+            f"'{model.name}' ({type(model).__name__}) has no call() of its own, so that it is no graph of layers: its "
+            "train_step calls its parts. Give one of them, such as model.generator; masks that tfprune.prune() has put "
+            "on a part are held while the whole is trained."
+        )
     if data is not None:
         return _from_example(model, data)
     if model.built and model.get_build_config() is None:
