@@ -587,3 +587,12 @@ def test_tables_of_values_are_named_with_the_way_out(mode):
         convert(model)
     behind = keras.Model(model.get_layer("looked_up").output, model.output)
     assert convert(behind).size
+
+
+def test_places_of_extremes_convert_with_the_zeros_of_either_sign():
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, [ops.argmax(inputs, axis=-1), ops.argmin(inputs, axis=-1)])
+    x = np.random.default_rng(0).normal(size=(5, 6)).astype("float32")
+    x[0], x[1] = [-0.0, -0.0, 0.0, -0.0, 0.0, 0.0], [1.0, 0.0, -0.0, 2.0, 3.0, 0.0]
+    for given, wanted in zip(convert(model)(x), model(x), strict=True):
+        np.testing.assert_array_equal(given, wanted)

@@ -57,10 +57,16 @@ def for_a_loop_between_numbers(x):
     return ops.fori_loop(0, 3, lambda step, value: value * 0.5 + x * ops.cast(step, x.dtype), x)
 
 
+def for_arrays_on_the_left(x):
+    table = np.arange(12, dtype="float32").reshape(3, 4)
+    return np.float32(2.0) * (table * x) + (1 - table) / (2.0 + ops.abs(x))
+
+
 @pytest.mark.parametrize(
     "asks",
     [
         for_a_loop_between_numbers,
+        for_arrays_on_the_left,
         for_the_number_of_axes,
         for_the_backend,
         for_axes_in_capitals,

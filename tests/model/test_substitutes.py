@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from tfprune.model.substitutes import instead, property_instead
+from tfprune.model.substitutes import attribute, instead, property_instead
 
 
 @pytest.fixture
@@ -57,3 +57,14 @@ def test_what_a_class_inherits_is_inherited_again():
     with ten, instead(Child, "__call__", lambda plain: lambda of: plain(of) + 20):
         assert (Child().value, Child()(), Base()()) == (11, 22, 2)
     assert (Child().value, Child()()) == (1, 2) and "__call__" not in vars(Child)
+
+
+def test_an_attribute_is_there_inside_of_the_outermost_block_only():
+    class Kind:
+        pass
+
+    with attribute(Kind, "order", 1):
+        with attribute(Kind, "order", 2):
+            assert Kind.order == 1
+        assert Kind.order == 1
+    assert not hasattr(Kind, "order")

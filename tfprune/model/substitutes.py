@@ -31,6 +31,16 @@ def property_instead(owner: Any, name: str, make: Callable[[Callable[..., Any]],
         yield
 
 
+@contextlib.contextmanager
+def attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Gives a class an attribute that it has not, inside the block only, for all threads."""
+    with _locks[id(owner), name], contextlib.ExitStack() as stack:
+        if name not in vars(owner):
+            setattr(owner, name, value)
+            stack.callback(delattr, owner, name)
+        yield
+
+
 def _chosen(plain: Callable[..., Any], other: Callable[..., Any]) -> Callable[..., Any]:
     thread = threading.get_ident()
 

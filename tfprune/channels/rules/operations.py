@@ -128,6 +128,15 @@ def _replay_reduction(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], ne
     return mean * math.prod(shares) if shares else mean
 
 
+def moments(visit: Visit) -> list[Channels]:
+    """Mean and variance over space or samples; both are zero where all is."""
+    op, source = visit.layer, visit.input
+    reduced = tuple({source.axis(int(axis)) for axis in np.atleast_1d(op.axes)})
+    left = [zeros_only(factor) for factor in visit.frozen_axis(source, reduced, Reason.MIXED)]
+    factors = left if op.keepdims else [factor.map(lambda values: np.squeeze(values, reduced)) for factor in left]
+    return [visit.result(factors, number) for number in (0, 1)]
+
+
 def _replay_pad(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], new: Resized) -> Any:
     widths = []
     for axis, (before, after) in enumerate(_pad_width(op, len(new.inputs[0]))):
@@ -196,5 +205,6 @@ OPERATIONS = {
     **dict.fromkeys(_REDUCTIONS, Entry(reduction, replay=_replay_reduction)),
     **dict.fromkeys(("Cumsum", "Cumprod"), Entry(cumulative)),
     **dict.fromkeys(("SegmentSum", "SegmentMax", "SegmentMin", "SegmentProd"), Entry(segments)),
+    "Moments": Entry(moments),
     "Pad": Entry(pad, replay=_replay_pad),
 }

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from tfprune.errors import listing
 from tfprune.model.hooks import masked_by
@@ -67,7 +68,26 @@ def trace(model: keras.Model, signature: Signature, batch_size: int | None) -> t
         half = keras.backend.standardize_dtype(tensor.dtype) in HALF_PRECISION
         return tf.cast(tensor, tf.float32) if half else tf.identity(tensor)
 
-    return inference.get_concrete_function(), names
+    with _signs_compared():
+        return inference.get_concrete_function(), names
+
+
+@contextlib.contextmanager
+def _signs_compared() -> Iterator[None]:
+    """Lets Keras find the sign of a zero, as argmax asks for it, without an operation on bits that LiteRT lacks."""
+    import tensorflow as tf
+
+    def exact(plain: Callable[..., Any]) -> Callable[..., Any]:
+        def bitwise_and(x: Any, y: Any, name: str | None = None) -> Any:
+            mask = tf.get_static_value(y)
+            if mask is None or mask.shape or mask.dtype != np.int32 or mask != np.iinfo(np.int32).min:
+                return plain(x, y, name=name)
+            return tf.where(x < 0, mask, np.int32(0))
+
+        return bitwise_and
+
+    with instead(tf.bitwise, "bitwise_and", exact):
+        yield
 
 
 def save(function: Any, folder: str) -> None:

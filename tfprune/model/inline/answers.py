@@ -12,7 +12,7 @@ import keras
 from tfprune.model.hooks import is_of_keras
 from tfprune.model.inline.tensorflow_functions import tensorflow_by_keras
 from tfprune.model.scores import scores_as_long_as_keys
-from tfprune.model.substitutes import instead, property_instead
+from tfprune.model.substitutes import attribute, instead, property_instead
 
 BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -71,6 +71,13 @@ def compared_with_symbols() -> Iterator[None]:
         for name in ("__lt__", "__le__", "__gt__", "__ge__", "__eq__", "__ne__"):
             stack.enter_context(instead(tf.Tensor, name, asking))
         stack.enter_context(instead(keras.KerasTensor, "__eq__", equal))
+        yield
+
+
+@contextlib.contextmanager
+def arrays_give_way() -> Iterator[None]:
+    """Lets `array * x` be what `x * array` is: NumPy would take a symbolic tensor for an array, and fail."""
+    with attribute(keras.KerasTensor, "__array_ufunc__", None):
         yield
 
 
@@ -222,6 +229,7 @@ def _backend_of_preprocessing() -> type:
 ANSWERS = (
     numbers_of_axes,
     compared_with_symbols,
+    arrays_give_way,
     equations_in_capitals,
     triangles_of_any_size,
     bounds_as_operands,

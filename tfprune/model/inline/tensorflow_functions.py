@@ -233,7 +233,9 @@ FUNCTIONS: dict[str, Symbolic] = {
     "swish": _silu,
     "leaky_relu": lambda x, alpha=0.2: ops.leaky_relu(x, alpha),
     "bias_add": lambda x, bias: ops.add(x, _tensor(bias, x)),
-    "moments": lambda x, axes, keepdims=False: ops.moments(x, _numbers(axes), keepdims),
+    "moments": lambda x, axes, keepdims=False: tuple(
+        moment(x, _numbers(axes), keepdims=keepdims) for moment in (ops.mean, ops.var)
+    ),
     "conv1d": _conv1d,
     "conv2d": _convolution(ops.conv),
     "depthwise_conv2d": _convolution(ops.depthwise_conv),
