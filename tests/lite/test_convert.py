@@ -9,7 +9,7 @@ import keras
 import lite_models
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 import tfprune
 from tfprune.errors import ConversionError, PruningError
