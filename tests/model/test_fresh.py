@@ -70,6 +70,22 @@ def test_a_function_of_keras_that_has_the_name_of_another_stays_itself():
     assert tfprune.quantize_aware(model)(X).shape == (3, 3)
 
 
+def test_a_regularizer_of_the_users_that_has_the_name_of_one_of_keras_stays_itself():
+    class OrthogonalRegularizer(keras.regularizers.Regularizer):  # Keras has another one
+        def __init__(self, amount):
+            self.amount = amount
+
+        def __call__(self, x):
+            return self.amount * ops.sum(ops.square(x))
+
+        def get_config(self):
+            return {"amount": self.amount}
+
+    model = keras.Sequential([keras.Input((5,)), layers.Dense(6, kernel_regularizer=OrthogonalRegularizer(0.1))])
+    assert type(fresh_layer(model.layers[0]).kernel_regularizer) is OrthogonalRegularizer
+    assert tfprune.quantize_aware(model)(X).shape == (3, 6)
+
+
 def test_no_default_stands_for_an_argument_that_is_nowhere():
     with pytest.raises(PruningError, match=r"\(TellsTooMuch\) cannot be rebuilt from its config"):
         fresh_layer(TellsTooMuch(6, 3.0))

@@ -1,6 +1,7 @@
 """A layer made anew: by its config, else by the arguments of its class as its attributes hold them."""
 
 import inspect
+import types
 from typing import Any
 
 import keras
@@ -11,6 +12,7 @@ from tfprune.model.hooks import shallow_copy
 from tfprune.model.tree import children
 
 OF_EVERY_LAYER = ("name", "trainable", "dtype")
+PLAIN_OBJECTS = (types.FunctionType, keras.regularizers.Regularizer)
 
 
 def fresh_layer(layer: Any, config: dict[str, Any] | None = None) -> Any:
@@ -67,7 +69,7 @@ def _value(x: Any) -> Any:
 
 
 def from_config(layer: Any, config: dict[str, Any]) -> Any:
-    """A new layer by a config; its functions are those of the layer, which Keras cannot always read back."""
+    """A new layer by a config; its functions and regularizers are those of the layer, if Keras would read others."""
     if isinstance(layer, keras.layers.Lambda):
         # The user's own model is at hand, so its lambda is no more dangerous than it was.
         try:
@@ -77,9 +79,10 @@ def from_config(layer: Any, config: dict[str, Any]) -> Any:
         fresh.function = layer.function
         return fresh
     for key in config:
-        function = getattr(layer, key, None)
-        if inspect.isfunction(function) and not is_told_by_name(function):
-            config[key] = function
+        value = getattr(layer, key, None)
+        function = value if inspect.isfunction(value) else type(value)
+        if isinstance(value, PLAIN_OBJECTS) and not is_told_by_name(function):
+            config[key] = value
     try:
         return type(layer).from_config(dict(config))
     except Exception as error:
@@ -97,7 +100,7 @@ def from_config(layer: Any, config: dict[str, Any]) -> Any:
 
 
 def is_told_by_name(function: Any) -> bool:
-    """Whether a config says which function it is: of the user's none does, and of Keras' not each.
+    """Whether a config says which function or class it is: of the user's none does, and of Keras' not each.
 
     It tells the name alone, and `keras.ops.gelu` is another function than the activation of that name.
     """
