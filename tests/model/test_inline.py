@@ -405,6 +405,35 @@ def test_what_is_said_of_training_reaches_layers_in_a_nested_graph_that_train_by
     np.testing.assert_allclose(opened(model)(x), model(x), rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["attention", "cross-attention", "recurrent", "pooled"])
+def test_a_mask_that_a_layer_of_the_users_makes_is_handed_on(kind):
+    class Tokens(layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.table = layers.Embedding(9, 8)
+
+        def call(self, tokens):
+            return 2.0 * self.table(tokens)
+
+        def compute_mask(self, tokens, mask=None):
+            return ops.not_equal(tokens, 0)
+
+    def after(x, y):
+        if kind == "attention":
+            return layers.MultiHeadAttention(2, 4)(layers.LayerNormalization()(x), x)
+        if kind == "cross-attention":
+            steps = np.tri(6, dtype="int32")[None]
+            return layers.MultiHeadAttention(2, 4)(query=y, value=x, key=x, attention_mask=steps)
+        return layers.LSTM(5)(x) if kind == "recurrent" else layers.GlobalAveragePooling1D()(x)
+
+    tokens, others = keras.Input((6,), dtype="int32"), keras.Input((6,), dtype="int32")
+    model = keras.Model([tokens, others], after(Tokens()(tokens), Tokens()(others)))
+    made = opened(model)
+    assert not any(isinstance(layer, Tokens) for layer in made.layers)
+    rows = [np.array([[1, 2, 0, 3, 0, 0], [4, 1, 1, 5, 2, 1]]), np.array([[1, 0, 7, 2, 0, 0], [2, 2, 2, 0, 1, 0]])]
+    np.testing.assert_allclose(made(rows), model(rows), rtol=1e-5, atol=1e-6)
+
+
 # What cannot be opened
 
 
