@@ -407,6 +407,7 @@ CASES = {
     "sum over channels": vector(lambda x: layers.Concatenate()([x, ops.sum(x, axis=-1, keepdims=True)])),
     "mean over steps": sequence(lambda x: ops.mean(x, axis=1)),
     "moments over space": image(lambda x: (x - ops.moments(x, [1, 2], keepdims=True)[0]) * 2.0),
+    "variance over space and its root": image(lambda x: x / ops.sqrt(ops.var(x, axis=(1, 2), keepdims=True) + 1e-3)),
     "moments of steps": sequence(lambda x: ops.concatenate(ops.moments(x, [1]), axis=-1)),
     "swapped axes": sequence(lambda x: ops.swapaxes(ops.moveaxis(x, 1, 2), 1, 2)),
     "where": vector(lambda x: ops.where(x > 0, x, 0.1 * x)),

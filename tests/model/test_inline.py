@@ -378,6 +378,23 @@ def test_what_was_said_of_training_in_the_call_stays_said():
         np.testing.assert_array_equal(np.asarray(variable), value)
 
 
+def test_layers_open_beside_one_that_trains_by_default_in_the_graph():
+    class Doubled(layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.dense = layers.Dense(4)
+
+        def call(self, x):
+            return 2.0 * self.dense(x)
+
+    x = keras.Input((8, 8, 3))
+    model = keras.Model(x, layers.Dense(2)(Doubled()(layers.RandomFlip()(x))))
+    made = opened(model)
+    assert not any(isinstance(layer, Doubled) for layer in made.layers)
+    images = random.normal(size=(3, 8, 8, 3)).astype("float32")
+    np.testing.assert_allclose(made(images, training=False), model(images, training=False), rtol=1e-5, atol=1e-6)
+
+
 def test_what_is_said_of_training_reaches_layers_in_a_nested_graph_that_train_by_default():
     class Dropped(layers.Layer):
         def call(self, x, training=True):

@@ -52,6 +52,7 @@ def softmax(visit: Visit) -> Channels:
 _ADDITIVE = {"Sum", "CountNonzero", "Nansum", "Any"}
 _ANY_OF_ALIKE = {"Any", "All", "Max", "Min", "Amax", "Amin", "Median"}
 _OVER_ZEROS = {"Mean", "Var", "Std"}  # zeros add nothing, once the number of entries is made up for
+_ZERO_OF_ZEROS = _ADDITIVE | {"Var", "Std"}
 _STEADY = {"Mean", "Max", "Min", "Amax", "Amin", "Median"}
 
 
@@ -83,7 +84,8 @@ def reduction(visit: Visit) -> Channels:
         else:
             left = [factor]
         for passing in left:
-            after = passing if name in _STEADY else zeros_only(passing) if name in _ADDITIVE else forget(passing)
+            zeroed = zeros_only if name in _ZERO_OF_ZEROS else forget
+            after = passing if name in _STEADY else zeroed(passing)
             factors.append(after if keepdims else after.map(lambda v: np.squeeze(v, tuple(reduced))))
     return visit.result(factors)
 

@@ -203,10 +203,10 @@ class _Tracer:
 
     def _closed(self, plain: Callable[..., Any], layer: Any, args: Any, kwargs: Any) -> Any:
         args, kwargs = keras.tree.map_structure(lambda x: None if isinstance(x, Flag) else x, (args, kwargs))
-        is_default = kwargs.get("training") is None or isinstance(self.owner, keras.Function)
-        if self.told[-1] is not None and is_default and _takes(layer, "training"):
+        in_graph = isinstance(self.owner, keras.Function)  # which writes down what is the default
+        if self.told[-1] is not None and (in_graph or kwargs.get("training") is None) and _takes(layer, "training"):
             kwargs["training"] = self.told[-1]
-        if kwargs.get("training") is True and layer.non_trainable_variables:  # seeds, or statistics
+        if kwargs.get("training") is True and layer.non_trainable_variables and not in_graph:  # seeds, or statistics
             raise CannotOpenError(f"its call tells '{layer.name}' to be in training always", self.owner)
         self.stack.append(None)
         try:
