@@ -764,6 +764,24 @@ def test_a_layer_without_a_config_or_with_a_build_that_makes_no_weights_is_copie
     assert convert(quantized, "int8")(x).shape == (5, 3, 3)
 
 
+def test_a_layer_whose_config_does_not_tell_all_is_copied_with_all_it_holds():
+    class Widened(layers.Layer):
+        def __init__(self, units, times):
+            super().__init__()
+            self.units, self.dense = units, layers.Dense(units * times)
+
+        def call(self, x):
+            return self.dense(x)
+
+        def get_config(self):
+            return {**super().get_config(), "units": self.units}  # and not how many times
+
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(3)(Widened(2, 3)(inputs)))
+    x = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
+    np.testing.assert_allclose(quantize_aware(model, x)(x), model(x), atol=0.1)  # a few steps of int8
+
+
 def test_report_reads_the_same_after_loading(data, tmp_path):
     x, _ = data
     image = keras.Input((8, 8, 2), name="x")
