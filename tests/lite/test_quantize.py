@@ -1066,3 +1066,19 @@ def test_whole_numbers_of_lookups_are_rounded_as_real_ones():
     quantized = quantize_aware(model, data=given)
     np.testing.assert_allclose(quantized(given), model(given), atol=0.1)
     quantized.fit(given, y, epochs=1, verbose=0)
+
+
+@keras.saving.register_keras_serializable("tfprune_tests")
+def lowered(texts):
+    return tf.strings.lower(texts)
+
+
+def test_layers_of_whole_numbers_and_of_texts_stay_of_their_type():
+    number, text = keras.Input((1,), dtype="int64"), keras.Input((1,), dtype="string")
+    words = layers.TextVectorization(10, standardize=lowered, output_sequence_length=4)
+    words.adapt(["a b c", "b C d"])
+    told = layers.CategoryEncoding(8, "multi_hot")(layers.Hashing(8, salt=7)(number))
+    read = layers.Flatten()(layers.Embedding(10, 3)(words(text)))
+    model = keras.Model([number, text], layers.Dense(2)(layers.Concatenate()([told, read])))
+    given = [tf.range(4, dtype="int64")[:, None], tf.constant([["a b"], ["C"], ["d d"], [""]])]
+    np.testing.assert_allclose(quantize_aware(model)(given), model(given), atol=0.05)

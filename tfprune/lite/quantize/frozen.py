@@ -160,7 +160,7 @@ def _in_float32(config: Any) -> Any:
     """A layer's config with every dtype policy in it, those of inner layers too, replaced by float32."""
     if isinstance(config, dict):
         if config.get("class_name") == "DTypePolicy":
-            return "float32"
+            return "float32" if _is_float_policy(config["config"]["name"]) else config
         return {
             key: "float32" if key == "dtype" and _is_float_policy(value) else _in_float32(value)
             for key, value in config.items()
