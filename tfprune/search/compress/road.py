@@ -19,14 +19,14 @@ from tfprune.lite.measure.benchmark import benchmark
 from tfprune.lite.measure.verify import file_answers
 from tfprune.lite.quantize import quantize_aware
 from tfprune.model.copying import clone_with_weights, compile_like
-from tfprune.model.data import Batch
+from tfprune.model.data import Batch, joined
 from tfprune.model.inline import inlined
 from tfprune.model.summary import summary
 from tfprune.model.tree import check_model
 from tfprune.progress import shown, stage
 from tfprune.search.compress.measured import TIMED_RUNS, measured
 from tfprune.search.compress.report import Compression
-from tfprune.search.compress.samples import some_samples, spread
+from tfprune.search.compress.samples import reads_rows, some_samples, spread
 from tfprune.search.compress.steps import ROUNDED, Steps, Stop
 from tfprune.search.compress.terms import Terms
 from tfprune.search.compress.walk import Walk
@@ -37,7 +37,7 @@ from tfprune.training.strip import strip_masks
 LEVELS = (0.8, 0.6, 0.4, 0.25, 0.15, 0.08)  # shares of the multiply-accumulates that are tried for a target
 CHANNELS = Walk(first=0.25, part=0.56, least=0.01, attempts=8)  # shares of multiply-accumulates and of parameters
 WEIGHTS = Walk(first=0.2, part=0.5, least=0.02, attempts=6)  # shares of the weights
-SEARCHED = 2000  # training samples for the search; those that decide afterwards have to be others
+SEARCHED = 2000  # samples for the search
 SEARCH_EVALUATIONS = 80
 CALIBRATION = 300
 QUANTIZED_RATE = 0.1  # of the learning rate
@@ -156,7 +156,9 @@ class Road:
     """
 
     def __init__(self, steps: Steps, samples: Batch):
-        self._steps, self._searched_by, self._samples = steps, samples, spread(samples, CALIBRATION).inputs
+        self._steps, self._samples = steps, spread(samples, CALIBRATION).inputs
+        of_rows = reads_rows(steps.terms.metric)
+        self._searched_by = Batch(*joined(map(tuple, steps.val))).taken(slice(SEARCHED)) if of_rows else samples
         self._model, self._terms = steps.model, steps.terms
         self._plans: dict[tuple[int, tuple[tuple[str, float], ...]], ShrinkPlan] = {}
 

@@ -1,5 +1,6 @@
 """Some of the training data: to search channels by, and to find the ranges of activations with."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -21,3 +22,12 @@ def spread(samples: Batch, count: int) -> Batch:
     """So many of the samples, at equal distances."""
     rows = np.linspace(0, samples.size - 1, min(count, samples.size)).astype(int)
     return samples.taken(rows)
+
+
+def reads_rows(metric: Any) -> bool:
+    """Whether a metric may be one of the validation data alone: functions of the user's may read samples in rows.
+
+    All others are asked of training samples in a search, so that those that decide have not been searched by.
+    """
+    kinds = metric.values() if isinstance(metric, Mapping) else [metric]
+    return any(callable(each) and not isinstance(each, keras.metrics.Metric) for each in kinds)
