@@ -65,15 +65,12 @@ def distill(
         raise PruningError(f"temperature={temperature!r}: give a number above 0, such as 3.0.")
     _check_ends(student, teacher)
     with scope_of(student):
-        taught = Taught(student, teacher, share, temperature, features, relations)
-    given = compile_arguments(student)
-    kept = {name: given[name] for name in ("jit_compile", "run_eagerly", "steps_per_execution") if name in given}
-    taught.compile(optimizer=student.optimizer, auto_scale_loss=False, **kept)
-    return taught
+        copy = clone_with_weights(teacher, keep_compiled=False)
+        return Taught(student, copy, share, temperature, features, relations).compiled_as(student)
 
 
 class Taught(keras.Model):
-    """A student with its teacher; see `distill`. Only the student trains."""
+    """A student with its teacher, which is frozen; see `distill`. Only the student trains."""
 
     def __init__(
         self,
@@ -85,13 +82,20 @@ class Taught(keras.Model):
         relations: bool = False,
     ):
         super().__init__(name=f"{student.name}_taught")
-        self.student, self.teacher = student, clone_with_weights(teacher, keep_compiled=False)
+        self.student, self.teacher = student, teacher
         self.teacher.trainable = False
         self.share, self.temperature, self.relations = share, temperature, relations
         self._pairs = [(each, each) if isinstance(each, str) else tuple(each) for each in features]
         self._watched = _watching(student, [first for first, _ in self._pairs])
         self._shown = _watching(self.teacher, [second for _, second in self._pairs])
         self._seen: list[Any] = []
+
+    def compiled_as(self, model: keras.Model) -> "Taught":
+        """This model, compiled with the student's optimizer, to run as another model is compiled to run."""
+        given = compile_arguments(model)
+        kept = {name: given[name] for name in ("jit_compile", "run_eagerly", "steps_per_execution") if name in given}
+        self.compile(optimizer=self.student.optimizer, auto_scale_loss=False, **kept)
+        return self
 
     def build(self, input_shape: Any = None) -> None:
         """Nothing is left to build."""

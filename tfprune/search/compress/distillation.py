@@ -9,9 +9,8 @@ import keras
 import numpy as np
 
 from tfprune.errors import PruningError
-from tfprune.model.copying import scope_of
+from tfprune.model.copying import clone_with_weights, scope_of
 from tfprune.model.data import batches, joined, whole_batch
-from tfprune.model.hooks import compile_arguments
 from tfprune.model.judge import decision_of
 from tfprune.model.metrics import answers_of
 from tfprune.training.teaching import Taught
@@ -52,6 +51,8 @@ class Tuning:
                 "distill=False leaves nothing to learn from, since train has no targets; leave it out, or give "
                 "train=(x, y)."
             )
+        # Copied here, so that a step draws the same random numbers whether or not another was made before it.
+        self._frozen = None if self.note else clone_with_weights(teacher, keep_compiled=False)
 
     def __call__(
         self, model: keras.Model, epochs: int, callbacks: Sequence[keras.callbacks.Callback] = (), rate: float = 1.0
@@ -84,12 +85,9 @@ class Tuning:
         """What trains the model on its targets and on the unpruned model's answers."""
         kind = Remembering if self._answers is not None else Asking
         with scope_of(model):
-            taught = kind(model, self._teacher, STUDENT_SHARE, TEMPERATURE)
+            taught = kind(model, self._frozen, STUDENT_SHARE, TEMPERATURE)
         taught.gives_logits = self._labelled and _gives_logits(self._teacher)
-        given = compile_arguments(self._teacher)
-        kept = {name: given[name] for name in ("jit_compile", "run_eagerly", "steps_per_execution") if name in given}
-        taught.compile(optimizer=model.optimizer, auto_scale_loss=False, **kept)
-        return taught
+        return taught.compiled_as(self._teacher)
 
     @functools.cached_property
     def _answers(self) -> list[np.ndarray] | None:
