@@ -61,7 +61,7 @@ def test_a_step_is_kept_surely_where_two_errors_more_would_be_within_the_bound(m
     right = np.random.default_rng(2).permutation(400) < 200  # of the unpruned model
     answers = np.eye(2)[np.where(right, Y_VAL, 1 - Y_VAL)]
     steps = Steps(model, (X, Y), (X_VAL, Y_VAL), Terms(0.1, "smallest", 1, None, True, 32, 0), None)
-    steps._dense = [answers]
+    steps.answers = [answers]
     steps.bounds.dense = (0.5,)
     order = np.random.default_rng(0).permutation(400)
     wrong = [*order[right[order]][: round(400 * lost)], *order[~right[order]][: round(400 * gained)]]

@@ -8,6 +8,7 @@ from tfprune.errors import PruningError
 from tfprune.model.data import Batch, joined
 from tfprune.model.metrics import DIFFERENCE, Answers, Metric
 
+ERRORS = 2.0  # standard errors within which another loss is no surprise
 PARTS = 20
 SECONDS = 30.0  # at most
 

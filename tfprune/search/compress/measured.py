@@ -25,7 +25,7 @@ TIMED_RUNS = 200
 
 
 def measured(
-    steps: Steps, chosen: Stop, lite: LiteModel, values: Sequence[float], dense: tuple[LiteModel, LiteModel]
+    steps: Steps, chosen: Stop, lite: LiteModel, given: Answers, values: Sequence[float], dense: Sequence[LiteModel]
 ) -> Compression:
     """What came of it: files are timed side by side, and compared with what was asked for.
 
@@ -33,6 +33,7 @@ def measured(
         steps: All that was made.
         chosen: What the file was made of.
         lite: The file.
+        given: What it answers to the validation data.
         values: What it is worth by each metric.
         dense: The unpruned model's files, in float and in int8.
     """
@@ -47,7 +48,6 @@ def measured(
         timing = benchmark(files, runs=TIMED_RUNS)
     steps.folder.save_lite("compressed", lite)
     macs, parameters, _ = steps.shares(small)
-    wanted, given = answers_of(steps.model, steps.val), file_answers(chosen.model, lite, steps.val)
     names = output_names(steps.model, steps.model(steps.val[0].inputs, training=False))
     return Compression(
         model=chosen.model,
@@ -63,17 +63,18 @@ def measured(
         notices=tuple(steps.notes),
         bounds=steps.bounds,
         values=tuple(values),
-        standard_errors=tuple(standard_error(metric, wanted, given) for metric in steps.bounds.metrics),
+        standard_errors=tuple(standard_error(metric, steps.answers, given) for metric in steps.bounds.metrics),
         samples=sum(batch.size for batch in steps.val),
-        outputs=_compared(steps, names, wanted, given),
+        outputs=_compared(steps, names, given),
         robustness=_disturbed(steps, names, chosen, lite),
     )
 
 
-def _compared(steps: Steps, names: Sequence[str], wanted: Answers, given: Answers) -> tuple[OutputComparison, ...]:
+def _compared(steps: Steps, names: Sequence[str], given: Answers) -> tuple[OutputComparison, ...]:
     """How the file compares with the unpruned model, and which classes lost most."""
     compared = []
-    for name, *parts in zip(names, wanted, given, joined([_labels(names, batch) for batch in steps.val])):
+    labels = joined([_labels(names, batch) for batch in steps.val])
+    for name, *parts in zip(names, steps.answers, given, labels):
         comparison = Comparison(steps.model, name, strict=False)  # the metric has read the labels already
         comparison.add(*parts)
         compared.append(comparison.result())

@@ -15,6 +15,7 @@ from tfprune.lite.measure.robustness import robustness_note
 from tfprune.model.bounds import SLACK, Bounds
 from tfprune.model.drawing import as_shares, draw_path
 from tfprune.model.metrics import Metric
+from tfprune.model.noise import ERRORS
 from tfprune.report import COLOURS, Column, Report, new_figure, saved, shortened
 
 
@@ -44,7 +45,12 @@ class Milestone:
     @property
     def kept(self) -> bool:
         """Whether it is within the bound and was not taken back."""
-        return not self.outcome.startswith("beyond") and not self.outcome.endswith("taken back")
+        return is_kept(self.outcome)
+
+
+def is_kept(outcome: str) -> bool:
+    """Whether what became of a step is that it is within the bound and was not taken back."""
+    return not outcome.startswith("beyond") and not outcome.endswith("taken back")
 
 
 @dataclass(frozen=True, repr=False)
@@ -154,7 +160,7 @@ class Compression(Report):
         return [
             metric.name
             for metric, worse, allowed, error in rows
-            if error and worse <= allowed + SLACK < worse + 2 * error
+            if error and worse <= allowed + SLACK < worse + ERRORS * error
         ]
 
     @property

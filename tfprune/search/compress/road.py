@@ -21,6 +21,7 @@ from tfprune.lite.quantize import quantize_aware
 from tfprune.model.copying import clone_with_weights, compile_like
 from tfprune.model.data import Batch, joined
 from tfprune.model.inline import inlined
+from tfprune.model.metrics import Answers
 from tfprune.model.summary import summary
 from tfprune.model.tree import check_model
 from tfprune.progress import shown, stage
@@ -42,6 +43,8 @@ SEARCH_EVALUATIONS = 80
 CALIBRATION = 300
 QUANTIZED_RATE = 0.1  # of the learning rate
 TAUGHT_RATE = 1e-3  # of Adam, where the model is not compiled
+
+Converted = tuple[Stop, LiteModel, Answers, list[float]]  # a step, its file, what that answers and is worth
 
 
 def compress(
@@ -300,28 +303,30 @@ class Road:
             compile_like(self._model, quantized)
         return self._steps.train(quantized, 1, rate=QUANTIZED_RATE)
 
-    def _converted(self) -> tuple[Stop, LiteModel, list[float]]:
-        """The last stop whose file is within the bound, its file and what that is worth; else the best.
+    def _converted(self) -> Converted:
+        """The last stop whose file is within the bound, its file, what that answers and is worth; else the best.
 
         Training with the rounding of int8 may leave layers in float that rounding afterwards does not, in larger files;
         then the stop before it is looked at too, and the smaller file is taken.
         """
-        found: list[tuple[Stop, LiteModel, list[float]]] = []
+        found: list[Converted] = []
         for stop in reversed(self._steps.stops):
             if not stop.kept and stop.name != ROUNDED:
                 continue
             name, began = f"int8 file of '{stop.name}'", time.monotonic()
             with stage(name) as bar:
                 lite = convert(stop.model, "int8", representative_data=self._samples)
-                values = self._steps.score(file_answers(stop.model, lite, self._steps.val))
+                answers = file_answers(stop.model, lite, self._steps.val)
+                values = self._steps.score(answers)
                 self._steps.note(name, time.monotonic() - began, values, self._steps.in_float(stop), "", bar)
-            found.append((stop, lite, values))
+            found.append((stop, lite, answers, values))
             if self._steps.holds(values) and not any(operator.is_float for operator in lite.operators):
                 break
 
-        def rank(entry: tuple[Stop, LiteModel, list[float]]) -> tuple[bool, float]:
-            holds = self._steps.holds(entry[2])
-            return holds, -entry[1].size if holds else self._steps.bounds.merit(entry[2])
+        def rank(entry: Converted) -> tuple[bool, float]:
+            _, lite, _, values = entry
+            holds = self._steps.holds(values)
+            return holds, -lite.size if holds else self._steps.bounds.merit(values)
 
         return max(found, key=rank)
 

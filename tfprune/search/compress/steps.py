@@ -11,19 +11,18 @@ from tfprune.errors import PruningError
 from tfprune.model.bounds import SLACK, Bounds
 from tfprune.model.data import batches, whole_batch
 from tfprune.model.metrics import Answers, answers_of, found_metrics
-from tfprune.model.noise import standard_error
+from tfprune.model.noise import ERRORS, standard_error
 from tfprune.model.summary import summary
 from tfprune.progress import Stage, TrainingProgress, stage
 from tfprune.search.compress.distillation import Tuning
 from tfprune.search.compress.folder import StepFolder
-from tfprune.search.compress.report import Milestone
+from tfprune.search.compress.report import Milestone, is_kept
 from tfprune.search.compress.terms import Terms
 from tfprune.search.journal import compiled_fingerprint, data_fingerprint, model_fingerprint
 
 ROUNDED = "int8 training"
 GIVEN, WITHIN = "the model as given", "within the bound"
 NEAR = "too near to the bound, taken back"
-ERRORS = 2.0  # standard errors between what is lost and the bound
 
 
 @dataclass
@@ -63,10 +62,9 @@ class Steps:
             )
         self._tuning = Tuning(model, train, terms.batch_size, terms.distill, labelled)
         self.notes = [self._tuning.note] if self._tuning.note else []
-        answers = answers_of(model, self.val)
-        metrics = found_metrics(model, self.val, terms.metric, terms.mode, answers, "compress")
-        self._dense = answers
-        self.bounds = Bounds(terms.max_drop, metrics, [metric(answers) for metric in metrics])
+        self.answers = answers_of(model, self.val)  # of the unpruned model
+        metrics = found_metrics(model, self.val, terms.metric, terms.mode, self.answers, "compress")
+        self.bounds = Bounds(terms.max_drop, metrics, [metric(self.answers) for metric in metrics])
         self.notes += self.bounds.lax()
         self.dense = summary(model)
         self.stops: list[Stop] = []
@@ -106,14 +104,14 @@ class Steps:
             self._watching = [TrainingProgress(bar, self.training)] if epochs else []
             began = time.monotonic()
             model = build()
-            answers = answers_of(model, self.val)
+            answers = self.answers if model is self.model else answers_of(model, self.val)
             values = self.score(answers)
             seconds = time.monotonic() - began
             outcome = self._outcome(values, ", taken back")
             if surely and outcome == WITHIN and not self.surely(values, answers):
                 outcome = NEAR
             outcome = outcome if self.stops else GIVEN
-            stop = self._stopped(Stop(name, model, values, outcome in (GIVEN, WITHIN)))
+            stop = self._stopped(Stop(name, model, values, is_kept(outcome)))
             self.note(name, seconds, values, self.in_float(stop), outcome, bar)
         self.folder.keep(name, vars(self.milestones[-1]), None if outcome == GIVEN else model)
         return stop
@@ -158,7 +156,7 @@ class Steps:
         rows = zip(self.bounds.metrics, self.bounds.worse(values), self.bounds.allowed)
         for metric, worse, allowed in rows:
             if worse > allowed / 2:
-                error = ERRORS * (standard_error(metric, self._dense, answers) or 0.0)
+                error = ERRORS * (standard_error(metric, self.answers, answers) or 0.0)
                 if worse + min(allowed / 2, error) > allowed + SLACK:
                     return False
         return True
