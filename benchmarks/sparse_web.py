@@ -1,13 +1,14 @@
 """Zeros that pay in the browser: a MobileNet with zeros in its 1x1 convolutions, in LiteRT.js, beside fewer channels.
 
-python benchmarks/sparse.py web --zeros --output docs/benchmarks/sparse_web --page docs/live
+python benchmarks/sparse.py web --folder /tmp/web --output docs/benchmarks/sparse_web --page docs/live
 python benchmarks/sparse.py web --untrained --output docs/benchmarks/sparse_web_times
 
-Needs Node and the npm package @litertjs/core (npm install @litertjs/core).
+The first trains for an hour or two. What is in the folder is not trained again, so that the times can be taken anew
+when the machine has nothing else to do. Needs Node and the npm package @litertjs/core (npm install @litertjs/core).
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,8 +23,9 @@ from tfprune.lite import LiteModel
 from tfprune.lite.measure.web import run_web
 from tfprune.report import Column
 
-SIZE, ALPHA, IMAGES, BATCH = 96, 0.5, 16_000, 64
-EPOCHS, PRUNING_EPOCHS, FEWER, RUNS = 3, 2, 0.4, 60
+SIZE, SMALLER, ALPHA, BATCH = 96, 64, 0.5, 64
+EPOCHS, PRUNING_EPOCHS, SETTLING = 4, 3, 20_000  # epochs on smaller images, then so many images of full size
+RATE, PRUNING_RATE, FEWER, RUNS = 2e-3, 1e-3, 0.4, 60
 LONGER = "dense, trained as long"
 SHOWN = 200  # images on the page
 
@@ -44,16 +46,25 @@ class InTheBrowser(Measured):
     )
 
 
-def batches(images: np.ndarray, labels: np.ndarray, seed: int | None = None) -> tf.data.Dataset:
+def batches(images: np.ndarray, labels: np.ndarray, size: int = SIZE, seed: int | None = None) -> tf.data.Dataset:
     """Images as a network for photographs takes them: larger, of three colours, from -1 to 1."""
     data = tf.data.Dataset.from_tensor_slices((images, labels))
     if seed is not None:
         data = data.shuffle(len(images), seed=seed)
-    return data.batch(BATCH).map(lambda x, y: (larger(x), y), num_parallel_calls=2).prefetch(2)
+    return data.batch(BATCH).map(lambda x, y: (larger(x, size), y), num_parallel_calls=2).prefetch(2)
 
 
-def larger(images: Any) -> Any:
-    return tf.repeat(tf.image.resize(images, (SIZE, SIZE)), 3, axis=-1) * 2.0 - 1.0
+def larger(images: Any, size: int = SIZE) -> Any:
+    return tf.repeat(tf.image.resize(images, (size, size)), 3, axis=-1) * 2.0 - 1.0
+
+
+def of_size(model: keras.Model, size: int) -> keras.Model:
+    """A copy of the model for images of another size, which the same weights serve."""
+    config = model.get_config()
+    config["layers"][0]["config"]["batch_shape"] = (None, size, size, 3)
+    copy = keras.Model.from_config(config)
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 class Recipe:
@@ -63,34 +74,51 @@ class Recipe:
         seed: Of weights and of the order of images.
         litertjs: The folder of the npm package.
         untrained: Whether to prune random weights at once, for the times alone.
+        folder: Where trained models are kept, or are found.
     """
 
-    def __init__(self, seed: int, litertjs: Path | None, untrained: bool = False):
-        self.untrained = untrained
-        data = fashion_mnist(IMAGES)
-        self.train = batches(data.x_train, data.y_train, seed)
+    def __init__(self, seed: int, litertjs: Path | None, untrained: bool = False, folder: Path | None = None):
+        self.untrained, self.folder = untrained, folder
+        data = fashion_mnist()
+        self.smaller = batches(data.x_train, data.y_train, SMALLER, seed)
+        self.train = batches(data.x_train[:SETTLING], data.y_train[:SETTLING], SIZE, seed)
         self.test = batches(data.x_test, data.y_test)
         self.images = larger(data.x_test[:8]).numpy()
         self.litertjs = litertjs
         self.found: list[dict[str, Any]] = []
         self.files: dict[str, LiteModel] = {}
 
-    def fitted(self, model: keras.Model, epochs: int, *callbacks: Any) -> keras.Model:
+    def kept(self, name: str, train: Callable[[], keras.Model]) -> keras.Model:
+        """The model of this name from the folder, or else what `train` gives."""
+        path = None if self.folder is None or self.untrained else self.folder / f"{name}.keras"
+        if path is not None and path.exists():
+            return keras.models.load_model(path)
+        model = train()
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            model.save(path)
+        return model
+
+    def fitted(self, model: keras.Model, epochs: int, rate: float, *callbacks: Any) -> keras.Model:
+        """Trains the model: most of the way on smaller images, which cost less, the end on those that it is for."""
         if self.untrained:
             return model
-        rate = keras.optimizers.schedules.CosineDecay(2e-3 if epochs == EPOCHS else 1e-3, epochs * len(self.train))
-        model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
-        model.fit(self.train, epochs=epochs, verbose=2, callbacks=list(callbacks))
+        small = of_size(model, SMALLER)
+        compiled(small, rate, epochs * len(self.smaller))
+        small.fit(self.smaller, epochs=epochs, verbose=2, callbacks=list(callbacks))
+        model.set_weights(small.get_weights())
+        if callbacks:
+            tfprune.apply_masks(model, tfprune.get_masks(small))
+        compiled(model, rate / 4, len(self.train))
+        model.fit(self.train, verbose=2)
         return model
 
     def fine_tuned(self, model: keras.Model, method: Any = None) -> keras.Model:
         """A copy of the model after gradual pruning, or as much training without."""
         if self.untrained:
             return tfprune.strip_masks(tfprune.prune(model, method))
-        copy = keras.models.clone_model(model)
-        copy.set_weights(model.get_weights())
         callbacks = [] if method is None else [tfprune.PruningCallback(method)]
-        return tfprune.strip_masks(self.fitted(copy, PRUNING_EPOCHS, *callbacks))
+        return tfprune.strip_masks(self.fitted(of_size(model, SIZE), PRUNING_EPOCHS, PRUNING_RATE, *callbacks))
 
     def note(self, name: str, model: keras.Model, **options: Any) -> keras.Model:
         """Converts a model, and notes its accuracy."""
@@ -144,28 +172,35 @@ class Recipe:
         return float(np.abs(answers - lite(self.images[:8])).max())
 
 
-def run(seed: int, litertjs: Path | None, untrained: bool = False, channels: bool = True) -> tuple[Recipe, str]:
+def compiled(model: keras.Model, rate: float, steps: int) -> None:
+    falling = keras.optimizers.schedules.CosineDecay(rate, steps)
+    model.compile(keras.optimizers.Adam(falling), "sparse_categorical_crossentropy", metrics=["accuracy"])
+
+
+def run(recipe: Recipe, seed: int, channels: bool = True) -> str:
+    """Makes all networks of the table; what ran their files in the end."""
     keras.utils.set_random_seed(seed)
-    recipe = Recipe(seed, litertjs, untrained)
-    shape = (SIZE, SIZE, 3)
-    dense = keras.applications.MobileNet(input_shape=shape, alpha=ALPHA, weights=None, classes=10)
-    for layer in dense.layers:
+    network = keras.applications.MobileNet(input_shape=(SIZE, SIZE, 3), alpha=ALPHA, weights=None, classes=10)
+    for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.9  # the runs are short, and with 0.99 the averages still hold what they began with
-    recipe.note("dense", recipe.fitted(dense, EPOCHS))
-    if not untrained:
-        recipe.note(LONGER, recipe.fine_tuned(dense))
+    dense = recipe.note("dense", recipe.kept("dense", lambda: recipe.fitted(network, EPOCHS, RATE)))
+    if not recipe.untrained:
+        recipe.note(LONGER, recipe.kept("longer", lambda: recipe.fine_tuned(dense)))
     plan = tfprune.plan_sparse(dense, "web")
     for amount in (0.8, 0.9):
-        pruned = recipe.fine_tuned(plan.model, plan.method(amount))
+        pruned = recipe.kept(
+            f"zeros_{amount}", lambda amount=amount: recipe.fine_tuned(plan.model, plan.method(amount))
+        )
         recipe.note(f"{amount:.0%} zeros in 1x1 convolutions", pruned, sparse=True)
     if channels:
-        narrow = tfprune.shrink(recipe.fine_tuned(dense, tfprune.Structured(FEWER)))
+        fewer = tfprune.Structured(FEWER)
+        narrow = recipe.kept("narrow", lambda: tfprune.shrink(recipe.fine_tuned(dense, fewer)))
         recipe.note(f"{FEWER:.0%} fewer channels", narrow)
         small = tfprune.plan_sparse(narrow, "web")
-        both = recipe.fine_tuned(small.model, small.method(0.8))
+        both = recipe.kept("both", lambda: recipe.fine_tuned(small.model, small.method(0.8)))
         recipe.note(f"{FEWER:.0%} fewer channels, then 80% zeros", both, sparse=True)
-    return recipe, recipe.measured()
+    return recipe.measured()
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -174,17 +209,20 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--litertjs", type=Path, help="folder of the npm package @litertjs/core")
     parser.add_argument("--untrained", action="store_true", help="random weights, pruned at once: the times alone")
     parser.add_argument("--zeros", action="store_true", help="without the networks of fewer channels")
+    parser.add_argument("--folder", type=Path, help="folder that keeps the trained models")
     parser.add_argument("--page", type=Path, help="folder for the files of the page that runs them live")
     add_output(parser)
     arguments = parser.parse_args(words)
-    recipe, where = run(arguments.seed, arguments.litertjs, arguments.untrained, not arguments.zeros)
+    recipe = Recipe(arguments.seed, arguments.litertjs, arguments.untrained, arguments.folder)
+    where = run(recipe, arguments.seed, not arguments.zeros)
     if arguments.page is not None:
         recipe.write_page(arguments.page)
     trained = (
-        f"One seed ({arguments.seed}). MobileNet of keras.applications, alpha {ALPHA}, {SIZE} pixels; the first "
-        f"{IMAGES:,} images of Fashion-MNIST made larger, {EPOCHS} epochs; then {PRUNING_EPOCHS} more, dense or pruned "
-        "gradually with plan_sparse(model, 'web').method(...) or Structured(...). Accuracy on the 10,000 test "
-        "images; smaller and faster are against the dense file, below dense against the one trained as long."
+        f"One seed ({arguments.seed}). MobileNet of keras.applications, alpha {ALPHA}, {SIZE} pixels; Fashion-MNIST "
+        f"made larger: {EPOCHS} epochs of {SMALLER} pixels, then {SETTLING:,} images of {SIZE}; from there as much "
+        f"again with {PRUNING_EPOCHS} epochs, dense or pruned gradually with plan_sparse(model, 'web').method(...) or "
+        "Structured(...). Accuracy on the 10,000 test images; smaller and faster are against the dense file, below "
+        "dense against the one trained as long."
     )
     random = (
         f"MobileNet of keras.applications, alpha {ALPHA}, {SIZE} pixels, random weights, pruned at once with "
