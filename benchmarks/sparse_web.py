@@ -24,7 +24,7 @@ from tfprune.lite.measure.web import run_web
 from tfprune.report import Column
 
 SIZE, SMALLER, ALPHA, BATCH = 96, 64, 0.5, 64
-EPOCHS, PRUNING_EPOCHS, SETTLING = 4, 3, 20_000  # epochs on smaller images, then so many images of full size
+SMALLER_EPOCHS, EPOCHS, PRUNING_EPOCHS = 4, 1, 2  # the dense network learns most of it from smaller images
 RATE, PRUNING_RATE, FEWER, RUNS = 2e-3, 1e-3, 0.4, 60
 LONGER = "dense, trained as long"
 SHOWN = 200  # images on the page
@@ -81,7 +81,7 @@ class Recipe:
         self.untrained, self.folder = untrained, folder
         data = fashion_mnist()
         self.smaller = batches(data.x_train, data.y_train, SMALLER, seed)
-        self.train = batches(data.x_train[:SETTLING], data.y_train[:SETTLING], SIZE, seed)
+        self.train = batches(data.x_train, data.y_train, SIZE, seed)
         self.test = batches(data.x_test, data.y_test)
         self.images = larger(data.x_test[:8]).numpy()
         self.litertjs = litertjs
@@ -99,26 +99,20 @@ class Recipe:
             model.save(path)
         return model
 
-    def fitted(self, model: keras.Model, epochs: int, rate: float, *callbacks: Any) -> keras.Model:
-        """Trains the model: most of the way on smaller images, which cost less, the end on those that it is for."""
+    def learned(self, model: keras.Model) -> keras.Model:
+        """Trains a new model: most of the way on smaller images, which cost less, the end on those that it is for."""
         if self.untrained:
             return model
-        small = of_size(model, SMALLER)
-        compiled(small, rate, epochs * len(self.smaller))
-        small.fit(self.smaller, epochs=epochs, verbose=2, callbacks=list(callbacks))
+        small = fitted(of_size(model, SMALLER), self.smaller, SMALLER_EPOCHS, RATE)
         model.set_weights(small.get_weights())
-        if callbacks:
-            tfprune.apply_masks(model, tfprune.get_masks(small))
-        compiled(model, rate / 4, len(self.train))
-        model.fit(self.train, verbose=2)
-        return model
+        return fitted(model, self.train, EPOCHS, RATE / 2)
 
     def fine_tuned(self, model: keras.Model, method: Any = None) -> keras.Model:
         """A copy of the model after gradual pruning, or as much training without."""
         if self.untrained:
             return tfprune.strip_masks(tfprune.prune(model, method))
         callbacks = [] if method is None else [tfprune.PruningCallback(method)]
-        return tfprune.strip_masks(self.fitted(of_size(model, SIZE), PRUNING_EPOCHS, PRUNING_RATE, *callbacks))
+        return tfprune.strip_masks(fitted(of_size(model, SIZE), self.train, PRUNING_EPOCHS, PRUNING_RATE, *callbacks))
 
     def note(self, name: str, model: keras.Model, **options: Any) -> keras.Model:
         """Converts a model, and notes its accuracy."""
@@ -172,9 +166,12 @@ class Recipe:
         return float(np.abs(answers - lite(self.images[:8])).max())
 
 
-def compiled(model: keras.Model, rate: float, steps: int) -> None:
-    falling = keras.optimizers.schedules.CosineDecay(rate, steps)
+def fitted(model: keras.Model, data: tf.data.Dataset, epochs: int, rate: float, *callbacks: Any) -> keras.Model:
+    """The model, trained with a rate that falls to nothing."""
+    falling = keras.optimizers.schedules.CosineDecay(rate, epochs * len(data))
     model.compile(keras.optimizers.Adam(falling), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(data, epochs=epochs, verbose=2, callbacks=list(callbacks))
+    return model
 
 
 def run(recipe: Recipe, seed: int, channels: bool = True) -> str:
@@ -184,7 +181,7 @@ def run(recipe: Recipe, seed: int, channels: bool = True) -> str:
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.9  # the runs are short, and with 0.99 the averages still hold what they began with
-    dense = recipe.note("dense", recipe.kept("dense", lambda: recipe.fitted(network, EPOCHS, RATE)))
+    dense = recipe.note("dense", recipe.kept("dense", lambda: recipe.learned(network)))
     if not recipe.untrained:
         recipe.note(LONGER, recipe.kept("longer", lambda: recipe.fine_tuned(dense)))
     plan = tfprune.plan_sparse(dense, "web")
@@ -219,8 +216,8 @@ def main(words: Sequence[str] | None = None) -> None:
         recipe.write_page(arguments.page)
     trained = (
         f"One seed ({arguments.seed}). MobileNet of keras.applications, alpha {ALPHA}, {SIZE} pixels; Fashion-MNIST "
-        f"made larger: {EPOCHS} epochs of {SMALLER} pixels, then {SETTLING:,} images of {SIZE}; from there as much "
-        f"again with {PRUNING_EPOCHS} epochs, dense or pruned gradually with plan_sparse(model, 'web').method(...) or "
+        f"made larger, {SMALLER_EPOCHS} epochs of {SMALLER} pixels, then {EPOCHS} of {SIZE}; from there "
+        f"{PRUNING_EPOCHS} epochs more, dense or pruned gradually with plan_sparse(model, 'web').method(...) or "
         "Structured(...). Accuracy on the 10,000 test images; smaller and faster are against the dense file, below "
         "dense against the one trained as long."
     )
