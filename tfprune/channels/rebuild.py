@@ -23,6 +23,7 @@ from tfprune.model.copying import compile_like, remade, scope_of
 from tfprune.model.fresh import config_of, fresh_operation
 from tfprune.model.graph import is_graph, nodes_in_order, takes_graph, tensors_given
 from tfprune.model.hooks import maker_of
+from tfprune.model.in_files import let_layers_be_read
 from tfprune.model.inline import losses_of, opened
 from tfprune.model.scores import scores_as_long_as_keys
 from tfprune.model.state import carry_state, holds_more, side_by_side
@@ -72,6 +73,7 @@ def shrink(model: Any, plan: ShrinkPlan | None = None, *, optimizer: bool = Fals
         rebuild.set_weights()
         rebuild.fold_constants(plan.folds)
         _copy_flags(graph, small, rebuild.copies)
+        let_layers_be_read(small)
         if small.dtype_policy != model.dtype_policy:
             small.dtype_policy = model.dtype_policy  # compile() scales the loss by it
         if model.compiled:

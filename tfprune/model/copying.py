@@ -6,17 +6,19 @@ import warnings
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 
 from tfprune.errors import PruningError
 from tfprune.model.duplicate import duplicate, duplicating
 from tfprune.model.fresh import config_of, fresh_layer, from_config
 from tfprune.model.graph import is_graph
 from tfprune.model.hooks import compile_arguments, forget_calls, learning_rate_of
+from tfprune.model.in_files import let_layers_be_read
 from tfprune.model.state import carry_state, check_copy, check_ties, side_by_side
-from tfprune.model.tree import every_layer
+from tfprune.model.tree import every_layer, own_variables
 
 
 def clone_with_weights(model: keras.Model, keep_compiled: bool = True) -> keras.Model:
@@ -125,12 +127,33 @@ def remember_class(model: keras.Model, wrapped: keras.Model) -> None:
     """Lets `unwrapped(wrapped)` be of the model's class again, where Keras cannot build its layers one by one."""
     if type(wrapped) is not type(model):
         try:
-            _CLASSES[wrapped] = type(model), model.get_config()
+            values = [np.asarray(variable) for variable in own_variables(model)]
+            _CLASSES[wrapped] = _Class(type(model), model.get_config(), values)
         except Exception:  # a class without a config is known by its layers
             return
 
 
-_CLASSES: "weakref.WeakKeyDictionary[keras.Model, tuple[Any, dict[str, Any]]]" = weakref.WeakKeyDictionary()
+class _Class(NamedTuple):
+    """What makes a network again by arguments of its own, and what it holds beside its layers, as seeds."""
+
+    kind: Any
+    config: dict[str, Any]
+    values: list[Any]
+
+    @property
+    def is_registered(self) -> bool:
+        """Whether Keras finds the class by its name in a file."""
+        return bool(keras.saving.get_registered_name(self.kind) != self.kind.__name__)
+
+    def made(self) -> keras.Model:
+        """A new model of the class, whose layers have no weights of value yet."""
+        made: keras.Model = self.kind.from_config(self.config)
+        for variable, value in zip(own_variables(made), self.values, strict=True):
+            variable.assign(value)
+        return made
+
+
+_CLASSES: "weakref.WeakKeyDictionary[keras.Model, _Class]" = weakref.WeakKeyDictionary()
 
 
 def _equal_copy(model: keras.Model, rewrite: Callable[[Any], Any], keep_compiled: bool = True) -> keras.Model:
@@ -147,9 +170,8 @@ def _equal_copy(model: keras.Model, rewrite: Callable[[Any], Any], keep_compiled
     # what no config says.
     attempts = [lambda: _by_config(model, rewrite)]
     if rewrite is not _as_it_is and model in _CLASSES:
-        kind, config = _CLASSES[model]
-        registered = keras.saving.get_registered_name(kind) != kind.__name__  # so that Keras loads it by its name
-        attempts.insert(0 if registered else 1, lambda: kind.from_config(config))
+        remembered = _CLASSES[model]
+        attempts.insert(0 if remembered.is_registered else 1, remembered.made)
     if is_graph(model):
         attempts.append(lambda: _layer_by_layer(model, fresh))
         attempts.append(lambda: _with_duplicates(model, unwrap=rewrite is not _as_it_is))
@@ -160,7 +182,7 @@ def _equal_copy(model: keras.Model, rewrite: Callable[[Any], Any], keep_compiled
         try:
             with scope_of(model):
                 copy = attempt()
-                carry_state(model, copy)
+                carry_state(model, copy, beside_layers=type(copy) is type(model) or model not in _CLASSES)
                 check_ties(model, copy)
                 check_copy(model, copy)
             break
@@ -178,6 +200,7 @@ def _finished(model: keras.Model, copy: keras.Model, keep_compiled: bool = True)
     with scope_of(model):
         if copy.dtype_policy != model.dtype_policy:
             copy.dtype_policy = model.dtype_policy  # compile() scales the loss by it
+        let_layers_be_read(copy)
         if keep_compiled and model.compiled and type(copy).compile is type(model).compile:
             compile_like(model, copy)
     return copy

@@ -56,7 +56,11 @@ def config_of(layer: Any) -> dict[str, Any]:
             raise
         policy = keras.saving.serialize_keras_object(layer.dtype_policy)
         return {"name": layer.name, "trainable": layer.trainable, "dtype": policy}
-    # A class may keep a variable under the name of its argument, and so give the variable as the argument.
+    return plain_values(config)
+
+
+def plain_values(config: dict[str, Any]) -> dict[str, Any]:
+    """A config with values in the place of variables, as of a class that keeps one under the name of its argument."""
     plain: dict[str, Any] = keras.tree.map_structure(_value, config)
     return plain
 

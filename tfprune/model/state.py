@@ -29,17 +29,22 @@ WAY_OUT = (
 PLAIN = (type(None), bool, int, float, complex, str, bytes, np.generic, np.ndarray)
 
 
-def carry_state(source: keras.Layer, target: keras.Layer) -> None:
+def carry_state(source: keras.Layer, target: keras.Layer, beside_layers: bool = True) -> None:
     """Gives `target`, a copy of `source`, all that `source` and the layers inside it hold.
 
     Variables with the seeds among them; what the classes themselves save and load (tables, vocabularies, values
     derived from weights); and plain values in attributes. Either may hold its masks in wrappers where the other does
     not.
 
+    Args:
+        source: The layer or model.
+        target: Its copy.
+        beside_layers: Whether what they hold themselves is carried too, or that of the layers inside alone.
+
     Raises:
         PruningError: The copy has other layers or variables, or its class does not take the state.
     """
-    for old, new in list(side_by_side(source, target)):
+    for old, new in list(side_by_side(source, target))[0 if beside_layers else 1 :]:
         variables, copies = own_variables(old), own_variables(new)
         if [tuple(v.shape) for v in variables] != [tuple(v.shape) for v in copies]:
             raise PruningError(
@@ -129,8 +134,8 @@ def check_ties(model: keras.Model, made: keras.Model) -> None:
 
 
 def _weights_held(model: keras.Model) -> int:
-    """How many weights a model has, without what wrappers hold beside those of their layers."""
-    weights = {id(weight) for weight in model.weights}
+    """How many weights the layers of a model have, without what wrappers hold beside those of their layers."""
+    weights = {id(weight) for weight in model.weights} - {id(weight) for weight in own_variables(model)}
     for wrapper in wrapped_layers(model):
         weights -= {id(weight) for weight in wrapper.weights} - {id(w) for w in wrapper.holds_masks_of.weights}
     return len(weights)
