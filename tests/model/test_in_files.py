@@ -102,3 +102,40 @@ def test_a_copy_of_a_copy_says_what_it_is_itself(tmp_path):
     x = np.ones((2, 6), np.float32)
     np.testing.assert_array_equal(opened(x), loaded(opened, tmp_path)(x))
     np.testing.assert_array_equal(copied(x), loaded(copied, tmp_path)(x))
+
+
+@keras.saving.register_keras_serializable(package="tfprune_tests")
+class BestSteps(layers.Layer):
+    """Steps of the highest score, gathered sample by sample."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.score = layers.Dense(1)
+
+    def build(self, input_shape):
+        self.score.build(input_shape)
+
+    def call(self, x):
+        def gather(pair):
+            return keras.ops.take(pair[0], pair[1], axis=0)
+
+        return keras.ops.map(gather, (x, keras.ops.top_k(self.score(x)[..., 0], k=3)[1]))
+
+
+@keras.saving.register_keras_serializable(package="tfprune_tests")
+class ReadsBest(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.first, self.best, self.last = layers.Dense(8), BestSteps(), layers.Dense(2)
+
+    def call(self, x):
+        return self.last(self.best(self.first(x)))
+
+
+def test_a_function_that_no_file_holds_keeps_its_layer_closed(tmp_path):
+    model = ReadsBest()
+    x = np.random.default_rng(0).normal(size=(4, 6, 3)).astype("float32")
+    expected = np.asarray(model(x))
+    with pytest.warns(UserWarning, match="keras.ops.map the function 'gather', which no file holds; .* whole batches"):
+        opened = tfprune.inline(model)
+    np.testing.assert_allclose(loaded(opened, tmp_path)(x), expected, atol=1e-6)

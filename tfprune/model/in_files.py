@@ -8,6 +8,7 @@ since its file holds the arguments of that class; in a plain copy of its graph e
 import itertools
 import json
 import types
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -65,7 +66,8 @@ def _is_read_back(layer: Any, names: tuple[str, ...]) -> bool:
     try:
         written = (method(layer) if name in names else getattr(layer, name)() for name, method in REMEDIES.items())
         config, shapes = (json.loads(json.dumps(keras.saving.serialize_keras_object(part))) for part in written)
-        with keras.saving.custom_object_scope({type(layer).__name__: type(layer)}):
+        with keras.saving.custom_object_scope({type(layer).__name__: type(layer)}), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Keras says of a layer that is dropped again
             made = type(layer).from_config(config)
             shapes = shapes or layer.get_build_config()  # as the graph builds it that calls it
             if shapes and not made.built:

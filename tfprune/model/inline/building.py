@@ -6,6 +6,7 @@ file, and train it.
 """
 
 import functools
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import keras
 import numpy as np
 
 from tfprune.model import hooks
+from tfprune.model.fresh import is_told_by_name
 from tfprune.model.inline.answers import Flag
 from tfprune.model.inline.operations import REMAKES
 from tfprune.model.inline.reasons import CannotOpenError, reason_of
@@ -121,6 +123,8 @@ class Building:
         if result is None:
             if not isinstance(operation, keras.Layer):
                 _require_same_settings(operation, b.operation)
+                if a.place:  # of a layer, which may stay closed
+                    _require_known_functions(a)
             args, kwargs = self.arguments(a, b)
             result = self._copy(a)(*args, **kwargs)
         for tensor, other, new in zip(a.outputs, b.outputs, keras.tree.flatten(result), strict=True):
@@ -314,6 +318,19 @@ def _require_same_settings(operation: Any, other: Any) -> None:
             raise CannotOpenError(
                 f"{type(operation).__name__}.{name} depends on open sizes: {value} and {vars(other)[name]} in two "
                 "traces"
+            )
+
+
+def _require_known_functions(step: TracedCall) -> None:
+    """Raises where an operation is told a function that Keras could not read from the file of the opened model."""
+    for value in (*keras.tree.flatten((step.args, step.kwargs)), *vars(step.operation).values()):
+        if not inspect.isfunction(value) or is_told_by_name(value):
+            continue
+        if keras.saving.get_registered_name(value) == value.__name__:
+            raise CannotOpenError(
+                f"it gives keras.ops.{type(step.operation).__name__.lower()} the function '{value.__name__}', which no "
+                "file holds; write what it does for whole batches, or register it by "
+                "keras.saving.register_keras_serializable"
             )
 
 
