@@ -7,6 +7,7 @@ from keras import layers, ops
 
 import tfprune
 from tfprune.errors import PruningError
+from tfprune.model.inline import inline_notes
 
 WIDTH = 6
 
@@ -334,3 +335,102 @@ def test_an_example_leaves_sizes_open_where_it_opens_nothing_more():
     inputs = keras.Input((None, 4))
     model = keras.Model(inputs, Part(counted_from_a_number)(inputs))
     assert tfprune.inline(model, data=np.ones((2, 5, 4), "float32")).input_shape == (None, None, 4)
+
+
+class Steps(keras.Model):
+    """A model of sequences of any length, or of one where its steps are flattened."""
+
+    def __init__(self, flat=False):
+        super().__init__(name="steps")
+        self.first, self.last = layers.Dense(8, activation="relu"), layers.Dense(2)
+        self.flatten = layers.Flatten() if flat else layers.GlobalAveragePooling1D()
+
+    def call(self, x):
+        return self.last(self.flatten(self.first(x)))
+
+
+def test_an_opened_model_says_for_which_sizes_of_the_first_call_it_stands():
+    model = Steps()
+    model(np.zeros((2, 6, 4), np.float32))
+    opened = tfprune.inline(model)
+    assert inline_notes(model) == [
+        "The opened model takes 'x' of shape (None, 6, 4) alone, as 'steps' was first called, which runs with "
+        "others too. To leave a size open, give an example in which it differs: tfprune.inline(model, data=inputs)."
+    ]
+    assert opened.input_shape == (None, 6, 4)
+    taken = r"'steps' is incompatible.*expected shape=\(None, 6, 4\), found shape=\(2, 9, 4\)"
+    for small in (opened, tfprune.shrink(tfprune.prune(model, tfprune.Structured(0.3)))):
+        with pytest.raises(ValueError, match=taken):
+            small(np.zeros((2, 9, 4), np.float32))
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_sizes_in_which_an_example_differs_from_the_first_call_stay_open():
+    model = Steps()
+    model(np.zeros((2, 6, 4), np.float32))
+    x = np.random.default_rng(0).normal(size=(3, 9, 4)).astype("float32")
+    opened = tfprune.inline(model, data=x)
+    assert opened.input_shape == (None, None, 4)
+    for part in (x, x[:, :6], x[:, :2]):
+        np.testing.assert_allclose(opened(part), model(part), atol=1e-6)
+    small = tfprune.shrink(tfprune.prune(tfprune.inline(model, data=x), tfprune.Structured(0.5)))
+    assert small.input_shape == (None, None, 4) and small.count_params() < model.count_params()
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_nothing_is_said_of_sizes_that_a_model_takes_alone():
+    model = Steps(flat=True)
+    model(np.zeros((2, 6, 4), np.float32))
+    assert tfprune.inline(model).input_shape == (None, 6, 4) and inline_notes(model) == []
+
+
+class Messages(layers.Layer):
+    """Sums over the edges of a graph whose number of nodes is open."""
+
+    def __init__(self):
+        super().__init__(name="messages")
+        self.dense = layers.Dense(WIDTH)
+
+    def call(self, inputs):
+        nodes, sources, targets = inputs
+        sent = ops.take(self.dense(nodes), sources, axis=0)
+        return ops.segment_sum(sent, targets, num_segments=ops.shape(nodes)[0])
+
+
+def test_as_many_segments_as_nodes_follow_their_number(tmp_path):
+    ends = [keras.Input((4,), name="nodes"), *(keras.Input((), dtype="int32", name=name) for name in ("from", "to"))]
+    model = keras.Model(ends, layers.Dense(2)(Messages()(ends)))
+    opened = tfprune.inline(model)
+    assert inline_notes(model) == []
+    opened.save(tmp_path / "opened.keras")
+    again = keras.models.load_model(tmp_path / "opened.keras")
+    for nodes, edges in ((5, 9), (7, 3), (2, 6)):  # some nodes are sent nothing, and some messages reach no node
+        generator = np.random.default_rng(nodes)
+        data = [generator.normal(size=(nodes, 4)).astype("float32"), generator.integers(0, nodes, edges, "int32")]
+        data.append(np.where(np.arange(edges) % 3, generator.integers(0, nodes, edges, "int32"), -1).astype("int32"))
+        for made in (opened, again):
+            np.testing.assert_allclose(made(data), model(data), atol=1e-5)
+
+
+class Halves(layers.Layer):
+    def __init__(self):
+        super().__init__(name="halves")
+        self.dense = layers.Dense(WIDTH)
+
+    def build(self, input_shape):
+        self.dense.build(input_shape)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], WIDTH)
+
+    def call(self, x):
+        y = self.dense(x)
+        return ops.roll(y, y.shape[1] // 2, axis=1)
+
+
+def test_what_does_not_follow_a_size_is_named_with_the_line():
+    x = keras.Input((None, 4))
+    model = keras.Model(x, layers.Dense(2)(Halves()(x)))
+    [said, _] = inline_notes(model)
+    assert said.startswith("'halves' stays closed: Roll.shift depends on open sizes")
+    assert "(test_inline_sizes.py:" in said and "ops.roll(y, y.shape[1] // 2, axis=1)" in said

@@ -17,7 +17,7 @@ from tfprune.model import hooks
 from tfprune.model.fresh import is_told_by_name
 from tfprune.model.inline.answers import Flag
 from tfprune.model.inline.operations import REMAKES
-from tfprune.model.inline.reasons import CannotOpenError, reason_of
+from tfprune.model.inline.reasons import CannotOpenError, line_named, reason_of
 from tfprune.model.inline.sizes import InputSpec, Pair, Size, index_like, placed, zeros_along
 from tfprune.model.inline.tracing import CallTrace, TracedCall
 from tfprune.model.scores import scores_as_long_as_keys
@@ -77,7 +77,9 @@ class Building:
                     raise CannotOpenError("it does something else for other sizes")
                 self._call(a, b)
             except Exception as error:
-                raise CannotOpenError(reason_of(error), a.owner) from error
+                reason = reason_of(error)
+                line = line_named(*a.line)
+                raise CannotOpenError(reason if reason.endswith(line) else reason + line, a.owner) from error
         if len(first) != len(second):
             raise CannotOpenError("it makes another number of steps for other sizes")
         last = TracedCall(None, (), {}, [], "the output", "", None)

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from tfprune.model.inline.inputs import Inputs
-from tfprune.model.inline.reasons import CannotOpenError
+from tfprune.model.inline.reasons import CannotOpenError, is_about_sizes, may_be_the_size
 from tfprune.model.inline.sizes import BATCH, LENGTHS, MORE_LENGTHS, Pair, groupings, sizes_for
 from tfprune.model.tree import every_layer
 
@@ -68,11 +68,14 @@ def as_in_example(inputs: Inputs, attempt: Attempt) -> Any:
                 continue
             try:
                 found = opened({**free, shown: pair})
-            except CannotOpenError:
+            except CannotOpenError as error:
+                if is_about_sizes(error.reason):
+                    break
                 continue
             if len(found.closed) <= len(best.closed):
                 best = found
                 free[shown] = pair
-                break
+            if len(found.closed) <= len(best.closed) or not any(map(may_be_the_size, found.closed.values())):
+                break  # with other sizes it does the same
     best.fixed = [spec for spec, first in zip(best.inputs.specs, inputs.specs) if spec.shape != first.shape]
     return best

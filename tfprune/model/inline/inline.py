@@ -8,6 +8,7 @@ import keras
 from tfprune.errors import PruningError
 from tfprune.model.copying import clone_with_weights, compile_like, copy_model, scope_of
 from tfprune.model.fresh import fresh_layer, fresh_operation
+from tfprune.model.inline.first_call import sizes_of_the_call
 from tfprune.model.inline.notes import notes_of
 from tfprune.model.inline.opening import Known, has_something_to_open, known_to_nobody, open_model, opened
 from tfprune.model.state import carry_state, check_copy, check_ties
@@ -28,7 +29,8 @@ def inline(model: keras.Model, data: Any = None) -> keras.Model:
         data: Example inputs, in any form that `fit` takes, for a model whose inputs Keras does not know (a subclassed
             one with several, or one that was never called), whose open sizes belong together, or that holds a layer
             whose call does something else for every size, such as a loop over pieces of a sequence: the opened model
-            then takes the sizes of the example, where it opens for no others. Defaults to None.
+            then takes the sizes of the example, where it opens for no others. Sizes of a subclassed model are those
+            that it was first called with; those in which the example differs stay open. Defaults to None.
 
     Returns:
         The new model, compiled as the first was, with a fresh optimizer. It has been compared with the first on a
@@ -75,8 +77,11 @@ def inlined(model: Any, purpose: str, known: Known = known_to_nobody) -> keras.M
 
 
 def inline_notes(model: keras.Model, data: Any = None) -> list[str]:
-    """What opening a model leaves closed, and why, in sentences; those that `inline` warns of."""
-    return list(notes_of(open_model(model, data))) if has_something_to_open(model) else []
+    """What opening a model leaves closed, and why, in sentences; those that `inline` warns of, and for which sizes."""
+    if not has_something_to_open(model):
+        return []
+    found = open_model(model, data)
+    return [*notes_of(found), *sizes_of_the_call(model, found)]
 
 
 def _own(layer: Any) -> Any:

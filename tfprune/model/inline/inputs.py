@@ -119,6 +119,7 @@ def _from_example(model: keras.Model, data: Any) -> Inputs:
         with keras.StatelessScope():
             model(structure, training=False)
     paths = keras.tree.flatten_with_path(structure)
+    called = _shapes_of_the_call(model)
     argument = next(iter(inspect.signature(model.call).parameters), "inputs")
     specs = []
     for path, value in paths:
@@ -126,7 +127,23 @@ def _from_example(model: keras.Model, data: Any) -> Inputs:
         array = np.asarray(value)
         name = f"{argument}_{name}" if name.isdigit() else name
         specs.append(InputSpec(_plain(name), (None, *array.shape[1:]), _dtype(array)))
-    return Inputs(specs, structure)
+    if [len(shape) for shape in called] == [len(spec.shape) for spec in specs]:
+        # A model that was called with one size and takes another leaves that axis open.
+        specs = [
+            spec._replace(shape=tuple(size if size == known else None for size, known in zip(spec.shape, shape)))
+            for spec, shape in zip(specs, called)
+        ]
+    shown = [np.shape(value) for _, value in paths] if any(None in spec.shape[1:] for spec in specs) else None
+    return Inputs(specs, structure, example=shown)
+
+
+def _shapes_of_the_call(model: keras.Model) -> list[tuple[int | None, ...]]:
+    """The shapes that a subclassed model was first called with, flat; none where Keras does not know them."""
+    try:
+        signature = signature_of(model)
+    except PruningError:
+        return []
+    return [signature.inputs[number].shape for number in keras.tree.flatten(signature.structure)]
 
 
 def _dtype(array: np.ndarray) -> str:

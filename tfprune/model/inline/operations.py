@@ -225,6 +225,19 @@ def fft2(building: Any, a: TracedCall, b: TracedCall) -> Any:
     return real, imaginary
 
 
+def segment_sum(building: Any, a: TracedCall, b: TracedCall) -> Any:
+    """Sums of as many segments as an open size: a row of zeros for each lets Keras count them by itself."""
+    one, two = a.operation.num_segments, b.operation.num_segments
+    if one == two:
+        return None
+    count = _size(building, one, two, "the number of segments")
+    data, ids = (building.merged(x, y, a) for x, y in zip(a.args, b.args))
+    line = keras.ops.cast(index_like(count), ids.dtype)
+    zeros = spread(keras.ops.zeros_like(keras.ops.take(data, np.zeros(1, "int32"), axis=0)), {0: count})
+    sums = keras.ops.segment_sum(keras.ops.concatenate([data, zeros]), keras.ops.concatenate([ids, line]))
+    return keras.ops.take(sums, index_like(count), axis=0)  # numbers that are none of a segment's were counted too
+
+
 def convert_to_tensor(building: Any, a: TracedCall, b: TracedCall) -> Any:
     """What is a tensor of that type already, as inputs of nested models are, stays what it is."""
     x = (a.args or list(a.kwargs.values()))[0]
@@ -242,4 +255,5 @@ REMAKES: dict[str, Remake] = {
     "Slice": slice_,
     "Pad": pad,
     "FFT2": fft2,
+    "SegmentSum": segment_sum,
 }

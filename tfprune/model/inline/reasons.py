@@ -1,5 +1,7 @@
 """Why a layer cannot be opened, in words: what its call does, the line that does it, and what to write instead."""
 
+import inspect
+import linecache
 import re
 import traceback
 from typing import Any
@@ -53,16 +55,27 @@ def is_about_sizes(reason: str) -> bool:
     return re.search(r"for other sizes|open size|in two traces", reason) is not None
 
 
+def running_line() -> tuple[str, int]:
+    """File and number of the line of the user's own code that is being run."""
+    frame: Any = inspect.currentframe()
+    while frame is not None and not _is_the_users(frame.f_code.co_filename):
+        frame = frame.f_back
+    return ("", 0) if frame is None else (frame.f_code.co_filename, frame.f_lineno)
+
+
+def line_named(filename: str, number: int) -> str:
+    """A line of code as reasons name it."""
+    name = filename.replace("\\", "/").rsplit("/", 1)[-1]
+    return f" ({name}:{number}: {linecache.getline(filename, number).strip()})" if filename else ""
+
+
 def _line(error: BaseException) -> str:
     """The last line of the user's own code on the way to an error."""
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not re.search(r"/(keras/src|tfprune|optree|tensorflow|numpy)/", frame.filename.replace("\\", "/"))
-        or "/tests/" in frame.filename
-    ]
-    if not frames:
-        return ""
-    last = frames[-1]
-    name = last.filename.replace("\\", "/").rsplit("/", 1)[-1]
-    return f" ({name}:{last.lineno}: {last.line})"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_the_users(frame.filename)]
+    return line_named(frames[-1].filename, frames[-1].lineno or 0) if frames else ""
+
+
+def _is_the_users(filename: str) -> bool:
+    filename = filename.replace("\\", "/")
+    known = re.search(r"/(keras/src|tfprune|optree|tensorflow|numpy)/", filename) or "/" not in filename
+    return not known or "/tests/" in filename

@@ -18,7 +18,7 @@ import numpy as np
 from tfprune.model import hooks
 from tfprune.model.inline.answers import ANSWERS, Flag, losses_told
 from tfprune.model.inline.masks import masked
-from tfprune.model.inline.reasons import CannotOpenError, reason_of
+from tfprune.model.inline.reasons import CannotOpenError, reason_of, running_line
 from tfprune.model.inline.sizes import Size, index_like, length
 from tfprune.model.inline.tensorflow_functions import taking_symbols
 from tfprune.model.tree import children, every_layer, places
@@ -31,7 +31,7 @@ class TracedCall:
     """One call in a trace: of a layer that stays closed, or of an operation.
 
     `path` is that of the layer in the model; of an operation that of `owner`, the layer whose call it stands in (found
-    at `place`), with the kind of operation.
+    at `place`), with the kind of operation. `line` is that of the code in its file.
     """
 
     operation: Any
@@ -41,6 +41,7 @@ class TracedCall:
     path: str
     place: str
     owner: Any
+    line: tuple[str, int] = ("", 0)
 
 
 @dataclass
@@ -105,6 +106,7 @@ class _Tracer:
         self.told: list[Any] = [None]  # the values of `training` that were written out for those layers
         self.tensors: dict[int, Any] = {}  # the symbolic tensor of each weight
         self.owners: dict[int, Any] = {}
+        self.lines: dict[int, tuple[str, int]] = {}  # of the code that called an operation
         self.called: dict[int, tuple[Any, Any]] = {}
         self.known = {id(layer) for layer in every_layer(model)}
         self.paths = {id(place.layer): place.path for place in places(model)}
@@ -135,6 +137,7 @@ class _Tracer:
     def _note_owner(self, operation: Any) -> None:
         if self.owner is not None:
             self.owners.setdefault(id(operation), self.owner)
+            self.lines[id(operation)] = running_line()
 
     def _note_loss(self, layer: Any) -> None:
         if layer not in self.trace.losses:
@@ -374,12 +377,12 @@ class _Tracer:
 
     def _step(self, node: Any) -> TracedCall:
         operation, owner = node.operation, self.owners.get(id(node.operation))
-        place = self.paths.get(id(owner), "")
+        place, line = self.paths.get(id(owner), ""), self.lines.get(id(operation), ("", 0))
         path = self.paths.get(id(operation))
         if path is None:
             path = operation.name if isinstance(operation, keras.Layer) else type(operation).__name__.lower()
             path = f"{place}/{path}" if place else path
-        return TracedCall(operation, node.arguments.args, node.arguments.kwargs, node.outputs, path, place, owner)
+        return TracedCall(operation, node.arguments.args, node.arguments.kwargs, node.outputs, path, place, owner, line)
 
 
 def _takes(layer: Any, argument: str) -> bool:
