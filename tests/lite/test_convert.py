@@ -596,3 +596,12 @@ def test_places_of_extremes_convert_with_the_zeros_of_either_sign():
     x[0], x[1] = [-0.0, -0.0, 0.0, -0.0, 0.0, 0.0], [1.0, 0.0, -0.0, 2.0, 3.0, 0.0]
     for given, wanted in zip(convert(model)(x), model(x), strict=True):
         np.testing.assert_array_equal(given, wanted)
+
+
+@pytest.mark.parametrize("options", [{}, {"padding": "same"}, {"strides": 2}, {"dilation_rate": 2}], ids=str)
+def test_convolutions_along_sequences_whose_channels_come_first_convert(options):
+    convolution = layers.Conv1D(6, 3, data_format="channels_first", **options)
+    model = keras.Sequential([keras.Input((4, 32)), convolution, layers.ReLU(), layers.Flatten(), layers.Dense(3)])
+    x = np.random.default_rng(0).normal(size=(2, 4, 32)).astype("float32")
+    lite = tfprune.convert(model)
+    np.testing.assert_allclose(np.asarray(lite(x)), model(x), atol=1e-5)

@@ -124,7 +124,7 @@ def prepared(model: keras.Model, unroll: bool) -> Iterator[None]:
         model: The model, whose layers are all as before after the block; threads that share it enter in turns.
         unroll: Whether to unroll recurrent layers.
     """
-    with _changing, _added_as_numbers(), contextlib.ExitStack() as undo:
+    with _changing, _added_as_numbers(), _sequences_with_channels_last(), contextlib.ExitStack() as undo:
         for layer in every_layer(model):
             policy = layer.dtype_policy
             if policy.compute_dtype in HALF_PRECISION and policy.quantization_mode is None:
@@ -153,6 +153,27 @@ def _added_as_numbers() -> Iterator[None]:
         return bias_add
 
     with instead(tf.nn, "bias_add", along_the_last_axis):
+        yield
+
+
+@contextlib.contextmanager
+def _sequences_with_channels_last() -> Iterator[None]:
+    """Lets convolutions along sequences whose channels come first be those of Keras' usual order, between transposes.
+
+    The converter knows the other order of images only, and takes a sequence for one.
+    """
+    import tensorflow as tf
+
+    def with_channels_last(plain: Callable[..., Any]) -> Callable[..., Any]:
+        def convolution(x: Any, *args: Any, data_format: str | None = None, **kwargs: Any) -> Any:
+            if data_format != "NCW":
+                return plain(x, *args, data_format=data_format, **kwargs)
+            given = plain(tf.transpose(x, (0, 2, 1)), *args, data_format="NWC", **kwargs)
+            return tf.transpose(given, (0, 2, 1))
+
+        return convolution
+
+    with instead(tf.nn, "convolution", with_channels_last):
         yield
 
 
