@@ -87,3 +87,22 @@ def test_channels_stay_along_an_axis_that_an_update_fills_in_part():
     model = keras.Model(inputs, layers.Dense(3, name="out")(ops.slice_update(wide, (0, 0, 4), part)))
     groups = channel_groups(model)
     assert groups["wide"].frozen.reason is groups["part"].frozen.reason is Reason.OTHER_AXIS
+
+
+@pytest.mark.parametrize("axes", [1, [[2], [0]], [[-1], [-2]]], ids=str)
+def test_channels_go_through_a_tensordot(axes):
+    inputs = keras.Input((STEPS, 5))
+    x = layers.Dense(8, activation="relu", name="wide")(inputs)
+    y = ops.relu(ops.tensordot(x, weight(inputs, 8, 10, name="kernel"), axes=axes))
+    model = randomise(keras.Model(inputs, layers.Dense(2, name="out")(y)))
+    _, small = check_shrinks(model, data=steps_of(5))
+    assert small.get_layer("wide").units == 6 and small.get_layer("kernel").embeddings.shape == (6, 7)
+
+
+def test_channels_go_through_a_tensordot_over_two_axes():
+    inputs = keras.Input((STEPS, 5))
+    x = layers.Dense(8, activation="relu", name="wide")(inputs)
+    kernel = ops.reshape(weight(inputs, STEPS * 8, 3, name="kernel"), (STEPS, 8, 3))
+    model = randomise(keras.Model(inputs, layers.Dense(2, name="out")(ops.tensordot(x, kernel, axes=2))))
+    _, small = check_shrinks(model, data=steps_of(5))
+    assert small.get_layer("wide").units == 6

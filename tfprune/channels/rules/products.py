@@ -107,6 +107,13 @@ def matmul(visit: Visit) -> Channels:
     )
 
 
+def tensordot(visit: Visit) -> Channels:
+    """`keras.ops.tensordot`, over axes that are counted or listed."""
+    operands = operands_of(visit)
+    ranks = [operand.rank for operand in operands]
+    return product(visit, operands, *_letters_of_tensordot(visit.layer, ranks, len(visit.shape)))
+
+
 def product(visit: Visit, operands: list[Channels], axes: Sequence[Letters], result: Letters) -> Channels:
     """What goes out of an einsum: `axes` says which axis of each operand a letter stands for, `result` of the output.
 
@@ -136,6 +143,17 @@ def _letters_of_matmul(_: Any, ranks: Sequence[int], rank: int) -> tuple[list[Le
     terms = [[*letters[rank - own :], *last] for own, last in zip(ranks, ("mk", "kn"))]
     axes = [{letter: axis for axis, letter in enumerate(term)} for term in terms]
     return axes, {letter: axis for axis, letter in enumerate([*letters, "m", "n"])}
+
+
+def _letters_of_tensordot(op: Any, ranks: Sequence[int], _: int) -> tuple[list[Letters], Letters]:
+    left, right = ranks
+    count = op.axes
+    summed = (range(left - count, left), range(count)) if isinstance(count, int) else count
+    names = [[f"x{axis}" for axis in range(left)], [f"y{axis}" for axis in range(right)]]
+    for one, other in zip(*summed):
+        names[0][one] = names[1][other] = f"k{one % left}"
+    axes = [{letter: axis for axis, letter in enumerate(term)} for term in names]
+    return axes, {letter: axis for axis, letter in enumerate(n for term in names for n in term if n[0] != "k")}
 
 
 def _replay(letters_of: Callable[[Any, Sequence[int], int], tuple[list[Letters], Letters]]) -> Replay:
@@ -195,4 +213,5 @@ OPERATIONS = {
     "Conv": Entry(convolution),
     "Einsum": Entry(einsum, replay=_replay(_letters_of_einsum)),
     "Matmul": Entry(matmul, replay=_replay(_letters_of_matmul)),
+    "Tensordot": Entry(tensordot, replay=_replay(_letters_of_tensordot)),
 }
