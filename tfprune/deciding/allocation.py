@@ -14,15 +14,15 @@ import numpy as np
 
 from tfprune.deciding.amounts import is_number, is_share
 from tfprune.deciding.configured import is_config
-from tfprune.deciding.pieces import pieces
-from tfprune.deciding.selection import between, count_where, kth_smallest, smallest
+from tfprune.deciding.scores import Scores, Split, as_scores
+from tfprune.deciding.selection import in_order, smallest
 from tfprune.errors import PruningError, answer_of, listing, nearest
 
-Units = Mapping[str, np.ndarray]
+Units = Mapping[str, np.ndarray | Scores]
 Counts = dict[str, int]
 
 # Units of each weight that LAMP looks at to see about where the cuts lie.
-LAMP_SAMPLE = 1 << 14
+LAMP_SAMPLE = 1 << 16
 EVERYTHING = (0.0, np.inf)
 # The share of its units that a weight gives at most in a hierarchical allocation, as long as that is enough.
 HIERARCHICAL_LIMIT = 0.95
@@ -43,9 +43,13 @@ def global_(units: Units, share: float) -> Counts:
     >>> global_({"a": np.array([1.0, 2.0]), "b": np.array([3.0, 4.0])}, 0.5)
     {'a': 2, 'b': 0}
     """
+    return {key: int(np.count_nonzero(mark)) for key, mark in _global_marks(units, share).items()}
+
+
+def _global_marks(units: Units, share: float) -> dict[str, np.ndarray]:
+    """The units that have the lowest scores, True where chosen."""
     total = sum(scores.size for scores in units.values())
-    chosen = smallest(list(units.values()), round(share * total))
-    return {key: int(np.count_nonzero(mark)) for key, mark in zip(units, chosen)}
+    return dict(zip(units, smallest(list(units.values()), round(share * total))))
 
 
 def lamp(units: Units, share: float) -> Counts:
@@ -57,68 +61,78 @@ def lamp(units: Units, share: float) -> Counts:
     >>> lamp({"a": np.array([1.0, 2.0]), "b": np.array([3.0, 4.0])}, 0.25)
     {'a': 1, 'b': 0}
     """
-    arrays = [scores.reshape(-1) for scores in units.values()]
-    total = sum(scores.size for scores in arrays)
+    return {key: int(np.count_nonzero(mark)) for key, mark in _lamp_marks(units, share).items()}
+
+
+def _lamp_marks(units: Units, share: float) -> dict[str, np.ndarray]:
+    """The units that have the lowest layer-adaptive scores, True where chosen."""
+    scores = [as_scores(each) for each in units.values()]
+    total = sum(each.size for each in scores)
     count = round(share * total)
-    if count in (0, total):
-        return {key: scores.size if count else 0 for key, scores in units.items()}
-    if len(arrays) == 1:  # within a weight the order is that of the scores
-        return dict.fromkeys(units, count)
-    counts = _lamp_counts(arrays, count, _lamp_brackets(arrays, count)) or _lamp_idle(arrays, count)
-    if counts is None:  # the sample misled
-        counts = _lamp_counts(arrays, count, [EVERYTHING] * len(arrays))
-    return dict(zip(units, counts or []))
+    if count in (0, total) or len(scores) == 1:  # within a weight the order is that of the scores
+        return dict(zip(units, smallest(scores, count)))
+    marks = _lamp_cut(scores, count, _lamp_brackets(scores, count))
+    if marks is None:  # the sample misled
+        idle = _lamp_idle(scores, count)
+        if idle is not None:
+            return choose_counts(units, dict(zip(units, idle)))
+        marks = _lamp_cut(scores, count, [EVERYTHING] * len(scores))
+    return dict(zip(units, marks or []))
 
 
-def _lamp_idle(arrays: Sequence[np.ndarray], count: int) -> list[int] | None:
+def _lamp_cut(scores: Sequence[Scores], count: int, brackets: Sequence[tuple[float, float]]) -> list[np.ndarray] | None:
+    """The lowest units of each weight, by ordering only those in its bracket; None where a cut lies outside."""
+    splits = [each.split(*bracket, with_squares=True) for each, bracket in zip(scores, brackets)]
+    counts = _lamp_counts(splits, count, brackets)
+    return None if counts is None else [split.smallest(number) for split, number in zip(splits, counts)]
+
+
+def _lamp_idle(scores: Sequence[Scores], count: int) -> list[int] | None:
     """The counts where units that weigh nothing suffice, those pruned already first; None where they do not."""
-    idle = [count_where(np.less_equal, [scores], 0.0) for scores in arrays]
+    idle = [each.count(np.less_equal, 0.0) for each in scores]
     if count > sum(idle):
         return None
-    pruned = [count_where(np.equal, [scores], -np.inf) for scores in arrays]
-    first = _in_order(pruned, count)
-    rest = _in_order([i - p for i, p in zip(idle, pruned)], count - sum(first))
+    pruned = [each.count(np.equal, -np.inf) for each in scores]
+    first = in_order(pruned, count)
+    rest = in_order([i - p for i, p in zip(idle, pruned)], count - sum(first))
     return [some + more for some, more in zip(first, rest)]
 
 
-def _lamp_brackets(arrays: Sequence[np.ndarray], count: int) -> list[tuple[float, float]]:
+def _lamp_brackets(scores: Sequence[Scores], count: int) -> list[tuple[float, float]]:
     """For each weight two scores between which its cut lies in all likelihood, from a sorted sample of each."""
-    samples = [np.sort(scores[:: max(1, scores.size // LAMP_SAMPLE)]) for scores in arrays]
-    shares = [scores.size / max(1, sample.size) for scores, sample in zip(arrays, samples)]
+    samples = [np.sort(each.sample(max(1, each.size // LAMP_SAMPLE))) for each in scores]
+    shares = [each.size / max(1, sample.size) for each, sample in zip(scores, samples)]
     adapted = [_lamp_scores(sample) / share for sample, share in zip(samples, shares)]
-    merged = np.concatenate(adapted)
-    order = np.argsort(merged)
-    reached = np.cumsum(np.repeat(shares, [sample.size for sample in samples])[order])
-    threshold = merged[order[min(int(np.searchsorted(reached, count)), order.size - 1)]]
+    low, high = 0.0, max((float(each[-1]) for each in adapted if each.size), default=0.0)
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = sum(share * int(np.searchsorted(each, middle, "right")) for share, each in zip(shares, adapted))
+        low, high = (low, middle) if below >= count else (middle, high)
     brackets = []
-    for sample, scores in zip(samples, adapted):
-        place = int(np.searchsorted(scores, threshold))
-        margin = round(4 * np.sqrt(sample.size))  # eight standard errors of a rank in the sample
-        low = float(sample[place - margin]) if place >= margin else 0.0
-        high = float(sample[place + margin]) if place + margin < sample.size else np.inf
-        brackets.append((max(0.0, low), high))
+    for sample, each in zip(samples, adapted):
+        place = int(np.searchsorted(each, high))
+        margin = round(3 * np.sqrt(sample.size))  # six standard errors of a rank in the sample
+        least = float(sample[place - margin]) if place >= margin else 0.0
+        most = float(sample[place + margin]) if place + margin < sample.size else np.inf
+        brackets.append((max(0.0, least), most))
     return brackets
 
 
-def _lamp_counts(arrays: Sequence[np.ndarray], count: int, brackets: Sequence[tuple[float, float]]) -> list[int] | None:
+def _lamp_counts(splits: Sequence[Split], count: int, brackets: Sequence[tuple[float, float]]) -> list[int] | None:
     """How many units each weight loses, by ordering only those in its bracket; None where a cut lies outside."""
-    counts, adapted = [], []
-    for scores, (low, high) in zip(arrays, brackets):
-        not_above, inside = between([scores], low, high)
-        counts.append(not_above)
-        adapted.append(_lamp_scores(np.sort(inside), _sum_of_squares_from(scores, high)))
-    rank = count - sum(counts)
-    if not 0 < rank <= sum(scores.size for scores in adapted):
+    adapted = [_lamp_scores(np.sort(split.inside), split.squares) for split in splits]
+    rank = count - sum(split.not_above for split in splits)
+    if not 0 < rank <= sum(each.size for each in adapted):
         return None
-    threshold = kth_smallest(adapted, rank)
-    for scores, (low, high) in zip(adapted, brackets):
-        is_low = low == 0.0 or (scores.size and scores[0] <= threshold)
-        is_high = high == np.inf or (scores.size and scores[-1] >= threshold)
+    threshold = np.partition(np.concatenate(adapted), rank - 1)[rank - 1]
+    for each, (low, high) in zip(adapted, brackets):
+        is_low = low == 0.0 or (each.size and each[0] <= threshold)
+        is_high = high == np.inf or (each.size and each[-1] >= threshold)
         if not (is_low and is_high):
             return None
-    counts = [known + int(np.searchsorted(scores, threshold)) for known, scores in zip(counts, adapted)]
-    tied = [int(np.count_nonzero(scores == threshold)) for scores in adapted]
-    extra = _in_order(tied, count - sum(counts))
+    counts = [split.not_above + int(np.searchsorted(each, threshold)) for split, each in zip(splits, adapted)]
+    tied = [int(np.count_nonzero(each == threshold)) for each in adapted]
+    extra = in_order(tied, count - sum(counts))
     return [known + more for known, more in zip(counts, extra)]
 
 
@@ -128,20 +142,7 @@ def _lamp_scores(ordered: np.ndarray, beyond: float = 0.0) -> np.ndarray:
     not_below = beyond + np.cumsum(squares[::-1])[::-1]
     adapted = np.divide(squares, not_below, out=np.zeros(squares.shape), where=not_below > 0)
     # Rounding of the sums may break the order by a last digit; searchsorted needs it whole.
-    return np.maximum.accumulate(adapted)
-
-
-def _sum_of_squares_from(scores: np.ndarray, low: float) -> float:
-    if low == np.inf:
-        return 0.0
-    above = (np.compress(piece >= low, piece) for (piece,) in pieces(scores))
-    return sum(float(np.square(piece, dtype=np.float64).sum()) for piece in above)
-
-
-def _in_order(available: Sequence[int], count: int) -> list[int]:
-    """Takes `count` from the first, then from the second, and so on."""
-    before = np.cumsum([0, *available[:-1]])
-    return [int(min(has, max(0, count - start))) for has, start in zip(available, before)]
+    return np.maximum.accumulate(adapted, out=adapted)
 
 
 def erdos_renyi_kernel(units: Units, share: float) -> Counts:
@@ -208,6 +209,9 @@ NAMES: dict[str, Callable[[Units, float], Counts]] = {
     "hierarchical": hierarchical,
 }
 
+# Allocations that find the units themselves on the way to their counts.
+MARKS: dict[str, Callable[[Units, float], dict[str, np.ndarray]]] = {"global": _global_marks, "lamp": _lamp_marks}
+
 Allocation = str | Mapping[str, float] | Callable[[Units, float], Mapping[str, float]]
 
 
@@ -238,9 +242,8 @@ def check(allocation: Any) -> Allocation:
 
 def choose(allocation: Allocation, units: Units, share: float) -> dict[str, np.ndarray]:
     """Marks the units to remove, True where chosen, by an allocation's name or the user's function."""
-    if allocation == "global":  # the counts would only be chosen a second time
-        total = sum(scores.size for scores in units.values())
-        return dict(zip(units, smallest(list(units.values()), round(share * total))))
+    if isinstance(allocation, str) and allocation in MARKS:  # the counts would only be chosen a second time
+        return MARKS[allocation](units, share)
     if isinstance(allocation, str):
         counts = NAMES[allocation](units, share)
     elif callable(allocation):
@@ -262,7 +265,8 @@ def of_function(function: Callable[[Units, float], Mapping[str, float]], units: 
         PruningError: It left out a weight, or gave a share outside [0, 1].
     """
     name = getattr(function, "__name__", str(function))
-    shares = answer_of(f"The allocation {name}", function, units, share)
+    arrays = {key: _shown(as_scores(scores)) for key, scores in units.items()}
+    shares = answer_of(f"The allocation {name}", function, arrays, share)
     if not isinstance(shares, Mapping):
         raise PruningError(f"The allocation {name} gave {shares!r}; give a mapping of every key to its share.")
     missing = [key for key in units if key not in shares]
@@ -273,3 +277,11 @@ def of_function(function: Callable[[Units, float], Mapping[str, float]], units: 
         if not is_number(value) or not 0.0 <= value <= 1.0:
             raise PruningError(f"The allocation {name} gave {value!r} for '{key}'; give a share in [0, 1].")
     return {key: round(shares[key] * scores.size) for key, scores in units.items()}
+
+
+def _shown(scores: Scores) -> np.ndarray:
+    """Scores as a function of the user's sees them: of units that are gone, zeros say so as well as minus infinity."""
+    if scores.kept is None:
+        return scores.array()
+    plain = scores.present().array()
+    return scores.array() if np.any(plain[~scores.kept]) else plain

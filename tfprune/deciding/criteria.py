@@ -6,7 +6,8 @@ criterion serves single entries, blocks and channels alike.
 """
 
 import zlib
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from tfprune.deciding import salience
 from tfprune.deciding.configured import from_identifier
 from tfprune.deciding.criterion import Context, Criterion, CriterionFunction
 from tfprune.deciding.pieces import pieces
+from tfprune.deciding.scores import Scores
 from tfprune.errors import PruningError, listing, nearest
 
 
@@ -153,27 +155,67 @@ def get(identifier: Any) -> Criterion:
 ENTRYWISE: dict[type[Criterion], np.ufunc] = {Magnitude: np.abs, L2: np.square}
 
 
-def score(criterion: Criterion, weight: np.ndarray, context: Context, out: np.ndarray | None = None) -> np.ndarray:
+def is_entrywise(criterion: Criterion) -> bool:
+    """Whether the score of an entry depends on its value alone, so that none need be kept."""
+    return type(criterion) in ENTRYWISE
+
+
+class EntrywiseScores(Scores):
+    """The scores of the entries of a weight, worked out wherever they are read, and checked to be finite."""
+
+    def __init__(self, criterion: Criterion, weight: np.ndarray, context: Context, kept: np.ndarray | None = None):
+        super().__init__(weight, kept)
+        self._criterion, self._context = criterion, context
+        self._ufunc = ENTRYWISE[type(criterion)]
+        self._is_checked = False
+
+    def check(self) -> None:
+        if not self._is_checked:
+            for _ in self._pieces():
+                pass
+
+    def _pieces(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        yield from super()._pieces()
+        self._is_checked = True
+
+    def _of(self, values: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+        with np.errstate(over="ignore"):  # reported below
+            entries = self._ufunc(values, out=out)
+        if entries.size and not np.isfinite(entries.max()):  # carries any NaN with it
+            _refuse(self._criterion, self.values, self._ufunc(self.values), self._context)
+        return self._criterion.total(entries)
+
+
+def scores(criterion: Criterion, weight: np.ndarray, context: Context, kept: np.ndarray | None = None) -> Scores:
+    """The scores of the entries of a weight, each by itself; those that are not kept go first.
+
+    Raises:
+        PruningError: As `score` does; where a criterion looks at each entry alone, as soon as they are read or checked.
+    """
+    if is_entrywise(criterion):
+        return EntrywiseScores(criterion, weight, context, kept)
+    return Scores(criterion.total(score(criterion, weight, context)), kept)
+
+
+def score(criterion: Criterion, weight: np.ndarray, context: Context) -> np.ndarray:
     """The additive entries of a weight, checked to be finite.
 
     Args:
         criterion: Gives the scores.
         weight: The values of the weight.
         context: What else the criterion may look at.
-        out: An earlier result for this weight, which may be overwritten. Defaults to None.
 
     Raises:
         PruningError: The weight or its scores hold NaN or infinity.
     """
-    ufunc = ENTRYWISE.get(type(criterion))
     with np.errstate(over="ignore"):  # reported below
-        if ufunc is not None:
-            entries, finite = _entrywise(ufunc, weight, out)
-        else:
-            entries = criterion(weight, context)
-            finite = _is_finite(weight) and _is_finite(entries)
-    if finite:
-        return entries
+        entries = criterion(weight, context)
+    if not (_is_finite(weight) and _is_finite(entries)):
+        _refuse(criterion, weight, entries, context)
+    return entries
+
+
+def _refuse(criterion: Criterion, weight: np.ndarray, entries: np.ndarray, context: Context) -> NoReturn:
     bad = int(np.count_nonzero(~np.isfinite(weight)))
     if bad:
         raise PruningError(
@@ -185,14 +227,6 @@ def score(criterion: Criterion, weight: np.ndarray, context: Context, out: np.nd
         f"{criterion!r} gave {bad} NaN or infinite scores for '{context.key}', whose entries are finite "
         f"(up to {np.abs(weight).max():.3g}); a score must be a finite number."
     )
-
-
-def _entrywise(ufunc: np.ufunc, weight: np.ndarray, out: np.ndarray | None) -> tuple[np.ndarray, bool]:
-    entries = np.empty(weight.shape, weight.dtype) if out is None else out
-    finite = True
-    for piece, scores in pieces(weight, entries):
-        finite &= bool(np.isfinite(ufunc(piece, out=scores).max()))
-    return entries, finite
 
 
 def _is_finite(array: np.ndarray) -> bool:

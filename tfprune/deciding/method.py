@@ -5,7 +5,7 @@ the weights of a model; the bound method decides masks for a given amount, alway
 changing the model.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import keras
@@ -15,8 +15,8 @@ from tfprune.deciding import criteria, patterns, schedules
 from tfprune.deciding.amounts import is_number
 from tfprune.deciding.configured import Configured
 from tfprune.deciding.criterion import Context
-from tfprune.deciding.pieces import pieces
 from tfprune.deciding.schedules import Schedule
+from tfprune.deciding.scores import Scores
 from tfprune.deciding.statistics import Statistics, gather
 from tfprune.errors import PruningError, listing
 from tfprune.model.prunable import PrunableWeight, prunable_weights, warn_of_unnamed
@@ -68,9 +68,6 @@ class BoundMethod:
 
     def check_measured(self) -> None:
         """Raises PruningError where a decision needs what only `prune` measures; `fit` asks before it begins."""
-
-    def forget(self) -> None:
-        """Lets go of memory that is kept from one decision to the next."""
 
 
 class Method(Configured):
@@ -165,12 +162,12 @@ class WeightMethod(Method):
         self.pattern = patterns.get(pattern)
 
     @property
-    def scores_interact(self) -> bool:
-        """Whether the score of one unit has a say in the choice of others, beyond their order."""
+    def is_by_weight(self) -> bool:
+        """Whether what a weight loses depends on no other weight."""
         return False
 
     def choose(
-        self, weights: list[PrunableWeight], units: Mapping[str, np.ndarray], amount: float
+        self, weights: list[PrunableWeight], units: Mapping[str, Scores], amount: float
     ) -> dict[str, np.ndarray]:
         """Marks the units (what the pattern removes together) to remove at an amount, True where chosen."""
         raise NotImplementedError
@@ -188,55 +185,44 @@ class BoundWeightMethod(BoundMethod):
 
     method: WeightMethod
 
-    def __init__(self, method: "Method", weights: list[PrunableWeight]):
-        super().__init__(method, weights)
-        # New memory for as many scores as there are weights would cost more than to work them out.
-        self._scores: Masks = {}
-
-    def forget(self) -> None:
-        self._scores.clear()
-
     def values(self, weight: PrunableWeight) -> np.ndarray:
         """What the criterion looks at, for reading only."""
         return snapshot(weight.variable)
 
     def decide(self, amount: float, kept: Mapping[str, np.ndarray] | None = None) -> Masks:
         self.method.check_amount(amount)
+        earlier = {key: mask for key, mask in (kept or {}).items() if not mask.all()}
+        together = [[weight] for weight in self.weights] if self.method.is_by_weight else [self.weights]
+        masks: Masks = {}
+        for weights in together:
+            masks.update(self._masks(weights, amount, earlier))
+        return masks
+
+    def _masks(self, weights: list[PrunableWeight], amount: float, earlier: Mapping[str, np.ndarray]) -> Masks:
+        """The masks of some weights, between which the amount is divided."""
+        pattern = self.method.pattern
+        units, entries = {}, {}
+        for weight in weights:
+            units[weight.key], entries[weight.key] = self._scored(weight, earlier.get(weight.key))
+        chosen = self.method.choose(weights, units, amount)
+        for scores in units.values():
+            scores.check()
+        return {w.key: pattern.mask(chosen.pop(w.key), entries[w.key], w.input_axis) for w in weights}
+
+    def _scored(self, weight: PrunableWeight, kept: np.ndarray | None) -> tuple[Scores, np.ndarray]:
+        """The scores of the units of a weight, and what the pattern asks to know of its entries."""
         pattern, criterion = self.method.pattern, self.method.criterion
-        entries, units = {}, {}
-        for weight in self.weights:
-            context = Context(weight.key, self.extras.get(weight.key, {}))
-            scores = criteria.score(criterion, self.values(weight), context, self._scores.get(weight.key))
-            self._scores[weight.key] = entries[weight.key] = scores
-            units[weight.key] = pattern.unit_scores(scores, criterion, weight.input_axis)
-        earlier = {weight: kept[weight.key] for weight in self.weights if kept and not kept[weight.key].all()}
-        if not earlier:
-            return self._masks(units, entries, amount)
-        # What is gone is zero and mostly goes first by that alone. To try so is several times faster than to write
-        # minus infinity over it, which then makes the same choice; it is left for zeros that are kept.
-        if not pattern.ranks_entries and not (self.method.scores_interact and self._any_left(units, earlier)):
-            masks = self._masks(units, entries, amount)
-            if not _any(np.greater, ((masks[weight.key], mask) for weight, mask in earlier.items())):
-                return masks
-        for weight, mask in earlier.items():
-            units[weight.key] = np.where(self._gone(weight, mask), -np.inf, units[weight.key])
-            entries[weight.key] = np.where(mask, entries[weight.key], -np.inf)
-        return self._masks(units, entries, amount)
-
-    def _gone(self, weight: PrunableWeight, kept: np.ndarray) -> np.ndarray:
-        """The units that an earlier mask has removed."""
-        return self.method.pattern.pruned_units(kept, weight.input_axis)
-
-    def _any_left(self, units: Masks, earlier: Mapping[PrunableWeight, np.ndarray]) -> bool:
-        """Whether a unit that is gone has a score other than zero."""
-        return _any(np.logical_and, ((self._gone(weight, mask), units[weight.key]) for weight, mask in earlier.items()))
-
-    def _masks(self, units: Masks, entries: Masks, amount: float) -> Masks:
-        chosen = self.method.choose(self.weights, units, amount)
-        return {
-            weight.key: self.method.pattern.mask(chosen[weight.key], entries[weight.key], weight.input_axis)
-            for weight in self.weights
-        }
+        values, context = self.values(weight), Context(weight.key, self.extras.get(weight.key, {}))
+        shape_alone = np.broadcast_to(values.dtype.type(0), weight.shape)
+        if pattern.is_of_entries:
+            return criteria.scores(criterion, values, context, kept), shape_alone
+        entries = criteria.score(criterion, values, context)
+        scores = pattern.unit_scores(entries, criterion, weight.input_axis)
+        if kept is None:
+            return Scores(scores), entries if pattern.ranks_entries else shape_alone
+        gone = pattern.pruned_units(kept, weight.input_axis)
+        ranked = np.where(kept, entries, -np.inf) if pattern.ranks_entries else shape_alone
+        return Scores(scores, np.logical_not(gone)), ranked
 
 
 def by_name(layers: Any) -> Any:
@@ -247,8 +233,3 @@ def by_name(layers: Any) -> Any:
             if not is_number(amount):
                 raise PruningError(f"layers: {amount!r} for {name!r} is no amount; write a number, such as 0.8.")
     return dict(zip(names, layers.values())) if isinstance(layers, Mapping) and isinstance(names, list) else names
-
-
-def _any(compare: np.ufunc, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> bool:
-    """Whether an entry of any of the arrays compares so with that of the other of its pair."""
-    return any(compare(*parts).any() for pair in pairs for parts in pieces(*pair))

@@ -12,6 +12,7 @@ from tfprune.deciding.amounts import is_number, is_share
 from tfprune.deciding.configured import from_identifier
 from tfprune.deciding.method import BoundMethod, Method, WeightMethod, by_name
 from tfprune.deciding.schedules import Schedule
+from tfprune.deciding.scores import Scores
 from tfprune.errors import PruningError, nearest
 from tfprune.model.prunable import PrunableWeight, prunable_weights
 from tfprune.model.selectors import amount_for
@@ -52,12 +53,16 @@ class Threshold(WeightMethod):
         self.unit = unit
         self.check_amounts()
 
+    @property
+    def is_by_weight(self) -> bool:
+        return True
+
     def check_amount(self, amount: float) -> None:
         if not 0.0 <= amount < np.inf:
             raise PruningError(f"Threshold: {amount} is no threshold; give a number of at least 0 in score units.")
 
     def choose(
-        self, weights: list[PrunableWeight], units: Mapping[str, np.ndarray], amount: float
+        self, weights: list[PrunableWeight], units: Mapping[str, Scores], amount: float
     ) -> dict[str, np.ndarray]:
         chosen = {}
         for weight in weights:
@@ -65,7 +70,7 @@ class Threshold(WeightMethod):
             threshold = amount if own is None else own * self.progress(amount)
             if self.unit == "std":
                 threshold = threshold * float(np.std(snapshot(weight.variable)))
-            chosen[weight.key] = units[weight.key] <= threshold
+            chosen[weight.key] = units[weight.key].marked(np.less_equal, threshold)
         return chosen
 
 
@@ -128,8 +133,8 @@ class Percentile(WeightMethod):
         return True
 
     @property
-    def scores_interact(self) -> bool:
-        return self.allocation == "lamp" or callable(self.allocation)
+    def is_by_weight(self) -> bool:
+        return self.pattern.full < 1.0 or self.amounts_by_layer is not None or self.allocation == "uniform"
 
     def bind(self, model: keras.Model) -> BoundMethod:
         bound = super().bind(model)
@@ -138,7 +143,7 @@ class Percentile(WeightMethod):
         return bound
 
     def choose(
-        self, weights: list[PrunableWeight], units: Mapping[str, np.ndarray], amount: float
+        self, weights: list[PrunableWeight], units: Mapping[str, Scores], amount: float
     ) -> dict[str, np.ndarray]:
         share = amount / self.pattern.full
         if self.pattern.full < 1.0:

@@ -8,7 +8,9 @@ scores first, ties to the lowest flat index.
 
 import functools
 import itertools
+import math
 import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ import numpy as np
 from tfprune.deciding.amounts import is_count
 from tfprune.deciding.configured import Configured, from_identifier
 from tfprune.deciding.criterion import Criterion
+from tfprune.deciding.pieces import PIECE
 from tfprune.errors import PruningError, listed, listing
 from tfprune.model.data import real_array
 
@@ -27,6 +30,8 @@ class Pattern(Configured):
     full: float = 1.0
     # Whether `mask` ranks the entries inside a unit by their scores.
     ranks_entries: bool = False
+    # Whether each entry is a unit by itself.
+    is_of_entries: bool = False
 
     def unit_scores(self, entries: np.ndarray, criterion: Criterion, input_axis: int) -> np.ndarray:
         """The score of each unit, from the additive scores of the entries."""
@@ -37,7 +42,13 @@ class Pattern(Configured):
         raise NotImplementedError
 
     def mask(self, chosen: np.ndarray, entries: np.ndarray, input_axis: int) -> np.ndarray:
-        """The mask (True = kept) of the weight's shape that removes the chosen units."""
+        """The mask (True = kept) of the weight's shape that removes the chosen units.
+
+        Args:
+            chosen: True for the units to remove; it may be overwritten.
+            entries: The scores of the entries; only their shape matters where the pattern does not rank them.
+            input_axis: The axis of the input channels.
+        """
         raise NotImplementedError
 
     def check(self, key: str, shape: tuple[int, ...]) -> None:
@@ -47,6 +58,8 @@ class Pattern(Configured):
 class Element(Pattern):
     """Any entry by itself (unstructured sparsity)."""
 
+    is_of_entries = True
+
     def unit_scores(self, entries: np.ndarray, criterion: Criterion, input_axis: int) -> np.ndarray:
         return criterion.total(entries)
 
@@ -54,7 +67,7 @@ class Element(Pattern):
         return np.logical_not(kept)
 
     def mask(self, chosen: np.ndarray, entries: np.ndarray, input_axis: int) -> np.ndarray:
-        return np.logical_not(chosen)
+        return np.logical_not(chosen, out=chosen)
 
 
 class Block(Pattern):
@@ -127,43 +140,73 @@ class NofM(Pattern):
         self.keep, self.group = keep, group
         self.full = 1.0 - keep / group
 
-    def _places(self, array: np.ndarray, input_axis: int, padding: Any) -> list[np.ndarray]:
-        """The first entries of all groups, the second ones, and so on: views with the input axis last, padded."""
-        moved = np.moveaxis(array, input_axis, -1)
-        short = -moved.shape[-1] % self.group
-        if short:
-            moved = np.pad(moved, [(0, 0)] * (moved.ndim - 1) + [(0, short)], constant_values=padding)
-        return [moved[..., place :: self.group] for place in range(self.group)]
+    def _groups(
+        self, input_axis: int, *arrays: np.ndarray
+    ) -> Iterator[tuple[tuple[slice, slice], Sequence[np.ndarray]]]:
+        """Cuts arrays of one shape into views `[before, groups, places, after]`, a few groups of places at a time.
 
-    def _thinned(self, entries: np.ndarray, input_axis: int) -> list[np.ndarray]:
-        """For each place in the groups, True where a thinned group keeps its entry; of equal ones it keeps the last."""
-        # Padding is not there: it ranks below everything, also below what is pruned already (minus infinity).
-        ranks = np.fmax(entries, np.finfo(entries.dtype).min) if entries.shape[input_axis] % self.group else entries
-        places = self._places(ranks, input_axis, -np.inf)
+        Where the groups do not divide the axis, the last ones come by themselves and have fewer places. With them comes
+        where they are in `[before, groups, after]`.
+        """
+        shape = arrays[0].shape
+        inputs, after = shape[input_axis], math.prod(shape[input_axis:][1:])
+        flat = [array.reshape(-1, inputs, after) for array in arrays]
+        whole = inputs // self.group
+        rows = max(1, PIECE // max(1, inputs * after))
+        columns = max(1, PIECE // max(1, self.group * after))
+        cuts = [(start, min(start + columns, whole), self.group) for start in range(0, whole, columns)]
+        if inputs % self.group:
+            cuts.append((whole, whole + 1, inputs % self.group))
+        for row, (start, stop, places) in itertools.product(range(0, len(flat[0]), rows), cuts):
+            here = slice(row, row + rows)
+            cut = [array[here, start * self.group : (stop - 1) * self.group + places] for array in flat]
+            yield (here, slice(start, stop)), [part.reshape(len(part), stop - start, places, after) for part in cut]
+
+    def _by_group(self, units: np.ndarray, shape: tuple[int, ...], input_axis: int) -> np.ndarray:
+        """A view `[before, groups, after]` of an array of the units, which has the groups of the input axis last."""
+        after = math.prod(shape[input_axis:][1:])
+        return np.moveaxis(units.reshape(-1, after, units.shape[-1]), -1, 1)
+
+    def _new_units(self, shape: tuple[int, ...], input_axis: int, dtype: Any) -> np.ndarray:
+        groups = -(-shape[input_axis] // self.group)
+        return np.empty((*np.delete(shape, input_axis), groups), dtype)
+
+    def _thinned(self, groups: np.ndarray) -> list[np.ndarray]:
+        """For each place in some groups, True where a thinned one keeps its entry; of equal ones it keeps the last."""
+        places = [groups[:, :, place] for place in range(groups.shape[2])]
         counter = np.min_scalar_type(self.group)
-        better = [np.zeros_like(place, counter) for place in places]  # how many of the group rank above this entry
-        for first, second in itertools.combinations(range(self.group), 2):
+        better = [np.zeros(place.shape, counter) for place in places]  # how many of the group rank above this entry
+        for first, second in itertools.combinations(range(len(places)), 2):
             above = places[second] >= places[first]
             better[first] += above
             better[second] += np.logical_not(above, out=above)
         return [count < self.keep for count in better]
 
     def unit_scores(self, entries: np.ndarray, criterion: Criterion, input_axis: int) -> np.ndarray:
-        thinned = zip(self._thinned(entries, input_axis), self._places(entries, input_axis, 0.0))
-        removed = functools.reduce(np.add, (np.where(kept, entries.dtype.type(0), place) for kept, place in thinned))
-        return criterion.total(removed)
+        units = self._new_units(entries.shape, input_axis, entries.dtype)
+        sums = self._by_group(units, entries.shape, input_axis)
+        for where, (groups,) in self._groups(input_axis, entries):
+            removed = [
+                np.where(kept, entries.dtype.type(0), groups[:, :, place])
+                for place, kept in enumerate(self._thinned(groups))
+            ]
+            sums[where] = functools.reduce(np.add, removed)
+        return criterion.total(units)
 
     def pruned_units(self, kept: np.ndarray, input_axis: int) -> np.ndarray:
-        counts = (place.astype(np.min_scalar_type(self.group)) for place in self._places(kept, input_axis, False))
-        return functools.reduce(np.add, counts) <= self.keep
+        pruned = self._new_units(kept.shape, input_axis, bool)
+        flags = self._by_group(pruned, kept.shape, input_axis)
+        for where, (groups,) in self._groups(input_axis, kept):
+            flags[where] = groups.sum(axis=2, dtype=np.min_scalar_type(self.group)) <= self.keep
+        return pruned
 
     def mask(self, chosen: np.ndarray, entries: np.ndarray, input_axis: int) -> np.ndarray:
         mask = np.empty(entries.shape, bool)
-        whole = np.logical_not(chosen)
-        for place, kept in enumerate(self._thinned(entries, input_axis)):
-            target = np.moveaxis(mask, input_axis, -1)[..., place :: self.group]
-            np.logical_or(kept, whole, out=kept)
-            target[...] = kept[..., : target.shape[-1]]
+        flags = self._by_group(chosen, entries.shape, input_axis)
+        for where, (groups, target) in self._groups(input_axis, entries, mask):
+            whole = np.logical_not(flags[where])
+            for place, kept in enumerate(self._thinned(groups)):
+                np.logical_or(kept, whole, out=target[:, :, place])
         return mask
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-PIECE = 1 << 16
+PIECE = 1 << 17
 
 
 def pieces(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:

@@ -8,18 +8,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfprune.deciding.pieces import pieces
+from tfprune.deciding.scores import Scores, Value, as_scores
 
-# Sizes of the sample that brackets the wanted rank: from one per cent of the entries to a third of that, which have to
-# be looked at once more.
-SAMPLE, LARGEST_SAMPLE = 1 << 15, 1 << 18
-
-Value = float | np.floating
-Parts = Sequence[tuple[np.ndarray, ...]]  # pieces of scores with the pieces of their marks
+# Scores in the sample that brackets the wanted rank; those within the bracket, one or two per cent, are ordered.
+SAMPLE = 1 << 17
+EVERYTHING = (-np.inf, np.inf)
 
 
-def smallest(scores: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
+def smallest(scores: Sequence[np.ndarray | Scores], count: int) -> list[np.ndarray]:
     """Marks the `count` smallest entries over all the arrays together.
+
+    A sample brackets the largest of them, one pass marks what lies below the bracket and collects what lies in it, and
+    only that is ordered: exact like a full sort. When the sample misleads, everything is ordered.
 
     Args:
         scores: Arrays of floats, none of them NaN.
@@ -31,80 +31,66 @@ def smallest(scores: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
     >>> smallest([np.array([3.0, 1.0, 1.0]), np.array([1.0, 2.0])], 2)
     [array([False,  True,  True]), array([False, False])]
     """
-    total = sum(array.size for array in scores)
+    read = [as_scores(each) for each in scores]
     if count <= 0:
-        return [np.zeros(array.shape, bool) for array in scores]
-    if count >= total:
-        return [np.ones(array.shape, bool) for array in scores]
-    # In C order whatever the order of the scores: their marks are written through flat views.
-    chosen = [np.empty(array.shape, bool) for array in scores]
-    parts = [part for array, mark in zip(scores, chosen) for part in pieces(array, mark)]
-    if total <= 4 * SAMPLE or not _mark_by_bracket(parts, count, *_bracket(scores, count)):
-        _mark_up_to(parts, count, kth_smallest(scores, count))
-    return chosen
-
-
-def _mark_by_bracket(parts: Parts, count: int, low: Value, high: Value) -> bool:
-    """Marks the `count` smallest in one pass; False where the largest of them is not in the bracket."""
-    inside = []
-    for piece, mark in parts:
-        np.less_equal(piece, low, out=mark)
-        places = np.flatnonzero((piece < high) > mark)
-        inside.append((mark, places, piece[places]))
-    scores = np.concatenate([scores for _, _, scores in inside])
-    rank = count - sum(int(np.count_nonzero(mark)) for _, mark in parts)
+        return [np.zeros(each.shape, bool) for each in read]
+    if count >= sum(each.size for each in read):
+        return [np.ones(each.shape, bool) for each in read]
+    bracket = _bracket(read, count)
+    splits = [each.split(*bracket) for each in read]
+    rank = count - sum(split.not_above for split in splits)
+    inside = np.concatenate([split.inside for split in splits])
     if rank == 0:
-        return True
-    if not 0 < rank <= scores.size:
-        return False
-    threshold = np.partition(scores, rank - 1)[rank - 1]
-    ties = rank - int(np.count_nonzero(scores < threshold))
-    for mark, places, scores in inside:
-        tied = places[scores == threshold][:ties]
-        ties -= tied.size
-        mark[places[scores < threshold]] = True
-        mark[tied] = True
-    return True
+        return [split.marks for split in splits]
+    if not 0 < rank <= inside.size:
+        return _up_to(read, count, kth_smallest(read, count))
+    threshold = np.partition(inside, rank - 1)[rank - 1]
+    ties = in_order(
+        [int(np.count_nonzero(split.inside == threshold)) for split in splits],
+        rank - int(np.count_nonzero(inside < threshold)),
+    )
+    return [split.up_to(threshold, tied) for split, tied in zip(splits, ties)]
 
 
-def _mark_up_to(parts: Parts, count: int, threshold: Value) -> None:
+def kth_smallest(scores: Sequence[np.ndarray | Scores], rank: int) -> Value:
+    """The `rank`-th smallest entry (from 1) over all the arrays, whatever a sample says of them."""
+    read = [as_scores(each) for each in scores]
+    for shared in _bracket(read, rank):  # a value of many entries, such as the zeros of a pruned weight
+        counts = [sum(each.count(compare, shared) for each in read) for compare in (np.less, np.less_equal)]
+        if counts[0] < rank <= counts[1]:
+            return shared
+    return np.partition(np.concatenate([each.array().reshape(-1) for each in read]), rank - 1)[rank - 1]
+
+
+def _up_to(scores: Sequence[Scores], count: int, threshold: Value) -> list[np.ndarray]:
     """Marks the `count` smallest, the largest of which is known."""
-    ties = count
-    for piece, mark in parts:
+    ties = in_order(
+        [each.count(np.equal, threshold) for each in scores],
+        count - sum(each.count(np.less, threshold) for each in scores),
+    )
+    return [_first_up_to(each, threshold, tied) for each, tied in zip(scores, ties)]
+
+
+def _first_up_to(scores: Scores, threshold: Value, ties: int) -> np.ndarray:
+    """Marks the scores below a threshold, and the first `ties` of those equal to it."""
+    marks, start = np.empty(scores.size, bool), 0
+    for piece in scores:
+        mark = marks[start : start + piece.size]
         np.less(piece, threshold, out=mark)
-        ties -= int(np.count_nonzero(mark))
-    for piece, mark in parts:
-        if ties == 0:
-            break
-        tied = np.flatnonzero(piece == threshold)[:ties]
-        ties -= tied.size
-        mark[tied] = True
+        equal = np.flatnonzero(piece == threshold)[:ties]
+        mark[equal] = True
+        ties -= equal.size
+        start += piece.size
+    return marks.reshape(scores.shape)
 
 
-def kth_smallest(scores: Sequence[np.ndarray], rank: int) -> np.floating:
-    """The `rank`-th smallest entry (from 1) over all the arrays.
-
-    A sample brackets the answer, one pass counts and collects what lies in the bracket, and only that is
-    partitioned: exact like a full sort, and several times faster than partitioning everything. When the sample
-    misleads, everything is partitioned.
-    """
-    if sum(array.size for array in scores) > 4 * SAMPLE:
-        low, high = _bracket(scores, rank)
-        not_above, inside = between(scores, low, high)
-        if not_above < rank <= not_above + inside.size:
-            position = rank - not_above - 1
-            return np.partition(inside, position)[position]
-        for shared in (low, high):  # a value of many entries, such as the zeros of a pruned weight
-            if count_where(np.less, scores, shared) < rank <= count_where(np.less_equal, scores, shared):
-                return shared
-    return np.partition(np.concatenate([array.reshape(-1) for array in scores]), rank - 1)[rank - 1]
-
-
-def _bracket(scores: Sequence[np.ndarray], rank: int) -> tuple[np.floating, np.floating]:
+def _bracket(scores: Sequence[Scores], rank: int) -> tuple[Value, Value]:
     """Two values between which the `rank`-th smallest lies in all likelihood, from a sample."""
-    total = sum(array.size for array in scores)
-    stride = max(1, total // min(max(SAMPLE, total // 64), LARGEST_SAMPLE))
-    sample = np.concatenate([array.reshape(-1)[::stride] for array in scores])
+    total = sum(each.size for each in scores)
+    if total <= SAMPLE // 4:
+        return EVERYTHING
+    stride = max(8, total // SAMPLE)
+    sample = np.concatenate([each.sample(stride) for each in scores])
     place = rank / total * sample.size
     margin = 4 * np.sqrt(sample.size) / 2  # four standard errors of a rank in the sample
     low, high = max(0, int(place - margin)), min(sample.size - 1, int(place + margin))
@@ -112,17 +98,7 @@ def _bracket(scores: Sequence[np.ndarray], rank: int) -> tuple[np.floating, np.f
     return sample[low], sample[high]
 
 
-def between(scores: Sequence[np.ndarray], low: Value, high: Value) -> tuple[int, np.ndarray]:
-    """How many entries of the arrays are not above `low`, and the entries between `low` and `high`, both left out."""
-    not_above, inside = 0, []
-    for array in scores:
-        for (piece,) in pieces(array):
-            under = piece <= low
-            not_above += int(np.count_nonzero(under))
-            inside.append(piece[np.flatnonzero((piece < high) > under)])
-    return not_above, np.concatenate(inside)
-
-
-def count_where(compare: np.ufunc, scores: Sequence[np.ndarray], value: Value) -> int:
-    """How many entries of the arrays compare so with a value."""
-    return sum(int(np.count_nonzero(compare(piece, value))) for array in scores for (piece,) in pieces(array))
+def in_order(available: Sequence[int], count: int) -> list[int]:
+    """Takes `count` from the first, then from the second, and so on."""
+    before = np.cumsum([0, *available[:-1]])
+    return [int(min(has, max(0, count - start))) for has, start in zip(available, before)]

@@ -11,14 +11,15 @@ from tfprune.channels import UNITS, ChannelGroup, ChannelGroups, Member, Role, c
 from tfprune.deciding import criteria
 from tfprune.deciding.amounts import OutOfReachError, is_count, is_share
 from tfprune.deciding.costs import Costs
-from tfprune.deciding.criterion import Context
+from tfprune.deciding.criterion import Context, Criterion
 from tfprune.deciding.method import BoundMethod, Masks, Method
+from tfprune.deciding.pieces import PIECE
 from tfprune.deciding.selection import smallest
 from tfprune.errors import PruningError, listing, nearest
 from tfprune.model.copying import unwrapped
 from tfprune.model.prunable import PrunableWeight, every_weight, prunable_weights
 from tfprune.model.selectors import amount_for
-from tfprune.model.tree import as_array, check_model, wrapped_layers
+from tfprune.model.tree import check_model, snapshot, wrapped_layers
 
 Keep = dict[str, np.ndarray]
 
@@ -214,9 +215,9 @@ class BoundStructured(BoundMethod):
         criterion = self.method.criterion
         summed = np.zeros(group.size)
         for member in _read_members(group, criterion.reads):
-            weight = as_array(self._weights[member.key].variable)
-            entries = criteria.score(criterion, weight, Context(member.key, self.extras.get(member.key, {})))
-            summed += criterion.channels(_by_channel(weight, member), _by_channel(entries, member))
+            weight = snapshot(self._weights[member.key].variable)
+            context = Context(member.key, self.extras.get(member.key, {}))
+            summed += _channel_scores(criterion, weight, context, member)
         scores = np.asarray(criterion.total(summed), float)
         return scores if kept is None else np.where(removed(group, kept), -np.inf, scores)
 
@@ -370,11 +371,25 @@ def _read_members(group: ChannelGroup, reads: str) -> list[Member]:
     return [m for m in group.members if m.role is Role.OUTPUT]
 
 
-def _by_channel(array: np.ndarray, member: Member) -> np.ndarray:
-    """The entries of a weight by channel: `[channels, entries per channel]`."""
+def _channel_scores(criterion: Criterion, weight: np.ndarray, context: Context, member: Member) -> np.ndarray:
+    """The additive score of every channel of one weight."""
+    if not criteria.is_entrywise(criterion):
+        entries = criteria.score(criterion, weight, context)
+        return criterion.channels(
+            _by_channel(weight, member, member.positions), _by_channel(entries, member, member.positions)
+        )
+    criteria.scores(criterion, weight, context).check()
+    # At least two channels at a time: NumPy adds up the entries of a single one in another order.
+    count = max(1, min(len(member.positions) // 2, weight.size // PIECE))
+    parts = (_by_channel(weight, member, positions) for positions in np.array_split(member.positions, count))
+    return np.concatenate([criterion.channels(part, criterion(part, context)) for part in parts])
+
+
+def _by_channel(array: np.ndarray, member: Member, positions: np.ndarray) -> np.ndarray:
+    """The entries of a weight at some positions of a member's axis: `[channels, entries per channel]`."""
     rows = array.reshape(member.variable.shape)  # a table of rows where a layer uses the weight by itself
-    moved = np.moveaxis(rows, member.axis, 0)[member.positions]
-    return moved.reshape(len(member.positions), -1)
+    moved = np.moveaxis(rows, member.axis, 0)[positions]
+    return moved.reshape(len(positions), -1)
 
 
 def removed(group: ChannelGroup, kept: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -383,7 +398,9 @@ def removed(group: ChannelGroup, kept: Mapping[str, np.ndarray]) -> np.ndarray:
     for member in _read_members(group, "kernels"):
         if member.key not in kept:
             return np.zeros(group.size, bool)
-        gone &= ~_by_channel(kept[member.key], member).any(axis=1)
+        rows = kept[member.key].reshape(member.variable.shape)
+        alive = np.moveaxis(rows, member.axis, 0).any(axis=tuple(range(1, rows.ndim)))
+        gone &= ~alive[member.positions].reshape(group.size, -1).any(axis=1)
     return gone
 
 

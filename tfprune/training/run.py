@@ -73,9 +73,11 @@ class Run:
         return self._masks or {weight.key: _held(weight) for weight in self.bound.weights}
 
     def _set(self, decided: Masks) -> None:
-        self._masks = decided
+        masks = {}
         for weight in self.bound.weights:
             set_mask(weight.variable, decided[weight.key])
+            masks[weight.key] = _held(weight)  # the memory of the variable, not one more copy
+        self._masks = masks
 
     def take(self, masks: Masks) -> None:
         """Goes over to the masks of other weights, which are there already."""
@@ -92,7 +94,6 @@ class Run:
     def finish(self) -> None:
         """Makes the zeros exact after whatever ended the run, and says so when the target was not reached."""
         self._set(self.masks)
-        self.bound.forget()
         if not self.reached:
             reached = self.schedule(self.done) if self.done >= 0 else 0.0
             warnings.warn(
