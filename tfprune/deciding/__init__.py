@@ -16,6 +16,7 @@ __all__ = [
     "patterns",
     "salience",
     "schedules",
+    "scores",
     "selection",
     "sensitivity",
     "statistics",
