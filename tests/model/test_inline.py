@@ -1,4 +1,5 @@
 import re
+import typing
 import warnings
 
 import keras
@@ -889,3 +890,44 @@ def test_methods_by_which_a_class_trains_are_said_to_stay_behind():
     model(np.zeros((2, 5), "float32"))
     with pytest.warns(UserWarning, match="trains by 'compute_loss' of its own, and the opened model is a plain one"):
         tfprune.shrink(tfprune.prune(model, tfprune.Structured(0.5), verbose=0))
+
+
+class Pair(typing.NamedTuple):
+    one: typing.Any
+    other: typing.Any
+
+
+class Sum(layers.Layer):
+    """Adds what it gets in a named tuple."""
+
+    def call(self, pair):
+        return pair.one + pair.other
+
+    def compute_output_shape(self, shapes):
+        return shapes.one
+
+
+class Skips(layers.Layer):
+    """Keeps the results of its blocks in itself, in a list that Keras tracks, and adds them up."""
+
+    def __init__(self, blocks):
+        super().__init__()
+        self.blocks = [layers.Conv1D(6, 3, padding="same", activation="relu") for _ in range(blocks)]
+        self.sum = Sum()
+
+    def call(self, x):
+        self.skips = []
+        for block in self.blocks:
+            x = block(x)
+            self.skips.append(x)
+        total = layers.add(self.skips)
+        return self.sum(Pair(total, ops.sum(total, axis=1, keepdims=True)))
+
+
+def test_results_that_a_call_passes_on_in_a_list_of_its_layer_or_in_a_named_tuple_are_those_of_the_opened_model():
+    inputs = keras.Input((None, 4))
+    model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling1D()(Skips(3)(inputs))))
+    x = random.normal(size=(4, 9, 4)).astype("float32")
+    opened = tfprune.inline(model)
+    assert not any(isinstance(layer, (Skips, Sum)) for layer in opened.layers)
+    np.testing.assert_allclose(opened(x), model(x), atol=1e-6)

@@ -153,8 +153,11 @@ class Building:
         """The arguments of one call, with new tensors."""
 
         def both(one: Any, two: Any) -> Any:
-            if type(one) in (list, tuple):
-                return type(one)(both(x, y) for x, y in zip(one, two, strict=True))
+            if isinstance(one, (list, tuple)):  # one that a layer holds is a list of Keras' own class
+                entries = [both(x, y) for x, y in zip(one, two, strict=True)]
+                if isinstance(one, list):
+                    return entries
+                return type(one)(*entries) if hasattr(one, "_fields") else tuple(entries)
             if isinstance(one, dict):
                 return {key: both(value, two[key]) for key, value in one.items()}
             return self.merged(one, two, a)
