@@ -19,6 +19,7 @@ from tfprune.lite.quantize.kernel import QuantizedKernel, channel_axes, check_fr
 from tfprune.lite.quantize.program import Program, Value, values_in
 from tfprune.lite.quantize.report import quantization_report
 from tfprune.lite.quantize.representative import calibration
+from tfprune.lite.quantize.row_numbers import Flow, row_numbers
 from tfprune.lite.quantize.rules import Use, quantize_call
 from tfprune.lite.quantize.weight_bits import Bits, checked_weight_bits, refuse_left
 from tfprune.model.copying import compile_like, scope_of, tied_layers
@@ -153,7 +154,10 @@ class _Carrier:
     def model(self) -> keras.Model:
         """The quantized model, weights and masks set, not compiled."""
         model, program = self.float_model, self.program
-        values = [program.feed(tensor.name, keras.backend.is_float_dtype(tensor.dtype)) for tensor in model.inputs]
+        values = [
+            program.feed(tensor.name, self._is_rounded(_Result(-1, number), tensor))
+            for number, tensor in enumerate(model.inputs)
+        ]
         results = flow(model, values, self._visit)
         held = self._held_masks() if self.hold_zeros else {}
         if self.hold_zeros:
@@ -177,16 +181,24 @@ class _Carrier:
         )
 
     def _survey(self) -> None:
-        """Counts the calls of every operation and the uses of every result, which the rules need to know ahead."""
+        """Counts the calls of every operation and the uses of every result, and finds the numbers of rows."""
+        flows: list[Flow] = []
 
         def visit(call: Call) -> list[_Result]:
-            index = sum(self.calls.values())
             self.calls[id(call.operation)] += 1
-            self.uses.update(x for x in keras.tree.flatten((call.args, call.kwargs)) if isinstance(x, _Result))
-            return [_Result(index, number) for number in range(len(call.outputs))]
+            inputs = [x for x in keras.tree.flatten((call.args, call.kwargs)) if isinstance(x, _Result)]
+            self.uses.update(inputs)
+            outputs = [_Result(len(flows), number) for number in range(len(call.outputs))]
+            flows.append(Flow(call, inputs, outputs))
+            return outputs
 
         inputs = [_Result(-1, number) for number in range(len(self.float_model.inputs))]
         self.uses.update(flow(self.float_model, inputs, visit))
+        self.row_numbers = row_numbers(flows)
+
+    def _is_rounded(self, result: "_Result", tensor: keras.KerasTensor) -> bool:
+        """Whether a tensor of the float model is one of floats by which no rows are read."""
+        return keras.backend.is_float_dtype(tensor.dtype) and result not in self.row_numbers
 
     def _visit(self, call: Call) -> list[Value]:
         operation = self._copy(call)
@@ -202,7 +214,9 @@ class _Carrier:
             output_shape=tuple(call.outputs[0].shape),
             results=len(call.outputs),
             shared=self.calls[id(call.operation)] > 1,
-            is_float=all(keras.backend.is_float_dtype(output.dtype) for output in call.outputs),
+            is_float=all(
+                self._is_rounded(_Result(self.visited, number), output) for number, output in enumerate(call.outputs)
+            ),
         )
         results = quantize_call(self.program, use)
         for number, value in enumerate(results):

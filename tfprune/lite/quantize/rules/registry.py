@@ -38,7 +38,7 @@ class Use:
         output_shape: Shape of the first result.
         results: Number of results.
         shared: Whether the layer is called more than once.
-        is_float: Whether the results are floats, which can be rounded.
+        is_float: Whether the results are floats that can be rounded: no numbers of rows in a table.
     """
 
     name: str
@@ -94,7 +94,8 @@ def quantize_call(program: Program, use: Use) -> list[Value]:
     """The steps for one call, by its rule; in float, with the reason on record, where none applies."""
     try:
         apply_rule = rule_for(use.operation)
-        if any(value.scale is None for value in use.inputs) and not isinstance(use.operation, layers.Embedding):
+        takes_floats = isinstance(use.operation, layers.Embedding) or all(value.scale for value in use.inputs)
+        if not use.is_float or not takes_floats:
             raise NoInt8KernelError("its input is not a float tensor")
         result = apply_rule(program, use)
         return [result] if isinstance(result, Value) else result
