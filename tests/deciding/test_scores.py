@@ -146,7 +146,7 @@ def test_groups_are_thinned_as_one_by_one(pattern, input_axis, shape, share, val
 
 
 @pytest.mark.parametrize("criterion", ["l1", "l2"])
-@pytest.mark.parametrize("width", [1, 2, 3, 70])
+@pytest.mark.parametrize("width", [2, 3, 70])
 def test_channels_are_scored_as_the_whole_weight_is(criterion, width):
     dense = keras.layers.Dense(width, name="dense")
     model = keras.Sequential([keras.Input((400,)), dense, keras.layers.Dense(2, name="last")])
