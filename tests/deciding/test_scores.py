@@ -5,10 +5,11 @@ import tracemalloc
 import keras
 import numpy as np
 import pytest
-from battery import PATTERNS, decide, units_of
+from battery import PATTERNS, decide, prunable, units_of
 
 from tfprune.deciding import allocation, criteria, patterns, pieces, selection
 from tfprune.deciding.criterion import Context
+from tfprune.deciding.method import BoundWeightMethod
 from tfprune.deciding.methods import Percentile, Threshold
 from tfprune.deciding.patterns import NofM
 from tfprune.deciding.scores import Scores
@@ -161,15 +162,15 @@ def test_the_memory_of_an_update_is_the_masks_and_a_few_scores():
     shape, count = (1000, 1000), 4
     weights = {str(number): np.random.default_rng(number).normal(size=shape) for number in range(count)}
     for name in ("uniform", "global", "lamp"):
-        method = Percentile(AMOUNT, allocation=name)
-        decide(method, weights, AMOUNT)
+        bound = BoundWeightMethod(Percentile(AMOUNT, allocation=name), prunable(weights, -2, "float32"))
+        bound.decide(AMOUNT)
         tracemalloc.start()
         try:
-            decide(method, weights, AMOUNT)
+            bound.decide(AMOUNT)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-        # The variables that `decide` makes are TensorFlow's memory, which is not traced.
+        # The variables are TensorFlow's memory, which is not traced.
         assert peak < 2.5 * count * np.prod(shape), name
 
 

@@ -21,7 +21,7 @@ Letters = dict[str, int]  # the axis that each letter stands for
 
 def _contracted(visit: Visit, operands: Sequence[Channels], axes: Sequence[Letters], result: Letters) -> Channels:
     remaining = [list(operand.factors) for operand in operands]
-    for letter in {letter for places in axes for letter in places if letter not in result}:
+    for letter in _summed(operands, axes, result):
         holders = [i for i, places in enumerate(axes) if letter in places]
         lines: list[Line] = []
         complete = True
@@ -53,6 +53,17 @@ def _contracted(visit: Visit, operands: Sequence[Channels], axes: Sequence[Lette
         moved = tuple(_placed(visit, factor, order, rank) for factor in factors)
         placed.append(Channels(tuple(shape), tuple(factor for factor in moved if factor is not None)))
     return merged(visit, placed, absorbing=len(placed))  # a sum of products with zeros is zero
+
+
+def _summed(operands: Sequence[Channels], axes: Sequence[Letters], result: Letters) -> list[str]:
+    """The letters that are summed, first those along which every operand has channels: one factor may lie along two."""
+    letters = dict.fromkeys(letter for places in axes for letter in places if letter not in result)
+
+    def is_incomplete(letter: str) -> bool:
+        along = [(op, places[letter]) for op, places in zip(operands, axes) if letter in places]
+        return not all(any(axis in factor.axes for factor in operand.factors) for operand, axis in along)
+
+    return sorted(letters, key=is_incomplete)
 
 
 def _side_by_side(visit: Visit, operands: list[Channels], axes: Sequence[Letters], result: Letters) -> list[Channels]:

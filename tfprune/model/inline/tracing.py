@@ -300,7 +300,7 @@ class _Tracer:
                     layer,
                 )
         finally:
-            for name in set(own) - set(before):
+            for name in [name for name in own if name not in before]:
                 del own[name]
             own.update(before)
             for name, value in entries.items():
