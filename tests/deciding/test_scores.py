@@ -158,7 +158,8 @@ def test_channels_are_scored_as_the_whole_weight_is(criterion, width):
     assert (bound.scores()["dense"] == expected).all()
 
 
-def test_the_memory_of_an_update_is_the_masks_and_a_few_scores():
+def test_the_memory_of_an_update_is_the_masks_and_a_few_scores(monkeypatch):
+    monkeypatch.undo()  # samples as large as they are
     shape, count = (1000, 1000), 4
     weights = {str(number): np.random.default_rng(number).normal(size=shape) for number in range(count)}
     for name in ("uniform", "global", "lamp"):

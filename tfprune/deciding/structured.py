@@ -399,7 +399,7 @@ def removed(group: ChannelGroup, kept: Mapping[str, np.ndarray]) -> np.ndarray:
         if member.key not in kept:
             return np.zeros(group.size, bool)
         rows = kept[member.key].reshape(member.variable.shape)
-        alive = np.moveaxis(rows, member.axis, 0).any(axis=tuple(range(1, rows.ndim)))
+        alive = np.asarray(np.moveaxis(rows, member.axis, 0).any(axis=tuple(range(1, rows.ndim))))
         gone &= ~alive[member.positions].reshape(group.size, -1).any(axis=1)
     return gone
 
