@@ -14,7 +14,7 @@ import numpy as np
 
 from tfprune.deciding.amounts import is_number, is_share
 from tfprune.deciding.configured import is_config
-from tfprune.deciding.scores import Scores, Split, as_scores
+from tfprune.deciding.scores import Bracketed, Scores, as_scores
 from tfprune.deciding.selection import in_order, smallest
 from tfprune.errors import PruningError, answer_of, listing, nearest
 
@@ -118,7 +118,7 @@ def _lamp_brackets(scores: Sequence[Scores], count: int) -> list[tuple[float, fl
     return brackets
 
 
-def _lamp_counts(splits: Sequence[Split], count: int, brackets: Sequence[tuple[float, float]]) -> list[int] | None:
+def _lamp_counts(splits: Sequence[Bracketed], count: int, brackets: Sequence[tuple[float, float]]) -> list[int] | None:
     """How many units each weight loses, by ordering only those in its bracket; None where a cut lies outside."""
     adapted = [_lamp_scores(np.sort(split.inside), split.squares) for split in splits]
     rank = count - sum(split.not_above for split in splits)

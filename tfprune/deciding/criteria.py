@@ -14,7 +14,7 @@ import numpy as np
 from tfprune.deciding import salience
 from tfprune.deciding.configured import from_identifier
 from tfprune.deciding.criterion import Context, Criterion, CriterionFunction
-from tfprune.deciding.pieces import pieces
+from tfprune.deciding.pieces import PIECE, pieces
 from tfprune.deciding.scores import Scores
 from tfprune.errors import PruningError, listing, nearest
 
@@ -232,3 +232,24 @@ def _refuse(criterion: Criterion, weight: np.ndarray, entries: np.ndarray, conte
 def _is_finite(array: np.ndarray) -> bool:
     # The largest and smallest entry carry any NaN or infinity with them: cheaper than a mask.
     return all(np.isfinite(piece.max()) and np.isfinite(piece.min()) for (piece,) in pieces(array))
+
+
+def channel_scores(criterion: Criterion, weight: np.ndarray, context: Context, member: Any) -> np.ndarray:
+    """The additive score of every channel of one weight."""
+    if not is_entrywise(criterion):
+        entries = score(criterion, weight, context)
+        return criterion.channels(
+            by_channel(weight, member, member.positions), by_channel(entries, member, member.positions)
+        )
+    scores(criterion, weight, context).check()
+    # At least two channels at a time: NumPy adds up the entries of a single one in another order.
+    count = max(1, min(len(member.positions) // 2, weight.size // PIECE))
+    parts = (by_channel(weight, member, positions) for positions in np.array_split(member.positions, count))
+    return np.concatenate([criterion.channels(part, criterion(part, context)) for part in parts])
+
+
+def by_channel(array: np.ndarray, member: Any, positions: np.ndarray) -> np.ndarray:
+    """The entries of a weight at some positions of a member's axis: `[channels, entries per channel]`."""
+    rows = array.reshape(member.variable.shape)  # a table of rows where a layer uses the weight by itself
+    moved = np.moveaxis(rows, member.axis, 0)[positions]
+    return moved.reshape(len(positions), -1)

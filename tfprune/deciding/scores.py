@@ -72,7 +72,7 @@ class Scores:
             _mark(compare, piece, kept, value, mark)
         return marks
 
-    def split(self, low: Value, high: Value, with_squares: bool = False) -> "Split":
+    def split(self, low: Value, high: Value, with_squares: bool = False) -> "Bracketed":
         """The scores cut at two values, in one pass."""
         marks = np.empty(self.shape, bool)
         places, inside, start, squares = [], [], 0, 0.0
@@ -89,10 +89,10 @@ class Scores:
             start += piece.size
             if with_squares and high < np.inf:
                 squares += _sum_of_squares(piece, np.logical_or(under, mark, out=under), *scratch)
-        return Split(marks, _joined(places, np.intp), _joined(inside, self.values.dtype), squares)
+        return Bracketed(marks, _joined(places, np.intp), _joined(inside, self.values.dtype), squares)
 
 
-class Split:
+class Bracketed:
     """Scores cut at two values: those not above the low one are marked, those between are known one by one.
 
     Attributes:

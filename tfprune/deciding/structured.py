@@ -11,9 +11,8 @@ from tfprune.channels import UNITS, ChannelGroup, ChannelGroups, Member, Role, c
 from tfprune.deciding import criteria
 from tfprune.deciding.amounts import OutOfReachError, is_count, is_share
 from tfprune.deciding.costs import Costs
-from tfprune.deciding.criterion import Context, Criterion
+from tfprune.deciding.criterion import Context
 from tfprune.deciding.method import BoundMethod, Masks, Method
-from tfprune.deciding.pieces import PIECE
 from tfprune.deciding.selection import smallest
 from tfprune.errors import PruningError, listing, nearest
 from tfprune.model.copying import unwrapped
@@ -217,7 +216,7 @@ class BoundStructured(BoundMethod):
         for member in _read_members(group, criterion.reads):
             weight = snapshot(self._weights[member.key].variable)
             context = Context(member.key, self.extras.get(member.key, {}))
-            summed += _channel_scores(criterion, weight, context, member)
+            summed += criteria.channel_scores(criterion, weight, context, member)
         scores = np.asarray(criterion.total(summed), float)
         return scores if kept is None else np.where(removed(group, kept), -np.inf, scores)
 
@@ -369,27 +368,6 @@ def _read_members(group: ChannelGroup, reads: str) -> list[Member]:
     if reads == "gamma":
         return [m for m in group.members if m.role is Role.SCALE and m.key.endswith("/gamma")]
     return [m for m in group.members if m.role is Role.OUTPUT]
-
-
-def _channel_scores(criterion: Criterion, weight: np.ndarray, context: Context, member: Member) -> np.ndarray:
-    """The additive score of every channel of one weight."""
-    if not criteria.is_entrywise(criterion):
-        entries = criteria.score(criterion, weight, context)
-        return criterion.channels(
-            _by_channel(weight, member, member.positions), _by_channel(entries, member, member.positions)
-        )
-    criteria.scores(criterion, weight, context).check()
-    # At least two channels at a time: NumPy adds up the entries of a single one in another order.
-    count = max(1, min(len(member.positions) // 2, weight.size // PIECE))
-    parts = (_by_channel(weight, member, positions) for positions in np.array_split(member.positions, count))
-    return np.concatenate([criterion.channels(part, criterion(part, context)) for part in parts])
-
-
-def _by_channel(array: np.ndarray, member: Member, positions: np.ndarray) -> np.ndarray:
-    """The entries of a weight at some positions of a member's axis: `[channels, entries per channel]`."""
-    rows = array.reshape(member.variable.shape)  # a table of rows where a layer uses the weight by itself
-    moved = np.moveaxis(rows, member.axis, 0)[positions]
-    return moved.reshape(len(positions), -1)
 
 
 def removed(group: ChannelGroup, kept: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -157,7 +157,7 @@ class Building:
                 entries = [both(x, y) for x, y in zip(one, two, strict=True)]
                 if isinstance(one, list):
                     return entries
-                return type(one)(*entries) if hasattr(one, "_fields") else tuple(entries)
+                return tuple(entries) if type(one) is tuple else type(one)(*entries)
             if isinstance(one, dict):
                 return {key: both(value, two[key]) for key, value in one.items()}
             return self.merged(one, two, a)
