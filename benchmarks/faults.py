@@ -230,7 +230,7 @@ def walks(options: argparse.Namespace) -> Measured:
     end = time.monotonic() + 60 * options.minutes
     while taken < options.walks and time.monotonic() < end:
         command = [sys.executable, "-c", f"import walks; walks.take({number}, {WALKS_AT_ONCE})"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
         lines = done.stdout.splitlines() or [""]
         if done.returncode or not lines[-1].startswith("{"):
             failed.append(f"Seed {number}: the process ended with {done.returncode}.")

@@ -353,6 +353,26 @@ def test_layers_are_named_after_their_place():
     assert {"positions.table", "answer"} <= names and not any("/" in name for name in names)
 
 
+def test_two_layers_of_one_name_are_both_opened_pruned_and_told_apart():
+    class Twins(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = layers.Dense(8, name="same"), layers.Dense(8, name="same")
+            self.head = layers.Dense(3, name="head")
+
+        def call(self, x):
+            return self.head(self.second(self.first(x)))
+
+    images = np.random.default_rng(0).normal(size=(5, 6)).astype("float32")
+    model = Twins()
+    expected = model(images)
+    opened = tfprune.inline(model)
+    np.testing.assert_allclose(opened(images), expected, atol=1e-6)
+    assert len({layer.name for layer in opened.layers}) == len(opened.layers)
+    halved = tfprune.shrink(model, tfprune.plan_shrink(model, tfprune.Structured(0.5, allocation="uniform")))
+    assert halved.count_params() == (6 * 4 + 4) + (4 * 4 + 4) + (4 * 3 + 3)
+
+
 def test_a_plain_model_is_copied():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
     made = opened(model)

@@ -8,6 +8,7 @@ import pytest
 from keras import layers, ops
 
 import tfprune
+from tfprune.errors import PruningError
 from tfprune.model.inline import open_model
 
 TOKENS = np.array([[3, 5, 2, 0, 0], [4, 4, 1, 2, 0], [1, 0, 0, 0, 0]])
@@ -122,3 +123,53 @@ def test_outputs_whose_padding_the_loss_no_longer_leaves_out_are_said():
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         tfprune.inline(pooled)
+
+
+class Blind(layers.Layer):
+    """A layer as users write it: it says nothing of masks, so that Keras drops them."""
+
+    def call(self, x):
+        return 2.0 * x
+
+
+class MaskedSum(layers.Layer):
+    def call(self, x, mask):
+        return ops.sum(x * ops.cast(mask, x.dtype)[..., None], axis=1)
+
+
+def test_a_mask_that_keras_drops_on_the_way_is_dropped_in_the_opened_model_too():
+    class Classifier(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.words, self.blind = layers.Embedding(9, 8, mask_zero=True), Blind()
+            self.recurrent, self.head = layers.LSTM(5), layers.Dense(2)
+
+        def call(self, x):
+            return self.head(self.recurrent(self.blind(self.words(x))))
+
+    model = Classifier()
+    with pytest.warns(UserWarning, match="does not support masking"):
+        expected = model(TOKENS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        np.testing.assert_allclose(tfprune.inline(model)(TOKENS), expected, atol=1e-6)
+
+
+def test_a_mask_that_a_layer_needs_and_does_not_get_is_said_with_the_line():
+    class Classifier(keras.Model):
+        def __init__(self):
+            super().__init__(name="classifier")
+            self.words, self.blind, self.sum = layers.Embedding(9, 8, mask_zero=True), Blind(), MaskedSum()
+
+        def call(self, x):
+            return self.sum(self.blind(self.words(x)))
+
+    model = Classifier()
+    message = (
+        r"'classifier' \(Classifier\) fails when it is called on the example: a layer takes a mask and none reaches "
+        r"it.*supports_masking = True.*\(test_inline_masks.py:\d+: return self.sum\(self.blind\(self.words\(x\)\)\)\)"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(PruningError, match=message):
+            tfprune.inline(model, data=TOKENS)

@@ -9,6 +9,7 @@ import numpy as np
 
 from tfprune.errors import PruningError
 from tfprune.model.data import batches
+from tfprune.model.inline.reasons import reason_of
 from tfprune.model.inline.sizes import InputSpec
 from tfprune.model.signature import recorded_signature, signature_of
 from tfprune.model.tree import has_no_call
@@ -116,8 +117,7 @@ def _example(model: keras.Model, data: Any) -> Any:
 def _from_example(model: keras.Model, data: Any) -> Inputs:
     structure = _example(model, data)
     if not model.built:
-        with keras.StatelessScope():
-            model(structure, training=False)
+        _call(model, structure)
     paths = keras.tree.flatten_with_path(structure)
     called = _shapes_of_the_call(model)
     argument = next(iter(inspect.signature(model.call).parameters), "inputs")
@@ -135,6 +135,18 @@ def _from_example(model: keras.Model, data: Any) -> Inputs:
         ]
     shown = [np.shape(value) for _, value in paths] if any(None in spec.shape[1:] for spec in specs) else None
     return Inputs(specs, structure, example=shown)
+
+
+def _call(model: keras.Model, inputs: Any) -> None:
+    """Calls a model for the first time, which builds it."""
+    try:
+        with keras.StatelessScope():
+            model(inputs, training=False)
+    except Exception as error:  # the user's own code runs there
+        raise PruningError(
+            f"'{model.name}' ({type(model).__name__}) fails when it is called on the example: {reason_of(error)}. "
+            "Mend its call, or give an example that it takes."
+        ) from error
 
 
 def _shapes_of_the_call(model: keras.Model) -> list[tuple[int | None, ...]]:

@@ -25,7 +25,14 @@ CAUSES = (
         r"has no attribute 'assign|has no attribute 'value'",
         "its call writes into its own weights; let a metric or a callback keep what changes between calls",
     ),
+    (
+        r"missing a required argument: '\w*mask'",
+        "a layer takes a mask and none reaches it: a layer before it makes none (Embedding(mask_zero=True) or Masking "
+        "does) or drops it; write self.supports_masking = True in its __init__, or take call(self, inputs, mask=None)",
+    ),
 )
+
+STANDARD_LIBRARY = inspect.__file__.replace("\\", "/").rsplit("/", 1)[0] + "/"
 
 
 class CannotOpenError(Exception):
@@ -77,5 +84,6 @@ def _line(error: BaseException) -> str:
 
 def _is_the_users(filename: str) -> bool:
     filename = filename.replace("\\", "/")
-    known = re.search(r"/(keras/src|tfprune|optree|tensorflow|numpy)/", filename) or "/" not in filename
+    of_python = filename.startswith(STANDARD_LIBRARY) and "/site-packages/" not in filename
+    known = of_python or re.search(r"/(keras/src|tfprune|optree|tensorflow|numpy)/", filename) or "/" not in filename
     return not known or "/tests/" in filename
