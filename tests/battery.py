@@ -60,6 +60,8 @@ SCHEDULES = {
     "one shot decided anew": schedules.OneShot(0.5, at=0.2, end=0.9),
     "piecewise": schedules.Piecewise({0.0: 0.3, 0.4: 0.6, 0.9: 0.8}),
     "piecewise decided anew": schedules.Piecewise({0.1: 0.3, 0.6: 0.7}, end=1.0, every=0.1),
+    "in turns": schedules.ACDC(0.6, phases=2),
+    "in turns decided anew": schedules.ACDC(0.5, begin=0.0, end=1.0, every=0.05),
     "function": schedules.ScheduleFunction(rising),
 }
 CRITERIA = {

@@ -13,7 +13,7 @@ from tfprune.deciding.schedules import Schedule
 
 # Stage -> names. A new public name is added here and to the contents page of the package.
 NAMES = {
-    "schedules": ["Constant", "Linear", "Polynomial", "Cosine", "Exponential", "OneShot", "Piecewise"],
+    "schedules": ["Constant", "Linear", "Polynomial", "Cosine", "Exponential", "OneShot", "Piecewise", "ACDC"],
     "patterns": ["Element", "Block", "NofM", "Template"],
     "methods": ["Threshold", "Percentile", "Structured", "StructuredDepth"],
     "training": [
@@ -62,6 +62,7 @@ ARGUMENTS = {
     "Exponential": "(initial, final, begin, end, every)",
     "OneShot": "(value, at, begin, end, every)",
     "Piecewise": "(amounts, begin, end, every)",
+    "ACDC": "(final, phases=4, begin, end, every)",
     "Threshold": "(amount, criterion='magnitude', pattern='element', layers=None, unit='absolute')",
     "Percentile": "(amount, criterion='magnitude', pattern='element', allocation='lamp', layers=None)",
     "Structured": "(amount, criterion='l2', allocation='global', budget='channels', round_to=1, min_channels=1,"
@@ -129,7 +130,7 @@ def test_arguments_stay_in_their_order(name):
 @pytest.mark.parametrize("name", NAMES["schedules"])
 def test_schedules_take_begin_end_and_every_by_name(name):
     kind = getattr(tfprune, name)
-    first = {"Constant": (0.5,), "OneShot": (0.5,), "Piecewise": ({0: 0.5},)}.get(name, (0.0, 0.5))
+    first = {"Constant": (0.5,), "OneShot": (0.5,), "Piecewise": ({0: 0.5},), "ACDC": (0.5, 1)}.get(name, (0.0, 0.5))
     schedule = kind(*first, begin=0, end=10, every=5)
     assert isinstance(schedule, Schedule) and schedule.bind(11).steps() == [0, 5, 10]
 

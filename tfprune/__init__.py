@@ -2,7 +2,7 @@
 
 The public names, in the order of their use:
 
-    schedules   how much at each step: Constant, Linear, Polynomial, Cosine, Exponential, OneShot, Piecewise
+    schedules   how much at each step: Constant, Linear, Polynomial, Cosine, Exponential, OneShot, Piecewise, ACDC
     patterns    where zeros may fall: Element, Block, NofM, Template
     methods     amount + criterion + pattern + allocation: Threshold, Percentile, Structured, StructuredDepth
     training    PruningCallback, ThresholdPruning, PercentilePruning, StructuredPruning; wrap, PrunedLayer, UpdateMasks;
@@ -32,7 +32,7 @@ if TYPE_CHECKING or not quiet.waits_for_work:
     from tfprune.deciding.depth import StructuredDepth
     from tfprune.deciding.methods import Percentile, Threshold
     from tfprune.deciding.patterns import Block, Element, NofM, Template
-    from tfprune.deciding.schedules import Constant, Cosine, Exponential, Linear, OneShot, Piecewise, Polynomial
+    from tfprune.deciding.schedules import ACDC, Constant, Cosine, Exponential, Linear, OneShot, Piecewise, Polynomial
     from tfprune.deciding.sensitivity import sensitivity
     from tfprune.deciding.structured import Structured
     from tfprune.errors import ConversionError, PruningError
@@ -95,6 +95,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "ACDC",
     "Block",
     "Compression",
     "Constant",

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tfprune.deciding import schedules
 from tfprune.deciding.methods import Percentile
 from tfprune.deciding.schedules import (
+    ACDC,
     Constant,
     Cosine,
     Exponential,
@@ -170,6 +171,21 @@ def test_piecewise_holds_each_amount_until_the_next():
 def test_piecewise_moments_that_fall_together_in_a_short_run_give_the_last():
     bound = Piecewise({0.0: 0.3, 0.5: 0.6, 1.0: 0.8}).bind(1)
     assert bound.steps() == [0] and bound(0) == 0.8
+
+
+def test_sparse_and_dense_phases_take_turns_and_the_last_is_sparse():
+    bound = ACDC(0.9, phases=2, begin=10, end=50).bind(70)
+    assert bound.steps() == [10, 20, 30, 40, 50]
+    moments = (0, 9, 10, 19, 20, 29, 30, 39, 40, 49, 50, 69)
+    assert [bound(step) for step in moments] == [0, 0, 0.9, 0.9, 0, 0, 0.9, 0.9, 0, 0, 0.9, 0.9]
+    assert ACDC(0.9, phases=1, begin=0, end=8, every=3).bind(9).steps() == [0, 3, 4, 6, 8]
+    assert ACDC(0.9).bind(1001).steps() == [100, 181, 262, 344, 425, 506, 588, 669, 750]
+
+
+def test_phases_that_fall_together_in_a_short_run_end_sparse():
+    for steps in range(1, 12):
+        bound = ACDC(0.9).bind(steps)
+        assert bound(steps - 1) == 0.9 and bound.steps()[-1] == round(0.75 * (steps - 1))
 
 
 def test_a_number_is_the_default_ramp():
@@ -330,6 +346,10 @@ def test_random_scores_are_the_same_in_every_process(tfmot):
         (lambda: Piecewise({0: 0.5, 0.5: 0.8}), r"Piecewise: the moments \[0, 0.5\] mix steps"),
         (lambda: Piecewise({-1: 0.5}), r"Piecewise: moment=-1 is negative"),
         (lambda: Piecewise({0: 0.3, 100: 0.6, 200: 0.8}, end=150).bind(300), r"ends at step 150, .* step 200, .* 0.8"),
+        (lambda: ACDC(0.5, phases=0), r"ACDC: phases=0 is no number of sparse phases; write phases=4"),
+        (lambda: ACDC(0.5, phases=2.0), r"ACDC: phases=2.0 is no number of sparse phases"),
+        (lambda: ACDC("x"), r"ACDC: final='x' is no number"),
+        (lambda: ACDC(0.5, begin=0.5, end=0.2), r"ACDC: begin=0.5 comes after end=0.2"),
         (lambda: schedules.get("polynomial"), r"'polynomial' is no schedule; give a number, a schedule such as"),
         (lambda: schedules.get(True), r"True is no schedule"),
         (lambda: schedules.get({"final": 0.8}), r"is no schedule"),

@@ -63,6 +63,7 @@ METHODS = {
     "L2": tfprune.Percentile(0.6, criterion="l2", pattern="2x2"),
     "random": tfprune.Percentile(0.6, criterion="random"),
     "cosine": tfprune.Percentile(tfprune.Cosine(0.1, 0.9, begin=0.2, end=1.0)),
+    "in turns": uniform(tfprune.ACDC(0.8, phases=1, begin=0.0, end=0.5)),
     "falling": uniform(tfprune.Piecewise({0.0: 0.8, 0.5: 0.4})),
 }
 

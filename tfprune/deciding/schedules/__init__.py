@@ -17,6 +17,7 @@ from tfprune.deciding.amounts import is_number
 from tfprune.deciding.configured import from_identifier
 from tfprune.deciding.schedules.functions import ScheduleFunction, from_tfmot, is_tfmot
 from tfprune.deciding.schedules.ramps import (
+    ACDC,
     Constant,
     Cosine,
     Exponential,
@@ -36,6 +37,7 @@ from tfprune.deciding.schedules.schedule import (
 from tfprune.errors import PruningError
 
 __all__ = [
+    "ACDC",
     "DEFAULT_END",
     "DEFAULT_EVERY",
     "BoundSchedule",

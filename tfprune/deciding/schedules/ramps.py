@@ -1,4 +1,5 @@
-"""The shapes of schedules: constant, linear, polynomial (the cubic ramp), cosine, exponential, at once, in pieces."""
+"""The shapes of schedules: constant, linear, polynomial (the cubic ramp), cosine, exponential, at once, in pieces,
+in turns."""
 
 import math
 from bisect import bisect_right
@@ -250,6 +251,71 @@ class Piecewise(Schedule):
     def amount_at_step(self, step: int, bound: BoundSchedule) -> float:
         reached = bisect_right(self._moments, step, key=lambda moment: step_of(moment, bound.total_steps))
         return self.amounts[self._moments[reached - 1]] if reached else 0.0
+
+
+class ACDC(Schedule):
+    """All of the amount and none of it in turns: phases of sparse training, with dense ones between them.
+
+    In a dense phase everything is trained, what was removed too, and the next sparse phase chooses anew among it. From
+    `end` on the network stays sparse.
+
+    Peste et al., "AC/DC: Alternating Compressed/DeCompressed Training of Deep Neural Networks", 2021
+    (https://arxiv.org/abs/2106.12379).
+
+    Args:
+        final: The amount of every sparse phase.
+        phases: Sparse phases before the last, each with a dense one as long behind it, at least 1. Defaults to `4`.
+        begin: Where the first sparse phase begins; all before it is dense. Defaults to `0.1`.
+        end: Where the last sparse phase begins. Defaults to `0.75`.
+        every: Steps between further updates in the sparse phases. Defaults to None: only at the turns.
+
+    Raises:
+        PruningError: Fewer phases than one, or what `Schedule` raises.
+
+    >>> turns = ACDC(0.8, phases=2, begin=10, end=50)
+    >>> [turns(step) for step in (0, 10, 20, 30, 40, 50)]
+    [0.0, 0.8, 0.0, 0.8, 0.0, 0.8]
+    """
+
+    def __init__(
+        self,
+        final: float,
+        phases: int = 4,
+        begin: Moment = 0.1,
+        end: Moment = DEFAULT_END,
+        every: Moment | None = None,
+    ):
+        super().__init__(begin, end, DEFAULT_EVERY if every is None else every)
+        self._final = number(f"{self._name}: final", final)
+        if isinstance(phases, bool) or not isinstance(phases, int) or phases < 1:
+            raise PruningError(f"ACDC: phases={phases!r} is no number of sparse phases; write phases=4.")
+        self.phases = phases
+        self._refines = every is not None
+
+    def arguments(self) -> dict[str, Any]:
+        return {**super().arguments(), "every": self.every if self._refines else None}
+
+    @property
+    def final(self) -> float:
+        return self._final
+
+    @property
+    def extremes(self) -> tuple[float, float]:
+        return min(0.0, self.final), max(0.0, self.final)
+
+    def _turns(self, bound: BoundSchedule) -> list[int]:
+        """The steps at which phases begin: sparse, dense, sparse, ..., sparse for good."""
+        pieces = 2 * self.phases
+        return [bound.begin + round((bound.end - bound.begin) * piece / pieces) for piece in range(pieces + 1)]
+
+    def moments(self, bound: BoundSchedule) -> Iterator[int]:
+        yield from self._turns(bound)
+        if self._refines:
+            yield from range(bound.begin, bound.end, bound.every)
+
+    def amount_at_step(self, step: int, bound: BoundSchedule) -> float:
+        dense = bisect_right(self._turns(bound), step) % 2 == 0
+        return 0.0 if dense else self.final
 
 
 def _number(text: str) -> Any:
