@@ -20,8 +20,11 @@ Masks = dict[str, np.ndarray]
 
 def running_callbacks() -> list[keras.callbacks.Callback]:
     """The callbacks of the list that is calling one of them now; empty where a loop calls it by itself."""
-    # A callback is not told what else is in the list. Any list that calls one stands above it on the stack.
-    frame = inspect.currentframe()
+    # A callback is not told what else is in the list. Any list that calls one stands above it on the stack. This
+    # function is left out: the values of its own frame would hold that frame, and with it `fit` and the user's data.
+    here = inspect.currentframe()
+    frame = None if here is None else here.f_back
+    del here
     while frame is not None:
         caller = frame.f_locals.get("self")
         if isinstance(caller, keras.callbacks.CallbackList):
