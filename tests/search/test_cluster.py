@@ -1,6 +1,7 @@
 """Searches on Dask and on Ray: the result and the journal of one process, a worker killed in the middle included."""
 
 import os
+import sys
 from contextlib import contextmanager
 
 import pytest
@@ -27,7 +28,8 @@ def ray():
     from ray.util.joblib import register_ray
 
     register_ray()
-    package.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    paths = {"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}}  # of the objectives' module
+    package.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=paths)
     try:
         with joblib.parallel_config(backend="ray"):
             yield

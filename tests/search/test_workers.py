@@ -60,6 +60,25 @@ def test_a_worker_that_dies_costs_its_candidate_alone(model):
     assert len(found.evaluated) > len(failed) + 1
 
 
+def test_a_module_that_workers_cannot_import_is_told_and_ends_the_search(model):
+    class FromElsewhere:
+        """An objective of a module that is on this machine alone."""
+
+        __name__ = "elsewhere"
+
+        def __call__(self, candidate):
+            return kept(candidate)
+
+        def __reduce__(self):
+            return __import__, ("a_module_of_this_machine",)
+
+    message = (
+        r"cannot import 'a_module_of_this_machine'.*install it on every machine, or put its folder into PYTHONPATH"
+    )
+    with pytest.raises(PruningError, match=message):
+        genetic_search(model, (X, Y), (FromElsewhere(), "macs"), workers=2, **QUICK)
+
+
 def test_what_cannot_be_sent_is_told(model):
     lock = threading.Lock()
 

@@ -84,6 +84,12 @@ class Workers:
         try:
             for _, measured in self._run([(number, genes)], alone=True):
                 return measured
+        except ModuleNotFoundError as error:  # of every candidate, so that nothing would be left of the search
+            told = getattr(error, "cause", error)  # Ray's own error holds it
+            raise PruningError(
+                f"A worker cannot import {told.name!r}, which the model or an objective needs: install it on every "
+                "machine, or put its folder into PYTHONPATH before the workers start; workers=1 needs none of it."
+            ) from error
         except Exception as error:
             return {}, f"the worker that evaluated it died ({type(error).__name__})"
         return {}, "the worker that evaluated it died"
