@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tfprune.lite.file import flatbuffer
+from tfprune.lite.file.edit import Graph
 from tfprune.lite.file.flatbuffer import operator_name, shape_of
 
 ENTERS, INSIDE, LEAVES = "enters", "inside", "leaves"
@@ -172,12 +173,12 @@ def _nodes(model: Any, graph: Any, delegated: set[int]) -> list[Node]:
                 around = amounts.reshape(4, 2)
                 if not around[[0, 3]].any():
                     pads[int(operator.outputs[0])] = (number, int(operator.inputs[0]), around[1:3].reshape(-1).tolist())
-    nodes, fused = [], set()
+    nodes, fused, whole = [], set(), Graph(model, graph)
     for number, operator in enumerate(graph.operators):
         name = operator_name(model, operator)
         if number not in delegated or name in ("DENSIFY", "DEQUANTIZE"):
             continue
-        made = [int(index) for index in operator.inputs if index >= 0 and not _is_constant(model, graph, index)]
+        made = [int(index) for index in operator.inputs if index >= 0 and not whole.is_constant(int(index))]
         node = Node(number, made, int(operator.outputs[0]), set(), leader=number)
         padding: list[int] | None = None
         if made and made[0] in pads and name in ("CONV_2D", "DEPTHWISE_CONV_2D"):
@@ -192,22 +193,8 @@ def _nodes(model: Any, graph: Any, delegated: set[int]) -> list[Node]:
     return [node for node in nodes if node.number not in fused]
 
 
-def _source(model: Any, graph: Any, index: int) -> int:
-    """The constant that a tensor is, or that DENSIFY and DEQUANTIZE make it of when the file is loaded; else itself."""
-    while flatbuffer.stored_bytes(model, graph.tensors[index]) is None:
-        maker = next((operator for operator in graph.operators if index in list(operator.outputs)), None)
-        if maker is None or operator_name(model, maker) not in ("DENSIFY", "DEQUANTIZE"):
-            return index
-        index = int(maker.inputs[0])
-    return index
-
-
-def _is_constant(model: Any, graph: Any, index: int) -> bool:
-    return flatbuffer.stored_bytes(model, graph.tensors[_source(model, graph, int(index))]) is not None
-
-
 def _zeros(model: Any, graph: Any, index: int) -> tuple[int, int]:
-    pattern = flatbuffer.zero_pattern(model, graph.tensors[_source(model, graph, index)])
+    pattern = flatbuffer.zero_pattern(model, graph.tensors[Graph(model, graph).source(index)])
     return (0, 0) if pattern is None else (pattern.size, int(np.count_nonzero(pattern)))
 
 
@@ -221,7 +208,7 @@ def _flags(model: Any, graph: Any, operator: Any, padding: list[int] | None) -> 
     shapes = [shape_of(tensor) for tensor in inputs]
     options = operator.builtinOptions
     if name == "FULLY_CONNECTED":
-        return {INSIDE} if _is_constant(model, graph, operator.inputs[1]) else set()
+        return {INSIDE} if Graph(model, graph).is_constant(int(operator.inputs[1])) else set()
     if len(shapes[0]) != 4:
         return set()
     if name in POINTWISE or name == "RESIZE_BILINEAR":

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tfprune.lite.file.flatbuffer import operator_name, schema, type_name
+from tfprune.lite.file.flatbuffer import operator_name, schema, stored_bytes, type_name
 
 
 class Graph:
@@ -35,6 +35,19 @@ class Graph:
     def maker(self, index: int) -> Any:
         """The operator that computes a tensor; None for a constant or an input."""
         return next((operator for operator in self.subgraph.operators if index in list(operator.outputs)), None)
+
+    def source(self, index: int) -> int:
+        """The constant that a tensor is, or that DENSIFY and DEQUANTIZE make it of at loading; else the tensor."""
+        while stored_bytes(self.model, self.tensors[index]) is None:
+            maker = self.maker(index)
+            if maker is None or self.name(maker) not in ("DENSIFY", "DEQUANTIZE"):
+                break
+            index = int(maker.inputs[0])
+        return index
+
+    def is_constant(self, index: int) -> bool:
+        """Whether a tensor is stored, or unpacked from one that is."""
+        return stored_bytes(self.model, self.tensors[self.source(index)]) is not None
 
     def users(self, index: int) -> list[Any]:
         """The operators that read a tensor."""

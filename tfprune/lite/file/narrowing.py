@@ -7,7 +7,7 @@ import numpy as np
 
 from tfprune.errors import PruningError
 from tfprune.lite.file.edit import Graph
-from tfprune.lite.file.flatbuffer import operator_name, read_model, shape_of, stored_bytes, stored_values
+from tfprune.lite.file.flatbuffer import operator_name, read_model, shape_of, stored_values
 
 WEIGHTED = {"CONV_2D": (0, 1, 2), "FULLY_CONNECTED": (0, 1, 2), "TRANSPOSE_CONV": (2, 1, 3)}  # input, kernel, bias
 
@@ -64,17 +64,9 @@ class Narrowing:
                 waiting += self.computed(maker)
         return found
 
-    def is_constant(self, index: int) -> bool:
-        """Whether a tensor is stored, or unpacked from one that is."""
-        if stored_bytes(self.model, self.graph.tensors[index]) is not None:
-            return True
-        maker = self.graph.maker(index)
-        unpacks = maker is not None and self.graph.name(maker) in ("DEQUANTIZE", "DENSIFY")
-        return unpacks and self.is_constant(int(maker.inputs[0]))
-
     def computed(self, operator: Any) -> list[int]:
         """The inputs that depend on the inputs of the file."""
-        return [int(index) for index in operator.inputs if index >= 0 and not self.is_constant(int(index))]
+        return [int(index) for index in operator.inputs if index >= 0 and not self.graph.is_constant(int(index))]
 
     def width(self, index: int) -> int:
         """The channels that a tensor has now."""
@@ -159,7 +151,8 @@ def _entry_by_entry(narrowing: Narrowing, operator: Any) -> None:
     # A number for each sample alone times a constant, as in a layer norm, is to meet the channels that it came from.
     made = _same(narrowing, operator, full) if full else narrowing.left(result)
     for place, index in enumerate(operator.inputs):
-        if before > 1 and index >= 0 and narrowing.is_constant(index) and narrowing.shapes[index][-1:] == (before,):
+        is_wide = before > 1 and index >= 0 and narrowing.shapes[index][-1:] == (before,)
+        if is_wide and narrowing.graph.is_constant(index):
             narrowing.cut(operator, place, -1, made)
     narrowing.give(result, made)
 
@@ -173,7 +166,7 @@ def _same(narrowing: Narrowing, operator: Any, indices: Sequence[int]) -> int:
 
 def _carried(narrowing: Narrowing, operator: Any) -> None:
     """The first input's channels are those of the result; other inputs tell sizes or are numbers."""
-    if narrowing.is_constant(int(operator.outputs[0])):
+    if narrowing.graph.is_constant(int(operator.outputs[0])):
         return
     narrowing.give(int(operator.outputs[0]), narrowing.width(int(operator.inputs[0])))
 

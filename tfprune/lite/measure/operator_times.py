@@ -11,6 +11,7 @@ import numpy as np
 from tfprune.errors import ConversionError, PruningError
 from tfprune.lite.file import flatbuffer
 from tfprune.lite.file.cost import operator_macs, tensor_bytes
+from tfprune.lite.file.edit import Graph
 from tfprune.lite.file.flatbuffer import operator_name, tensor_name
 from tfprune.lite.file.lite_model import LiteModel, invoke
 from tfprune.lite.measure.benchmark import filled, interleaved
@@ -181,11 +182,7 @@ def _alone(flat: Any, operator: Any, threads: int, xnnpack: bool, isolate: bool)
 def _makes_constant(flat: Any, operator: Any) -> bool:
     """Whether an operator only unpacks a constant."""
     unpacks = operator_name(flat, operator) in ("DENSIFY", "DEQUANTIZE")
-    if not unpacks or _constants(flat, operator):
-        return unpacks
-    makers = {int(other.outputs[0]): other for other in flat.subgraphs[0].operators}
-    source = int(operator.inputs[0])
-    return source in makers and _makes_constant(flat, makers[source])
+    return unpacks and Graph(flat, flat.subgraphs[0]).is_constant(int(operator.outputs[0]))
 
 
 def _unpackers(flat: Any, operator: Any) -> list[Any]:
