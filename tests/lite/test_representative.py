@@ -1,6 +1,8 @@
 """Representative data: every form that is accepted, and what is said of data that would calibrate wrongly."""
 
+import gc
 import warnings
+import weakref
 
 import keras
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+import tfprune
 from tfprune.errors import PruningError
 from tfprune.lite.quantize.representative import calibration, checked_batches, single_samples
 from tfprune.model.signature import Input, Signature, signature_of
@@ -240,3 +243,18 @@ def test_scaled_pixels_for_a_model_that_scales_are_warned_of():
     model = keras.Model(image, layers.Dense(2)(layers.Flatten()(x)), name="net")
     with pytest.warns(UserWarning, match=r"divides its input itself \(layer 'to_one'\)"):
         calibrate(model, np.random.default_rng(0).uniform(0, 1, (9, 4, 4, 1)))
+
+
+@pytest.mark.parametrize("quantization", ["float32", "dynamic", "int8", "int16x8"])
+def test_nothing_holds_the_data_once_the_file_is_there(quantization):
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, activation="relu"), keras.layers.Dense(2)])
+    data = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
+    gone = weakref.ref(data)
+    gc.collect()
+    gc.disable()
+    try:
+        lite = tfprune.convert(model, quantization, representative_data=data)
+        del data
+        assert gone() is None and lite.size > 0
+    finally:
+        gc.enable()

@@ -5,6 +5,7 @@ graph), written as a SavedModel of just the variables it reads, converted, and i
 that they have in Keras. What comes out is looked into before it is handed over: an int8 model holds no float operator.
 """
 
+import gc
 import itertools
 import tempfile
 import warnings
@@ -217,11 +218,15 @@ def _converted(model: keras.Model, signature: Signature, request: Request, sampl
             save(function, folder)
             converter = tf.lite.TFLiteConverter.from_saved_model(folder)
             _configure(converter, request, samples, bar)
-            if request.float_layers and not request.learned:
-                plain = tf.lite.TFLiteConverter.from_saved_model(folder)
-                content = converted_with_float_layers(converter, plain, model, names, set(request.float_layers))
-                return content, names
-            return converter.convert(), names
+            try:
+                if request.float_layers and not request.learned:
+                    plain = tf.lite.TFLiteConverter.from_saved_model(folder)
+                    content = converted_with_float_layers(converter, plain, model, names, set(request.float_layers))
+                    return content, names
+                return converter.convert(), names
+            finally:
+                del converter
+                gc.collect()  # of the converter's own frames, which hold those of its callers, and so the user's data
     except (PruningError, ConversionError):
         raise
     except Exception as error:  # whatever the user's layers, TensorFlow and its converter raise
