@@ -243,7 +243,7 @@ def _configure(converter: Any, request: Request, samples: Samples, bar: Stage) -
     if quantization == "float16":
         converter.target_spec.supported_types = [tf.float16]
     if request.is_integer:
-        ends = tf.float32 if request.io == "float32" else tf.int8 if quantization == "int8" else tf.int16
+        ends = (tf.int8 if quantization == "int8" else tf.int16) if request.has_integer_ends else tf.float32
         converter.inference_input_type = converter.inference_output_type = ends
     if samples:  # learned ranges are in the graph itself, and the converter wants no data then
         whole = kinds.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
@@ -281,7 +281,7 @@ def _finished(
         take_out_marks(model)
     if isinstance(signature, Behind):
         put_in_front(model, signature)
-    notes = give_integer_ends(model) if request.float_layers and request.io == "int8" else []
+    notes = give_integer_ends(model, request.stays_float) if request.stays_float else []
     notes += join_islands(model) if request.quantization == "int8" else []
     notes += unrolled_notes(source) if request.is_integer else []
     if request.bits.has_four:
@@ -367,17 +367,29 @@ def _compare_answers(lite: LiteModel, model: keras.Model, data: Calibration, bit
         error, size = (float(np.sqrt(np.mean(np.square(values)))) for values in (wanted - answer, wanted))
         if error > FAR * size:
             layers = _losing_layers(model, lite, data)
-            finer = "weight_bits=8" if bits.has_four else "quantization='int16x8' or 'dynamic'"
             culprit = f"most comes in at {listing(layers)}" if layers else "some layer does not stand the rounding"
             warnings.warn(
                 f"Output '{end.name}' of the {lite.quantization} file is off by {error / size:.0%} of what "
-                f"'{model.name}' gives on the representative data: {culprit}. tfprune.layer_errors shows every layer, "
-                f"and float_layers=[...] keeps some in float; {finer}, bias_correction=True, or quantize_aware "
-                "training, may do better.",
+                f"'{model.name}' gives on the representative data: {culprit}. {_way_out(model, layers, bits)}",
                 UserWarning,
                 stacklevel=3,
             )
             return
+
+
+def _way_out(model: keras.Model, layers: Sequence[str], bits: WeightBits) -> str:
+    """What to write where layers lose too much."""
+    tables = [place.path for place in places(model) if isinstance(place.layer, keras.layers.Embedding)]
+    if not set(tables).isdisjoint(layers):
+        return (
+            "The rows of a table are read by numbers that come as floats and are rounded to 256 values: give them as "
+            "whole numbers, keras.Input(..., dtype='int32'), or convert quantize_aware(model), which leaves them whole."
+        )
+    finer = "weight_bits=8" if bits.has_four else "quantization='int16x8' or 'dynamic'"
+    return (
+        f"tfprune.layer_errors shows every layer, and float_layers=[...] keeps some in float; {finer}, "
+        "bias_correction=True, or quantize_aware training, may do better."
+    )
 
 
 def _losing_layers(model: keras.Model, lite: LiteModel, data: Calibration) -> list[str]:

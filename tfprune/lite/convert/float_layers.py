@@ -56,8 +56,8 @@ def take_out_marks(model: Any) -> None:
             graph.subgraph.operators = [other for other in graph.subgraph.operators if other is not operator]
 
 
-def give_integer_ends(model: Any) -> list[str]:
-    """Takes the conversions off the ends of a partly quantized file, in place; says where an end stays float."""
+def give_integer_ends(model: Any, why: str) -> list[str]:
+    """Takes the conversions off the ends of a partly quantized file, in place; says which stay float, and why."""
     graph = Graph(model, model.subgraphs[0])
     signature = model.signatureDefs[0]
     notes = []
@@ -70,7 +70,7 @@ def give_integer_ends(model: Any) -> list[str]:
             other = _behind_quantize(graph, index) if side == "inputs" else graph.integer_source(index)
             if other is None:
                 name = flatbuffer.tensor_name(tensor)
-                notes.append(f"The {side[:-1]} '{name}' is float32, for a layer kept in float is there.")
+                notes.append(f"The {side[:-1]} '{name}' is float32, {why}.")
                 continue
             graph.tensors[other].name, tensor.name = tensor.name, tensor.name + b"_float"
             indices[position] = other

@@ -8,7 +8,7 @@ import keras
 
 from tfprune.errors import PruningError, listing, nearest
 from tfprune.lite.quantize.weight_bits import Bits, WeightBits, checked_weight_bits, learned_weight_bits
-from tfprune.model.graph import require_graph
+from tfprune.model.graph import Call, flow, is_graph, require_graph
 from tfprune.model.signature import Signature
 from tfprune.model.tree import asked_layers, places
 
@@ -31,6 +31,7 @@ class Request:
         bias_correction: Whether biases make up for the rounding.
         sequence_length: Of the inputs that leave it open, for all or by name; None leaves it so.
         learned: Whether the model brings the ranges of its activations.
+        whole_inputs: Whether it does, and takes floats that it does not round: numbers of rows.
     """
 
     quantization: str
@@ -42,6 +43,7 @@ class Request:
     bias_correction: bool
     sequence_length: int | Mapping[str, int] | None
     learned: bool = False
+    whole_inputs: bool = False
 
     def checked(self, model: keras.Model) -> "Request":
         """The request for this model, its layers known and its bits told for every kernel.
@@ -60,7 +62,9 @@ class Request:
         bits = _weight_bits(model, self.bits, self.quantization, learned)
         if self.bias_correction:
             _check_bias_correction(model, self.quantization, learned, self.batch_size)
-        return replace(self, float_layers=keep, bits=bits, learned=learned)
+        return replace(
+            self, float_layers=keep, bits=bits, learned=learned, whole_inputs=learned and _takes_whole(model)
+        )
 
     def sized(self, signature: Signature, model: keras.Model) -> Signature:
         """The signature with the lengths that the file shall have.
@@ -93,6 +97,20 @@ class Request:
         return self.quantization in INTEGER
 
     @property
+    def has_integer_ends(self) -> bool:
+        """Whether the converter is asked for integers at every end."""
+        return self.io == "int8" and not self.whole_inputs
+
+    @property
+    def stays_float(self) -> str:
+        """Why ends of a file of integers may be float; empty where none may."""
+        if self.io == "float32":
+            return ""
+        if self.float_layers:
+            return "for a layer kept in float is there"
+        return "for rows are read by its numbers" if self.whole_inputs else ""
+
+    @property
     def needs_data(self) -> bool:
         """Whether ranges have to be learned from representative data."""
         return self.is_integer and not self.learned
@@ -104,6 +122,23 @@ def has_learned_ranges(model: keras.Model) -> bool:
     A layer that carries them says so by an attribute `has_learned_ranges` that is true.
     """
     return any(getattr(place.layer, "has_learned_ranges", False) for place in places(model))
+
+
+def _takes_whole(model: keras.Model) -> bool:
+    """Whether a model with learned ranges takes a float input that nothing rounds."""
+    if not is_graph(model):
+        return False
+    inputs = [object() for _ in model.inputs]
+    rounded: set[int] = set()
+
+    def visit(call: Call) -> list[Any]:
+        if getattr(call.operation, "has_learned_ranges", False):
+            rounded.update(map(id, keras.tree.flatten((call.args, call.kwargs))))
+        return [None] * len(call.outputs)
+
+    flow(model, inputs, visit)
+    floats = [given for given, x in zip(inputs, model.inputs) if keras.backend.is_float_dtype(x.dtype)]
+    return not all(id(given) in rounded for given in floats)
 
 
 def _check_form(quantization: str, io: str, sparse: bool | str, batch_size: int | None) -> None:
