@@ -2,8 +2,8 @@
 
 python benchmarks/predicted_times.py --output docs/benchmarks/predicted_times
 
-The prediction is made from the dense file alone. Beside it stands the file of the network that has really lost half of
-its channels. All three run in turns.
+The prediction is made from the dense file alone. Beside it stands the file of the network of which every layer has
+really lost half of its channels. All three run in turns.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def row(network: str, size: int) -> dict[str, Any]:
     keras.utils.set_random_seed(0)
     model = getattr(keras.applications, network)(weights=None, input_shape=(size, size, 3))
     dense = tfprune.convert(model)
-    pruned = tfprune.prune(model, tfprune.Structured(SHARE), verbose=0)
+    pruned = tfprune.prune(model, tfprune.Structured(SHARE, allocation="uniform"), verbose=0)
     shrunk = tfprune.convert(tfprune.shrink(tfprune.strip_masks(pruned)))
     files = {"dense": dense, "predicted": LiteModel.written(narrowed(dense.content, SHARE)), "shrunk": shrunk}
     ready = {name: filled(lite, threads=1, xnnpack=True) for name, lite in files.items()}
@@ -69,9 +69,9 @@ def main(words: Sequence[str] | None = None) -> None:
     about = [
         f"{near} of {len(rows)} within {ALLOWED:.0%}. Networks of keras.applications, {arguments.size} pixels, random "
         f"weights, float32. Predicted: the dense file with the first half of the channels of every layer, as `tfprune "
-        f"why` runs it. Shrunk: tfprune.Structured({SHARE}), shrunk and converted. Medians of {ROUNDS} rounds of "
-        f"{RUNS} runs in turns, LiteRT, one thread; off by: predicted against shrunk, median, least and most of the "
-        "rounds.",
+        f"why` runs it. Shrunk: half of every layer by tfprune.Structured({SHARE}, allocation='uniform'), shrunk and "
+        f"converted. Medians of {ROUNDS} rounds of {RUNS} runs in turns, LiteRT, one thread; off by: predicted against "
+        "shrunk, median, least and most of the rounds.",
         versions(),
     ]
     write([Predicted(rows, about)], arguments.output)
