@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 import keras
 import numpy as np
+from criteria import Figures, say
 from datasets import fashion_mnist
 from networks import fashion_cnn
 from tables import BySeed, add_output, versions, write
@@ -31,8 +32,6 @@ SHARES = (0.9, 0.98)
 # Weight decay of trained thresholds, which decides how many zeros there are in the end, and where thresholds begin.
 DECAYS = {"weaker": 4e-5, "stronger": 4e-4}
 FIRST_THRESHOLD = -5.0  # the threshold is its sigmoid
-
-Figures = dict[tuple[str, str], dict[str, float]]
 
 
 class Thresholded(keras.layers.Layer):
@@ -110,16 +109,19 @@ def learn(
     model.fit(data.x_train, data.y_train, BATCH, epochs, verbose=0, callbacks=list(callbacks))
 
 
-def accuracy(answers: np.ndarray, data: Dataset) -> float:
-    return 100 * float(np.mean(answers.argmax(-1) == data.y_test))
+def per_cent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
-def judged(model: keras.Model, data: Dataset, epochs: int, seconds: float) -> dict[str, float]:
-    """The figures of a plain network."""
+def judged(
+    model: keras.Model, data: Dataset, epochs: int, seconds: float, answers: np.ndarray | None = None
+) -> dict[str, float]:
+    """The figures of a network, by its own answers or by those of its file."""
+    answers = model.predict(data.x_test, 1000, verbose=0) if answers is None else answers
     return {
-        "zeros": 100 * float(tfprune.summary(model).sparsity),
+        "zeros": 100 * float(tfprune.summary(tfprune.strip_masks(model)).sparsity),
         "epochs": epochs,
-        "accuracy": accuracy(model.predict(data.x_test, 1000, verbose=0), data),
+        "accuracy": 100 * float(np.mean(answers.argmax(-1) == data.y_test)),
         "seconds": seconds,
     }
 
@@ -132,7 +134,7 @@ def network(seed: int, build: Any = keras) -> keras.Model:
 def with_callback(make: Callable[[], Any], data: Dataset, epochs: int, seed: int) -> dict[str, float]:
     model, began = network(seed), time.process_time()
     learn(model, data, [make()], epochs, seed)
-    return judged(tfprune.strip_masks(model), data, epochs, time.process_time() - began)
+    return judged(model, data, epochs, time.process_time() - began)
 
 
 def with_thresholds(decay: float, data: Dataset, seed: int) -> dict[str, float]:
@@ -165,13 +167,13 @@ def measure(data: Dataset, seed: int) -> Figures:
 
     def add(target: str, way: str, found: dict[str, float]) -> None:
         figures[target, way] = found
-        print(seed, target, way, {name: round(value, 2) for name, value in found.items()}, flush=True)
+        say(seed, target, way, found)
 
     add("0 %", "dense", with_callback(keras.callbacks.Callback, data, EPOCHS, seed))
     add("0 %", f"dense, {LONGER} times as long", with_callback(keras.callbacks.Callback, data, LONGER * EPOCHS, seed))
     for share in SHARES:
         for way, (make, epochs) in ways(share).items():
-            add(f"{share:.0%}".replace("%", " %"), way, with_callback(make, data, epochs, seed))
+            add(per_cent(share), way, with_callback(make, data, epochs, seed))
     for name, decay in DECAYS.items():
         found = with_thresholds(decay, data, seed)
         add(f"{name} decay", "trained thresholds", found)
@@ -190,14 +192,8 @@ def rounded(data: Dataset, seed: int) -> Figures:
     def add(target: str, way: str, model: keras.Model, began: float) -> None:
         seconds = time.process_time() - began
         lite = tfprune.convert(model, "int8", images)
-        found = {
-            "zeros": 100 * float(tfprune.summary(tfprune.strip_masks(model)).sparsity),
-            "epochs": EPOCHS,
-            "accuracy": accuracy(lite(data.x_test), data),
-            "seconds": seconds,
-        }
-        figures[target, way] = found
-        print(seed, target, way, {name: round(value, 2) for name, value in found.items()}, flush=True)
+        figures[target, way] = judged(model, data, EPOCHS, seconds, lite(data.x_test))
+        say(seed, target, way, figures[target, way])
 
     def copied() -> keras.Model:
         model = fashion_cnn(keras)
@@ -208,7 +204,6 @@ def rounded(data: Dataset, seed: int) -> Figures:
     learn(model, data, [], half, seed, RATE / 2)
     add("0 %", "dense", model, began)
     for share in SHARES:
-        target = f"{share:.0%}".replace("%", " %")
         for way, at_once in (("zeros, then rounding", False), ("both at once", True)):
             began, model = time.process_time(), copied()
             if not at_once:
@@ -217,7 +212,7 @@ def rounded(data: Dataset, seed: int) -> Figures:
             model = tfprune.quantize_aware(model, images)
             callbacks = [tfprune.PercentilePruning(share)] if at_once else []
             learn(model, data, callbacks, half if at_once else 1, seed, RATE / 2 if at_once else RATE / 10)
-            add(target, way, model, began)
+            add(per_cent(share), way, model, began)
     return figures
 
 

@@ -179,7 +179,32 @@ class OneShot(Constant):
         self.at = at
 
 
-class Piecewise(Schedule):
+class AtMoments(Schedule):
+    """A schedule whose amount changes at moments of its own; a subclass names them.
+
+    Args:
+        begin, end: See `Schedule`.
+        every: Steps between further updates in between. Defaults to None: only at the moments.
+    """
+
+    def __init__(self, begin: Moment, end: Moment, every: Moment | None):
+        super().__init__(begin, end, DEFAULT_EVERY if every is None else every)
+        self._refines = every is not None
+
+    def arguments(self) -> dict[str, Any]:
+        return {**super().arguments(), "every": self.every if self._refines else None}
+
+    def changes(self, bound: BoundSchedule) -> list[int]:
+        """The steps from `begin` to `end` at which a bound schedule's amount may change, both of them included."""
+        raise NotImplementedError
+
+    def moments(self, bound: BoundSchedule) -> Iterator[int]:
+        yield from self.changes(bound)
+        if self._refines:
+            yield from range(bound.begin, bound.end, bound.every)
+
+
+class Piecewise(AtMoments):
     """Named amounts at named moments, each held until the next.
 
     Args:
@@ -213,15 +238,8 @@ class Piecewise(Schedule):
             )
         self.amounts = dict(sorted((moment_of("Piecewise", "moment", key), value) for key, value in pairs.items()))
         self._moments = list(self.amounts)
-        self._refines = every is not None
-        super().__init__(
-            self._moments[0] if begin is None else begin,
-            self._moments[-1] if end is None else end,
-            DEFAULT_EVERY if every is None else every,
-        )
-
-    def arguments(self) -> dict[str, Any]:
-        return {**super().arguments(), "every": self.every if self._refines else None}
+        first, last = self._moments[0], self._moments[-1]
+        super().__init__(first if begin is None else begin, last if end is None else end, every)
 
     @property
     def is_in_steps(self) -> bool:
@@ -235,25 +253,21 @@ class Piecewise(Schedule):
     def extremes(self) -> tuple[float, float]:
         return min(self.amounts.values()), max(self.amounts.values())
 
-    def moments(self, bound: BoundSchedule) -> Iterator[int]:
+    def changes(self, bound: BoundSchedule) -> list[int]:
         steps = [step_of(moment, bound.total_steps) for moment in self._moments]
         if steps[-1] > bound.end:
             raise PruningError(
                 f"Piecewise ends at step {bound.end}, before its last moment at step {steps[-1]}, so its final amount "
                 f"{self.final} would never be reached. Leave end= out, or take that moment out."
             )
-        yield from (step for step in steps if bound.begin <= step)
-        yield bound.begin
-        yield bound.end
-        if self._refines:
-            yield from range(bound.begin, bound.end, bound.every)
+        return [bound.begin, *(step for step in steps if bound.begin <= step), bound.end]
 
     def amount_at_step(self, step: int, bound: BoundSchedule) -> float:
         reached = bisect_right(self._moments, step, key=lambda moment: step_of(moment, bound.total_steps))
         return self.amounts[self._moments[reached - 1]] if reached else 0.0
 
 
-class ACDC(Schedule):
+class ACDC(AtMoments):
     """All of the amount and none of it in turns: phases of sparse training, with dense ones between them.
 
     In a dense phase everything is trained, what was removed too, and the next sparse phase chooses anew among it. From
@@ -285,15 +299,11 @@ class ACDC(Schedule):
         end: Moment = DEFAULT_END,
         every: Moment | None = None,
     ):
-        super().__init__(begin, end, DEFAULT_EVERY if every is None else every)
+        super().__init__(begin, end, every)
         self._final = number(f"{self._name}: final", final)
         if isinstance(phases, bool) or not isinstance(phases, int) or phases < 1:
             raise PruningError(f"ACDC: phases={phases!r} is no number of sparse phases; write phases=4.")
         self.phases = phases
-        self._refines = every is not None
-
-    def arguments(self) -> dict[str, Any]:
-        return {**super().arguments(), "every": self.every if self._refines else None}
 
     @property
     def final(self) -> float:
@@ -303,18 +313,13 @@ class ACDC(Schedule):
     def extremes(self) -> tuple[float, float]:
         return min(0.0, self.final), max(0.0, self.final)
 
-    def _turns(self, bound: BoundSchedule) -> list[int]:
+    def changes(self, bound: BoundSchedule) -> list[int]:
         """The steps at which phases begin: sparse, dense, sparse, ..., sparse for good."""
         pieces = 2 * self.phases
         return [bound.begin + round((bound.end - bound.begin) * piece / pieces) for piece in range(pieces + 1)]
 
-    def moments(self, bound: BoundSchedule) -> Iterator[int]:
-        yield from self._turns(bound)
-        if self._refines:
-            yield from range(bound.begin, bound.end, bound.every)
-
     def amount_at_step(self, step: int, bound: BoundSchedule) -> float:
-        dense = bisect_right(self._turns(bound), step) % 2 == 0
+        dense = bisect_right(self.changes(bound), step) % 2 == 0
         return 0.0 if dense else self.final
 
 
