@@ -15,6 +15,7 @@ from tfprune.errors import PruningError, nearest
 from tfprune.model.altered import in_effect, is_altered, refuse_altered
 from tfprune.model.copying import scope_of
 from tfprune.model.hooks import moving_averages_of, optimizer_at_work, variables_of
+from tfprune.model.memory import empty, handed_over, zeroed
 from tfprune.model.prunable import PrunableWeight, every_weight_and_kernel
 from tfprune.model.tree import as_array, check_model
 from tfprune.training.step import retrace
@@ -104,11 +105,14 @@ def set_mask(variable: keras.Variable, kept: np.ndarray) -> None:
     constraint = constraint_of(variable)
     if constraint is None:
         raise PruningError(f"The weight '{variable.path}' holds no mask; hold() it first.")
-    values = constraint.dense(variable)
-    constraint.mask.assign(kept)
+    own = empty(kept.shape, bool)
+    own[...] = kept
+    mask = handed_over(own)
+    left = zeroed(constraint.dense(variable), mask)
+    constraint.mask.assign(mask)
     if constraint.decided is not None:
         constraint.decided.assign(True)
-    variable.assign(keras.ops.where(constraint.mask, values, 0.0))
+    variable.assign(left)
 
 
 def held_masks(weights: Iterable[PrunableWeight]) -> dict[str, np.ndarray]:
