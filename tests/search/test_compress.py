@@ -16,6 +16,8 @@ from search_models import X_VAL, Y_VAL, Batches, X, Y, classifier
 import tfprune
 from tfprune import PruningError, compress
 from tfprune.command import datasets
+from tfprune.lite.measure import web
+from tfprune.lite.measure.micro import run_micro
 from tfprune.lite.quantize import is_quantized
 from tfprune.search.compress.folder import StepFolder
 
@@ -218,14 +220,35 @@ def digits():
     return network, (data.x_train, data.y_train), (data.x_test, data.y_test)
 
 
-@pytest.mark.parametrize(("name", "share"), [("bytes", 0.2), ("latency", 0.8)])
+node = pytest.mark.skipif(not web.is_present(), reason="Node or the npm package @litertjs/core is missing")
+
+
+@pytest.mark.parametrize(
+    ("name", "share"),
+    [
+        ("bytes", 0.2),
+        ("gzip_bytes", 0.15),
+        ("latency", 0.8),
+        pytest.param("web_latency", 0.8, marks=node),
+        ("arena", 0.8),
+    ],
+)
 def test_a_target_in_bytes_or_milliseconds_is_reached_as_measured(digits, name, share):
+    if name == "arena":
+        pytest.importorskip("tflite_micro")
     network, train, val = digits
     result = compress(network, train, val, 0.05, {name: share}, epochs=2, sparsities=())
-    reached = result.ratios["bytes" if name == "bytes" else "float_latency"]
+    reached = result.ratios["float_latency" if name == "latency" else name]
     assert result.meets_target == (reached <= share)
     assert ("IS NOT MET" in " ".join(str(result).split())) is not result.meets_target
     assert result.within_bound and result.accuracy > 0.9 and result.parameters < 1.0
+    if name == "gzip_bytes":
+        assert result.meets_target and result.lite.gzip_size <= share * tfprune.convert(network).size
+    if name == "arena":
+        dense = tfprune.convert(network, "int8", representative_data=train[0][:300])
+        small, whole = run_micro(result.lite).arena, run_micro(dense).arena
+        assert result.meets_target and result.reached["arena"] == reached == small / whole
+        assert f"RAM of the int8 file on a microcontroller: {reached:.2f}" in " ".join(str(result).split())
     if name == "bytes":  # the sizes of files are the same on every machine
         assert result.meets_target and len(result.lite.content) <= share * len(tfprune.convert(network).content)
         compared = tfprune.verify(network, result.lite, *val, robustness=True)

@@ -130,7 +130,7 @@ def _search(words: list[str], values: flags.FlagValues) -> None:
         text("max_drop", "0.01", "How much worse the metric may become, in its own unit or as a share: 0.01, 5%."),
         text("metric", None, "A metric of the compiled model, or loss, f1, iou; its first metric if not given."),
         one_of("mode", None, ["max", "min"], "Whether a large or a small value is better; told by the metric's name."),
-        text("target", "smallest", "smallest, or a share to reach: macs=0.3, bytes=0.25, latency=0.5."),
+        text("target", "smallest", "smallest, or a share to reach: macs=0.3, bytes=0.25, latency=0.5, arena=0.5."),
         count("epochs", 3, "Of each fine-tuning.", lower_bound=1),
         number("validation", 0.1, "Share of --data, the last, by which steps are judged.", 0.01, 0.9),
         text("folder", None, "Keeps every step; a run that was stopped goes on there."),

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from tfprune.lite.convert.convert import convert
 from tfprune.lite.file.lite_model import LiteModel
 from tfprune.lite.measure.benchmark import benchmark
 from tfprune.lite.measure.comparison import Comparison, OutputComparison
@@ -18,14 +17,13 @@ from tfprune.model.noise import standard_error
 from tfprune.model.signature import output_names, signature_of
 from tfprune.model.tree import as_array
 from tfprune.progress import stage
+from tfprune.search.compress.goals import MEASURED, TIMED_RUNS, Files
 from tfprune.search.compress.report import Compression
 from tfprune.search.compress.steps import Steps, Stop
 
-TIMED_RUNS = 200
-
 
 def measured(
-    steps: Steps, chosen: Stop, lite: LiteModel, given: Answers, values: Sequence[float], dense: Sequence[LiteModel]
+    steps: Steps, chosen: Stop, lite: LiteModel, given: Answers, values: Sequence[float], dense: Files
 ) -> Compression:
     """What came of it: files are timed side by side, and compared with what was asked for.
 
@@ -35,17 +33,20 @@ def measured(
         lite: The file.
         given: What it answers to the validation data.
         values: What it is worth by each metric.
-        dense: The unpruned model's files, in float and in int8.
+        dense: The unpruned model's files.
     """
     small, terms = steps.in_float(chosen), steps.terms
+    thin = Files(small, None, int8=lite)
     with stage("measure files"):
         files = {
-            "unpruned float32": dense[0],
-            "unpruned int8": dense[1],
-            "compressed float32": convert(small),
+            "unpruned float32": dense.floating,
+            "unpruned int8": dense.int8,
+            "compressed float32": thin.floating,
             "compressed int8": lite,
         }
         timing = benchmark(files, runs=TIMED_RUNS)
+        # `timing` has the time of LiteRT.
+        reached = {cost: MEASURED[cost](dense, thin) for cost in terms.goal if cost in MEASURED and cost != "latency"}
     steps.folder.save_lite("compressed", lite)
     macs, parameters, _ = steps.shares(small)
     names = output_names(steps.model, steps.model(steps.val[0].inputs, training=False))
@@ -60,6 +61,7 @@ def measured(
         timing=timing,
         macs=macs,
         parameters=parameters,
+        reached=reached,
         notices=tuple(steps.notes),
         bounds=steps.bounds,
         values=tuple(values),

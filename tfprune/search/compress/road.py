@@ -1,6 +1,5 @@
 """The whole road in one call: channels, fine-tuning, weights, quantization, conversion, within a drop of accuracy."""
 
-import functools
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,6 @@ from tfprune.deciding.schedules import Polynomial
 from tfprune.errors import PruningError
 from tfprune.lite.convert.convert import convert
 from tfprune.lite.file.lite_model import LiteModel
-from tfprune.lite.measure.benchmark import benchmark
 from tfprune.lite.measure.verify import file_answers
 from tfprune.lite.quantize import quantize_aware
 from tfprune.model.copying import clone_with_weights, compile_like
@@ -25,7 +23,8 @@ from tfprune.model.metrics import Answers
 from tfprune.model.summary import summary
 from tfprune.model.tree import check_model
 from tfprune.progress import shown, stage
-from tfprune.search.compress.measured import TIMED_RUNS, measured
+from tfprune.search.compress.goals import MEASURED, Files
+from tfprune.search.compress.measured import measured
 from tfprune.search.compress.report import Compression
 from tfprune.search.compress.samples import reads_rows, some_samples, spread
 from tfprune.search.compress.steps import ROUNDED, Steps, Stop
@@ -83,8 +82,10 @@ def compress(
         target: `"smallest"` (default), as small as the bound allows, less two standard errors of what is lost, since
             other samples would show another loss (at most half of the bound is left for them); or one share of the
             unpruned model's that is to be reached, with no more removed than it takes: `{"macs": 0.3}`,
-            `{"parameters": 0.25}`, `{"bytes": 0.25}` (the int8 file over the float32 file), `{"latency": 0.5}` (of the
-            float32 files, measured here).
+            `{"parameters": 0.25}`, `{"bytes": 0.25}` (the int8 file over the float32 file), `{"gzip_bytes": 0.05}` (the
+            same, compressed by gzip, zeros and all), `{"latency": 0.5}` (of the float32 files, measured here),
+            `{"web_latency": 0.5}` (the same in LiteRT.js in Node, as `benchmark(runtime="web")` needs it), `{"arena":
+            0.5}` (RAM of the int8 files in TensorFlow Lite Micro, extra `micro`).
         metric: What it is judged by: the name of a metric that the model is compiled with, `"loss"`, `"accuracy"`,
             `"f1"`, `"iou"`, `"dice"`; a Keras metric; a function of (targets, outputs), arrays of all validation data
             (dicts by output where there are several, targets None where there are none); or a dict of these by output.
@@ -163,6 +164,7 @@ class Road:
         of_rows = reads_rows(steps.terms.metric)
         self._searched_by = Batch(*joined(map(tuple, steps.val))).taken(slice(SEARCHED)) if of_rows else samples
         self._model, self._terms = steps.model, steps.terms
+        self._dense = Files(self._model, self._samples)
         self._plans: dict[tuple[int, tuple[tuple[str, float], ...]], ShrinkPlan] = {}
 
     def walked(self) -> Compression:
@@ -173,7 +175,7 @@ class Road:
             sparse = self._zero(thin)
             self._steps.expect(1)
             self._steps.make(ROUNDED, lambda: self._rounded(sparse.model), epochs=1)
-            return measured(self._steps, *self._converted(), (self._dense_float, self._dense_int8))
+            return measured(self._steps, *self._converted(), self._dense)
 
     def _expect(self, trainings: int, zeroings: int | None = None) -> None:
         """Says how many removals of channels, and of weights, are still to be trained at most, and all that follows."""
@@ -196,12 +198,13 @@ class Road:
 
     def _thinned_to(self, cost: str, share: float) -> Stop:
         """The mildest removal of channels that reaches the target; a milder one where that breaks the bound."""
-        if cost == "latency":
-            strongest = next((level for level in LEVELS if self._latency(level) <= share), LEVELS[-1])
+        if cost in MEASURED:
+            strongest = next((level for level in LEVELS if self._measured(cost, level) <= share), LEVELS[-1])
             budgets = [_budget(level) for level in reversed(LEVELS) if level >= strongest]
         else:
-            exact = self._weights_for(share) if cost == "bytes" else share
-            counted = "parameters" if cost == "bytes" else cost
+            in_bytes = cost in ("bytes", "gzip_bytes")
+            exact = self._weights_for(cost, share) if in_bytes else share
+            counted = "parameters" if in_bytes else cost
             budgets = [{counted: exact}, *({counted: level} for level in reversed(LEVELS) if level > exact)]
         for number, budget in enumerate(budgets):
             self._expect(len(budgets) - number)
@@ -240,27 +243,18 @@ class Road:
         )  # fmt: skip
         return found.plan()
 
-    @functools.cached_property
-    def _dense_float(self) -> LiteModel:
-        """The unpruned model as a float32 file."""
-        return convert(self._model)
-
-    @functools.cached_property
-    def _dense_int8(self) -> LiteModel:
-        """The unpruned model as an int8 file."""
-        return convert(self._model, "int8", representative_data=self._samples)
-
-    def _weights_for(self, share: float) -> float:
+    def _weights_for(self, cost: str, share: float) -> float:
         """The share of the weights with which the int8 file takes this share of the bytes of the float file."""
+        weights, dense, size = self._steps.dense.parameters, self._dense.int8, share * self._dense.floating.size
+        if cost == "gzip_bytes":
+            size *= dense.size / dense.gzip_size
         # A weight takes a byte; the operators and scales are there in any case.
-        weights = self._steps.dense.parameters
-        allowed = share * self._dense_float.size - (self._dense_int8.size - weights)
+        allowed = size - (dense.size - weights)
         return min(1.0, max(LEVELS[-1], 0.98 * allowed / weights))
 
-    def _latency(self, level: float) -> float:
-        files = {"unpruned": self._dense_float, "thin": convert(self._searched(_budget(level), self._model))}
-        dense, thin = benchmark(files, runs=TIMED_RUNS).timings
-        return thin.median / dense.median
+    def _measured(self, cost: str, level: float) -> float:
+        """What the unpruned model with so much of its channels takes, untrained, over the unpruned model."""
+        return MEASURED[cost](self._dense, Files(self._searched(_budget(level), self._model), self._samples))
 
     def _zero(self, thin: Stop) -> Stop:
         """Prunes weights, as many as the bound allows."""

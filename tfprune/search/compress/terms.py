@@ -6,9 +6,11 @@ from typing import Any
 
 from tfprune.errors import PruningError, listed, nearest
 from tfprune.model.bounds import bound_of
+from tfprune.search.compress.goals import MEASURED
 from tfprune.search.settings import check_count
 
-TARGETS = ("macs", "parameters", "bytes", "latency")
+COUNTED = ("macs", "parameters", "bytes", "gzip_bytes")
+TARGETS = (*COUNTED, *MEASURED)
 
 
 @dataclass(frozen=True)
