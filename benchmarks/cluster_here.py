@@ -29,7 +29,7 @@ from tables import Measured, add_output, versions, write
 import tfprune
 from tfprune.report import Column
 
-POPULATION, GENERATIONS, SAMPLES, ROUNDS = 32, 3, 8000, 3
+POPULATION, GENERATIONS, SAMPLES, ROUNDS = 32, 12, 8000, 3
 
 
 class TwoWorkers(Measured):
