@@ -2,6 +2,7 @@
 
 python benchmarks/sparse.py web --folder /tmp/web --output docs/benchmarks/sparse_web --page docs/live
 python benchmarks/sparse.py web --untrained --output docs/benchmarks/sparse_web_times
+python benchmarks/sparse.py web --untrained --size 128 --alpha 0.5625 --output docs/benchmarks/sparse_web_times_128
 
 The first trains for an hour or two. What is in the folder is not trained again, so that the times can be taken anew
 when the machine has nothing else to do. Needs Node and the npm package @litertjs/core (npm install @litertjs/core).
@@ -23,7 +24,7 @@ from tfprune.lite import LiteModel
 from tfprune.lite.measure.web import run_web
 from tfprune.report import Column
 
-SIZE, SMALLER, ALPHA, BATCH = 96, 64, 0.5, 64
+SMALLER, BATCH = 64, 64  # pixels
 SMALLER_EPOCHS, EPOCHS, PRUNING_EPOCHS = 4, 1, 2  # the dense network learns most of it from smaller images
 RATE, PRUNING_RATE, FEWER, RUNS = 2e-3, 1e-3, 0.4, 60
 LONGER = "dense, trained as long"
@@ -46,7 +47,7 @@ class InTheBrowser(Measured):
     )
 
 
-def batches(images: np.ndarray, labels: np.ndarray, size: int = SIZE, seed: int | None = None) -> tf.data.Dataset:
+def batches(images: np.ndarray, labels: np.ndarray, size: int, seed: int | None = None) -> tf.data.Dataset:
     """Images as a network for photographs takes them: larger, of three colours, from -1 to 1."""
     data = tf.data.Dataset.from_tensor_slices((images, labels))
     if seed is not None:
@@ -54,7 +55,7 @@ def batches(images: np.ndarray, labels: np.ndarray, size: int = SIZE, seed: int 
     return data.batch(BATCH).map(lambda x, y: (larger(x, size), y), num_parallel_calls=2).prefetch(2)
 
 
-def larger(images: Any, size: int = SIZE) -> Any:
+def larger(images: Any, size: int) -> Any:
     return tf.repeat(tf.image.resize(images, (size, size)), 3, axis=-1) * 2.0 - 1.0
 
 
@@ -72,18 +73,21 @@ class Recipe:
 
     Args:
         seed: Of weights and of the order of images.
+        size: Pixels of a side of the images.
         litertjs: The folder of the npm package.
         untrained: Whether to prune random weights at once, for the times alone.
         folder: Where trained models are kept, or are found.
     """
 
-    def __init__(self, seed: int, litertjs: Path | None, untrained: bool = False, folder: Path | None = None):
-        self.untrained, self.folder = untrained, folder
+    def __init__(
+        self, seed: int, size: int, litertjs: Path | None, untrained: bool = False, folder: Path | None = None
+    ):
+        self.size, self.untrained, self.folder = size, untrained, folder
         data = fashion_mnist()
         self.smaller = batches(data.x_train, data.y_train, SMALLER, seed)
-        self.train = batches(data.x_train, data.y_train, SIZE, seed)
-        self.test = batches(data.x_test, data.y_test)
-        self.images = larger(data.x_test[:8]).numpy()
+        self.train = batches(data.x_train, data.y_train, size, seed)
+        self.test = batches(data.x_test, data.y_test, size)
+        self.images = larger(data.x_test[:8], size).numpy()
         self.litertjs = litertjs
         self.found: list[dict[str, Any]] = []
         self.files: dict[str, LiteModel] = {}
@@ -112,7 +116,8 @@ class Recipe:
         if self.untrained:
             return tfprune.strip_masks(tfprune.prune(model, method))
         callbacks = [] if method is None else [tfprune.PruningCallback(method)]
-        return tfprune.strip_masks(fitted(of_size(model, SIZE), self.train, PRUNING_EPOCHS, PRUNING_RATE, *callbacks))
+        copy = of_size(model, self.size)
+        return tfprune.strip_masks(fitted(copy, self.train, PRUNING_EPOCHS, PRUNING_RATE, *callbacks))
 
     def note(self, name: str, model: keras.Model, **options: Any) -> keras.Model:
         """Converts a model, and notes its accuracy."""
@@ -174,10 +179,11 @@ def fitted(model: keras.Model, data: tf.data.Dataset, epochs: int, rate: float, 
     return model
 
 
-def run(recipe: Recipe, seed: int, channels: bool = True) -> str:
+def run(recipe: Recipe, seed: int, alpha: float, channels: bool = True) -> str:
     """Makes all networks of the table; what ran their files in the end."""
     keras.utils.set_random_seed(seed)
-    network = keras.applications.MobileNet(input_shape=(SIZE, SIZE, 3), alpha=ALPHA, weights=None, classes=10)
+    shape = (recipe.size, recipe.size, 3)
+    network = keras.applications.MobileNet(input_shape=shape, alpha=alpha, weights=None, classes=10)
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.9  # the runs are short, and with 0.99 the averages still hold what they began with
@@ -203,6 +209,8 @@ def run(recipe: Recipe, seed: int, channels: bool = True) -> str:
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--size", type=int, default=96, help="pixels of a side; default: %(default)s")
+    parser.add_argument("--alpha", type=float, default=0.5, help="of the MobileNet's widths; default: %(default)s")
     parser.add_argument("--litertjs", type=Path, help="folder of the npm package @litertjs/core")
     parser.add_argument("--untrained", action="store_true", help="random weights, pruned at once: the times alone")
     parser.add_argument("--zeros", action="store_true", help="without the networks of fewer channels")
@@ -210,19 +218,20 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--page", type=Path, help="folder for the files of the page that runs them live")
     add_output(parser)
     arguments = parser.parse_args(words)
-    recipe = Recipe(arguments.seed, arguments.litertjs, arguments.untrained, arguments.folder)
-    where = run(recipe, arguments.seed, not arguments.zeros)
+    recipe = Recipe(arguments.seed, arguments.size, arguments.litertjs, arguments.untrained, arguments.folder)
+    where = run(recipe, arguments.seed, arguments.alpha, not arguments.zeros)
     if arguments.page is not None:
         recipe.write_page(arguments.page)
+    network = f"MobileNet of keras.applications, alpha {arguments.alpha}, {arguments.size} pixels"
     trained = (
-        f"One seed ({arguments.seed}). MobileNet of keras.applications, alpha {ALPHA}, {SIZE} pixels; Fashion-MNIST "
-        f"made larger, {SMALLER_EPOCHS} epochs of {SMALLER} pixels, then {EPOCHS} of {SIZE}; from there "
+        f"One seed ({arguments.seed}). {network}; Fashion-MNIST made larger, {SMALLER_EPOCHS} epochs of {SMALLER} "
+        f"pixels, then {EPOCHS} of {arguments.size}; from there "
         f"{PRUNING_EPOCHS} epochs more, dense or pruned gradually with plan_sparse(model, 'web').method(...) or "
         "Structured(...). Accuracy on the 10,000 test images; smaller and faster are against the dense file, below "
         "dense against the one trained as long."
     )
     random = (
-        f"MobileNet of keras.applications, alpha {ALPHA}, {SIZE} pixels, random weights, pruned at once with "
+        f"{network}, random weights, pruned at once with "
         "plan_sparse(model, 'web').method(...) or Structured(...): the times alone, which do not depend on what was "
         "learned; smaller and faster are against the dense file."
     )
