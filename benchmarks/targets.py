@@ -2,11 +2,10 @@
 
     python benchmarks/targets.py --folder /tmp/targets --output docs/benchmarks/targets
 
-A CNN, a narrow MobileNet, a vision transformer and a BiLSTM (which reads an image row by row) classify Fashion-MNIST; a
-U-Net finds the garments in noise. Each is trained, and made smaller by one call for each target: a share of the unpruned
-network's multiply-accumulates, bytes, compressed bytes, milliseconds in LiteRT or
-in LiteRT.js, or RAM in TensorFlow Lite Micro. Decisions are made by validation data; the file is judged on test data,
-too.
+A CNN, a narrow MobileNet, a vision transformer and a BiLSTM (which reads an image row by row) classify Fashion-MNIST;
+a U-Net finds the garments in noise. Each is trained, and made smaller by one call for each target: a share of the
+unpruned network's multiply-accumulates, bytes, compressed bytes, milliseconds in LiteRT or in LiteRT.js, or RAM in
+TensorFlow Lite Micro. Decisions are made by validation data; the file is judged on test data, too.
 A folder keeps what was measured, so that a later call goes on.
 """
 
