@@ -52,7 +52,10 @@ class Run:
             return
         self.bound.progress = (due - self.schedule.begin) / max(1, self.schedule.end - self.schedule.begin)
         decided = self.bound.decide(amount, kept) if amount > 0 else _nothing_pruned(kept)
-        self._set(kept if self._floor and masks.zeros(decided) < self._floor else decided)
+        if not (self._floor and masks.zeros(decided) < self._floor):
+            kept = decided
+        del decided  # whichever are not set need no memory any more
+        self._set(kept)
 
     def _zeros_to_keep(self, kept: Masks, resumed: bool) -> int:
         """The zeros that masks hold already when the run begins; 0 where the schedule ends below them on purpose."""
@@ -73,15 +76,15 @@ class Run:
         return self._masks or {weight.key: _held(weight) for weight in self.bound.weights}
 
     def _set(self, decided: Masks) -> None:
-        masks = {}
+        """Sets masks, each of which leaves the dict, so that no more than one is there twice."""
+        self._masks = {}
         for weight in self.bound.weights:
-            set_mask(weight.variable, decided[weight.key])
-            masks[weight.key] = _held(weight)  # the memory of the variable, not one more copy
-        self._masks = masks
+            set_mask(weight.variable, decided.pop(weight.key))
+            self._masks[weight.key] = _held(weight)  # the memory of the variable, not one more copy
 
     def take(self, masks: Masks) -> None:
         """Goes over to the masks of other weights, which are there already."""
-        self._masks = masks
+        self._masks = dict(masks)
         for weight in self.bound.weights:
             held = constraint_of(weight.variable)
             if held is not None:  # before values are read through it, which may live on under a mask
