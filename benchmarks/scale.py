@@ -67,6 +67,7 @@ def one(millions: float, layers: int) -> None:
 
     import tfprune
 
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), 20 * layers))  # Keras follows a graph by recursion
     side = round((millions * 1e6 / layers) ** 0.5)
     keras.utils.set_random_seed(0)
     kernels = [keras.layers.Dense(side, use_bias=False, name=f"dense_{number}") for number in range(layers)]

@@ -22,7 +22,7 @@ from tfprune.errors import PruningError
 from tfprune.model.copying import compile_like, remade, scope_of
 from tfprune.model.fresh import config_of, fresh_operation
 from tfprune.model.graph import is_graph, nodes_in_order, takes_graph, tensors_given
-from tfprune.model.hooks import maker_of
+from tfprune.model.hooks import forget_calls, maker_of
 from tfprune.model.in_files import let_layers_be_read
 from tfprune.model.inline import losses_of, opened
 from tfprune.model.scores import scores_as_long_as_keys
@@ -173,18 +173,15 @@ class Rebuild:
         return tensor
 
     def _sequential(self, model: Any, inputs: Any) -> Any:
-        copy = self._class_of(model, keras.Sequential)([inputs], name=model.name)
         by_layer = {id(node.operation): node for node in nodes_in_order(model.inputs, model.outputs)}
-        flowing = [inputs]
+        layers, value = [inputs], inputs
         for layer in model.layers:
             node = by_layer[id(layer)]
-            self._guarded(node, functools.partial(self._add, copy, node, flowing))
-            flowing = copy.outputs
-            self._check_shapes(node, flowing)
-        return copy
-
-    def _add(self, copy: keras.Sequential, node: Any, flowing: Sequence[Any]) -> None:
-        copy.add(self.copy(node, flowing))
+            layers.append(self._guarded(node, functools.partial(self.copy, node, keras.tree.flatten(value))))
+            value = self._guarded(node, functools.partial(layers[-1], value))
+            self._check_shapes(node, keras.tree.flatten(value))
+            forget_calls(layers[-1])  # the whole calls it again; one that grew by layers would call all at each
+        return self._class_of(model, keras.Sequential)(layers, name=model.name)
 
     def _class_of(self, model: Any, plain: type) -> type:
         if takes_graph(type(model)):

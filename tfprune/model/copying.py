@@ -13,7 +13,7 @@ import numpy as np
 
 from tfprune.errors import PruningError
 from tfprune.model.duplicate import duplicate, duplicating
-from tfprune.model.fresh import config_of, fresh_layer, from_config
+from tfprune.model.fresh import config_of, fresh_layer, from_config, of_config
 from tfprune.model.graph import is_graph
 from tfprune.model.hooks import compile_arguments, forget_calls, learning_rate_of
 from tfprune.model.in_files import let_layers_be_read
@@ -214,7 +214,7 @@ def _by_config(model: keras.Model, rewrite: Callable[[Any], Any]) -> keras.Model
         if len({kind.__name__ for kind in kinds}) < len(kinds):
             raise ValueError("it has layers of two classes of one name")
         with keras.saving.custom_object_scope(own):
-            copy = type(model).from_config(rewrite(model.get_config()))
+            copy = of_config(type(model), rewrite(model.get_config()))
             if not copy.built:
                 copy.build_from_config(model.get_build_config())
         if len(copy.weights) != len(model.weights):

@@ -88,7 +88,7 @@ def from_config(layer: Any, config: dict[str, Any]) -> Any:
         if isinstance(value, PLAIN_OBJECTS) and not is_told_by_name(function):
             config[key] = value
     try:
-        return type(layer).from_config(dict(config))
+        return of_config(type(layer), dict(config))
     except Exception as error:
         if not isinstance(layer, keras.Layer):
             raise
@@ -101,6 +101,17 @@ def from_config(layer: Any, config: dict[str, Any]) -> Any:
         if not layer.variables and not children(layer):
             return shallow_copy(layer)  # with nothing to share but plain values
         raise
+
+
+def of_config(kind: Any, config: dict[str, Any]) -> Any:
+    """A new layer or model of a class by a config; of a `Sequential` all layers at once.
+
+    Its own `from_config` adds one after the other and builds the whole anew each time.
+    """
+    if kind is not keras.Sequential or not all("module" in each for each in config["layers"]):
+        return kind.from_config(config)
+    layers = [keras.saving.deserialize_keras_object(each) for each in config["layers"]]
+    return keras.Sequential(layers, name=config["name"])
 
 
 def is_told_by_name(function: Any) -> bool:
