@@ -14,11 +14,12 @@ from rich.console import Console
 from search_models import X_VAL, Y_VAL, Batches, X, Y, classifier
 
 import tfprune
-from tfprune import PruningError, compress
+from tfprune import ConversionError, PruningError, compress
 from tfprune.command import datasets
 from tfprune.lite.measure import web
 from tfprune.lite.measure.micro import run_micro
 from tfprune.lite.quantize import is_quantized
+from tfprune.search.compress import road
 from tfprune.search.compress.folder import StepFolder
 
 L = keras.layers
@@ -255,6 +256,25 @@ def test_a_target_in_bytes_or_milliseconds_is_reached_as_measured(digits, name, 
         assert set(result.robustness) == {"noise", "blur", "brightness"}  # noise depends on the size of batches
         assert all(result.robustness[kind] == compared.robustness[kind] for kind in ("blur", "brightness"))
         assert "Right on disturbed images: noise" in " ".join(str(result).split())
+
+
+def test_a_step_that_has_no_int8_file_is_told_and_the_one_before_it_taken(model, monkeypatch):
+    def refusing(given, *args, original=road.convert, **kwargs):
+        if is_quantized(given):
+            raise ConversionError("no scale fits")
+        return original(given, *args, **kwargs)
+
+    monkeypatch.setattr(road, "convert", refusing)
+    result = compress(model, (X, Y), (X_VAL, Y_VAL), 0.9, {"parameters": 0.9}, epochs=1, sparsities=())
+    assert not is_quantized(result.model) and len(result.lite(X_VAL)) == len(X_VAL)
+    assert "There is no int8 file of 'int8 training': no scale fits" in " ".join(str(result).split())
+
+    def refusing_all(given, *args, **kwargs):
+        raise ConversionError("no scale fits")
+
+    monkeypatch.setattr(road, "convert", refusing_all)
+    with pytest.raises(ConversionError, match="no scale fits"):
+        compress(model, (X, Y), (X_VAL, Y_VAL), 0.9, {"parameters": 0.9}, epochs=1, sparsities=())
 
 
 def test_a_target_that_nothing_meets_is_said_to_be_missed(model):

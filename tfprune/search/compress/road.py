@@ -11,7 +11,7 @@ from tfprune.channels import channel_groups, has_rule
 from tfprune.channels.plan import ShrinkPlan, plan_shrink
 from tfprune.channels.rebuild import shrink
 from tfprune.deciding.schedules import Polynomial
-from tfprune.errors import PruningError
+from tfprune.errors import ConversionError, PruningError
 from tfprune.lite.convert.convert import convert
 from tfprune.lite.file.lite_model import LiteModel
 from tfprune.lite.measure.verify import file_answers
@@ -301,21 +301,30 @@ class Road:
         """The last stop whose file is within the bound, its file, what that answers and is worth; else the best.
 
         Training with the rounding of int8 may leave layers in float that rounding afterwards does not, in larger files;
-        then the stop before it is looked at too, and the smaller file is taken.
+        then the stop before it is looked at too, and the smaller file is taken. So it is where one cannot be converted.
         """
         found: list[Converted] = []
+        failures: list[ConversionError] = []
         for stop in reversed(self._steps.stops):
             if not stop.kept and stop.name != ROUNDED:
                 continue
             name, began = f"int8 file of '{stop.name}'", time.monotonic()
             with stage(name) as bar:
-                lite = convert(stop.model, "int8", representative_data=self._samples)
+                try:
+                    lite = convert(stop.model, "int8", representative_data=self._samples)
+                except ConversionError as error:
+                    failures.append(error)
+                    self._steps.notes.append(f"There is no {name}: {error}")
+                    continue
                 answers = file_answers(stop.model, lite, self._steps.val)
                 values = self._steps.score(answers)
                 self._steps.note(name, time.monotonic() - began, values, self._steps.in_float(stop), "", bar)
             found.append((stop, lite, answers, values))
             if self._steps.holds(values) and not any(operator.is_float for operator in lite.operators):
                 break
+
+        if not found:
+            raise failures[0]
 
         def rank(entry: Converted) -> tuple[bool, float]:
             _, lite, _, values = entry
