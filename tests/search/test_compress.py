@@ -16,6 +16,7 @@ from search_models import X_VAL, Y_VAL, Batches, X, Y, classifier
 import tfprune
 from tfprune import ConversionError, PruningError, compress
 from tfprune.command import datasets
+from tfprune.lite import convert
 from tfprune.lite.measure import web
 from tfprune.lite.measure.micro import run_micro
 from tfprune.lite.quantize import is_quantized
@@ -256,6 +257,26 @@ def test_a_target_in_bytes_or_milliseconds_is_reached_as_measured(digits, name, 
         assert set(result.robustness) == {"noise", "blur", "brightness"}  # noise depends on the size of batches
         assert all(result.robustness[kind] == compared.robustness[kind] for kind in ("blur", "brightness"))
         assert "Right on disturbed images: noise" in " ".join(str(result).split())
+
+
+def test_recurrent_layers_get_weights_of_int8_where_integers_would_unroll_them():
+    keras.utils.set_random_seed(0)
+    x = np.random.default_rng(0).normal(size=(600, 40, 3)).astype("float32")
+    y = (x[:, -5:].sum((1, 2)) > 0).astype("int32")
+    network = keras.Sequential([keras.Input((40, 3)), keras.layers.LSTM(24), keras.layers.Dense(2)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    network.compile(keras.optimizers.Adam(1e-2), loss, metrics=["accuracy"])
+    network.fit(x[:500], y[:500], epochs=3, verbose=0)
+    whole, integers = convert(network), convert(network, "int8", representative_data=x[:100])
+    assert integers.size > 1.5 * whole.size
+    train, val = (x[:500], y[:500]), (x[500:], y[500:])
+    result = compress(network, train, val, 0.3, {"bytes": 0.5}, epochs=1, sparsities=())
+    told = " ".join(str(result).split())
+    assert result.kind == "dynamic" and result.lite.size < whole.size / 2 and result.meets_target
+    assert "In int8 the loops of recurrent layers are unrolled" in told and "dynamic file: " in told
+    answers = result.lite(val[0]).argmax(-1)
+    assert result.accuracy == pytest.approx((answers == val[1]).mean())
+    assert [timing.name for timing in result.timing.timings][1::2] == ["unpruned dynamic", "compressed dynamic"]
 
 
 def test_a_step_that_has_no_int8_file_is_told_and_the_one_before_it_taken(model, monkeypatch):

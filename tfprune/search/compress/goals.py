@@ -12,6 +12,7 @@ from tfprune.lite.measure.benchmark import benchmark
 from tfprune.lite.measure.micro import run_micro
 
 TIMED_RUNS = 200
+UNROLLED = 1.5  # times the size of the float file; what quantization adds to a small file is less
 
 
 class Files:
@@ -20,11 +21,12 @@ class Files:
     Args:
         model: In plain float layers.
         samples: Inputs for the ranges of activations.
-        int8: Its int8 file, where there is one. Defaults to None: made.
+        kind: `"int8"`, or `"dynamic"` for weights of int8 alone. Defaults to None: the latter where int8 unrolls loops.
+        rounded: The file of that kind, where there is one. Defaults to None: made.
     """
 
-    def __init__(self, model: keras.Model, samples: Any, int8: LiteModel | None = None):
-        self._model, self._samples, self._int8 = model, samples, int8
+    def __init__(self, model: keras.Model, samples: Any, kind: str | None = None, rounded: LiteModel | None = None):
+        self._model, self._samples, self._kind, self._rounded = model, samples, kind, rounded
 
     @functools.cached_property
     def floating(self) -> LiteModel:
@@ -32,14 +34,23 @@ class Files:
         return convert(self._model)
 
     @functools.cached_property
-    def int8(self) -> LiteModel:
-        """In int8."""
-        return self._int8 or convert(self._model, "int8", representative_data=self._samples)
+    def kind(self) -> str:
+        """`"int8"`, or `"dynamic"` where int8 makes a file much larger than float32: integers take no loops."""
+        return self._kind or ("dynamic" if self._in_int8.size > UNROLLED * self.floating.size else "int8")
+
+    @functools.cached_property
+    def rounded(self) -> LiteModel:
+        """In int8, or with weights of int8."""
+        return self._rounded or (self._in_int8 if self.kind == "int8" else convert(self._model, self.kind))
+
+    @functools.cached_property
+    def _in_int8(self) -> LiteModel:
+        return convert(self._model, "int8", representative_data=self._samples)
 
     @functools.cached_property
     def arena(self) -> int:
-        """Bytes of RAM that TensorFlow Lite Micro takes for the int8 file."""
-        return run_micro(self.int8).arena
+        """Bytes of RAM that TensorFlow Lite Micro takes for the rounded file."""
+        return run_micro(self.rounded).arena
 
 
 def _time(dense: Files, thin: Files, runtime: str) -> float:

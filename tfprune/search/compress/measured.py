@@ -36,13 +36,13 @@ def measured(
         dense: The unpruned model's files.
     """
     small, terms = steps.in_float(chosen), steps.terms
-    thin = Files(small, None, int8=lite)
+    thin = Files(small, None, dense.kind, lite)
     with stage("measure files"):
         files = {
             "unpruned float32": dense.floating,
-            "unpruned int8": dense.int8,
+            f"unpruned {dense.kind}": dense.rounded,
             "compressed float32": thin.floating,
-            "compressed int8": lite,
+            f"compressed {dense.kind}": lite,
         }
         timing = benchmark(files, runs=TIMED_RUNS)
         # `timing` has the time of LiteRT.
@@ -62,6 +62,7 @@ def measured(
         macs=macs,
         parameters=parameters,
         reached=reached,
+        kind=dense.kind,
         notices=tuple(steps.notes),
         bounds=steps.bounds,
         values=tuple(values),

@@ -62,7 +62,7 @@ class Compression(Report):
     Attributes:
         model: The compressed Keras model, in float or with the rounding of int8 trained in; plain layers or those of
             `quantize_aware`.
-        lite: Its int8 file.
+        lite: Its int8 file, or one with weights of int8 alone; `kind` says which.
         accuracy: Of the int8 file on the validation data; the value of the first metric where it is another.
         dense_accuracy: Of the unpruned Keras model, likewise.
         max_drop: The bound.
@@ -71,6 +71,7 @@ class Compression(Report):
         timing: Files timed side by side: the unpruned one in float, then in int8, the compressed one likewise.
         macs, parameters: Shares of the unpruned model's that are left.
         reached: What the target counts, where it is measured for it alone.
+        kind: `"int8"`, or `"dynamic"` for weights of int8 alone.
         notices: What else there is to say.
         bounds: The metrics, the unpruned model's values, and how much worse each may become.
         values: Of the int8 file, by each metric.
@@ -95,6 +96,7 @@ class Compression(Report):
     macs: float | None
     parameters: float
     reached: Mapping[str, float] = field(default_factory=dict)
+    kind: str = "int8"
     notices: tuple[str, ...] = ()
     bounds: Bounds = field(kw_only=True)
     values: tuple[float, ...] = field(kw_only=True)
@@ -227,7 +229,7 @@ class Compression(Report):
         points = [(float(getattr(step, of)), step.accuracy) for step in self.steps]
         draw_path(axes, points, [step.kept for step in self.steps])
         left = self.parameters if of == "parameters" or self.macs is None else self.macs
-        axes.plot([left], [self.accuracy], "*", color=COLOURS[2], markersize=17, label="the int8 file")
+        axes.plot([left], [self.accuracy], "*", color=COLOURS[2], markersize=17, label=f"the {self.kind} file")
         bound = self.dense_accuracy - (1 if metric.mode == "max" else -1) * self.bounds.allowed[0]
         axes.axhline(bound, color=COLOURS[1], linestyle="--", label=f"bound, {self.bounds.each[0].text(metric)} lost")
         axes.set_xlabel(f"{'MACs' if of == 'macs' else 'parameters'} left of the unpruned model")
@@ -245,19 +247,19 @@ class Compression(Report):
     def notes(self) -> list[str]:
         ratios = self.ratios
         notes = [
-            f"int8 file: {self.lite.size:,} bytes, {1 / ratios['bytes']:.1f} times smaller than the float file; "
-            f"{self.lite.gzip_size:,} compressed, {1 / ratios['gzip_bytes']:.1f} times smaller than the float file.",
-            f"Time: float file {ratios['float_latency']:.2f} of the unpruned float file, int8 file "
-            f"{ratios['int8_latency']:.2f} of the unpruned int8 file.",
+            f"{self.kind} file: {self.lite.size:,} bytes, {_smaller(ratios['bytes'])} than the float file; "
+            f"{self.lite.gzip_size:,} compressed, {_smaller(ratios['gzip_bytes'])} than the float file.",
+            f"Time: float file {ratios['float_latency']:.2f} of the unpruned float file, {self.kind} file "
+            f"{ratios['int8_latency']:.2f} of the unpruned {self.kind} file.",
             *(f"{WHERE[cost]}: {share:.2f} of the unpruned file's." for cost, share in self.reached.items()),
         ]
         rows = zip(self.bounds.metrics, self.bounds.dense, self.values, self.bounds.each, self.standard_errors)
         for metric, dense, value, bound, error in rows:
             name = metric.name[:1].upper() + metric.name[1:]
             notes.append(
-                f"{name} on the validation data: {metric.text(dense)} unpruned, {metric.text(value)} in the int8 file"
-                f"{self._lost(metric, metric.worse(value, dense), error)}; at most {bound.text(metric)} "
-                f"{'were' if metric.is_share else 'was'} to be lost."
+                f"{name} on the validation data: {metric.text(dense)} unpruned, {metric.text(value)} in the "
+                f"{self.kind} file{self._lost(metric, metric.worse(value, dense), error)}; at most "
+                f"{bound.text(metric)} {'were' if metric.is_share else 'was'} to be lost."
             )
         if self.doubtful:
             notes.append(
@@ -269,7 +271,7 @@ class Compression(Report):
         for output in self.outputs:
             notes += output.paying(len(self.outputs) > 1)
         if self.robustness:
-            notes.append(robustness_note(self.robustness, "unpruned", "in the int8 file"))
+            notes.append(robustness_note(self.robustness, "unpruned", f"in the {self.kind} file"))
         if not self.meets_target:
             notes.append(f"THE TARGET {self.target} IS NOT MET within the bound.")
         return [*notes, *self.notices]
@@ -292,5 +294,10 @@ class Compression(Report):
             "within_bound": self.within_bound,
             "meets_target": self.meets_target,
             "ratios": self.ratios,
+            "kind": self.kind,
             "files": self.timing.to_dict(),
         }
+
+
+def _smaller(share: float) -> str:
+    return f"{1 / share:.1f} times smaller" if share <= 1 else f"{share:.1f} times LARGER"

@@ -67,6 +67,8 @@ def compress(
 ) -> Compression:
     """Makes the smallest int8 file of a model that becomes no worse than allowed, by accuracy or any other metric.
 
+    Where recurrent layers would be unrolled into a file larger than the float one, weights alone become int8.
+
     Searches for the channels that cost least, removes them, trains the small network with the unpruned one as teacher,
     prunes its weights, trains it with the rounding of int8, converts it, and checks the file. Each removal goes on from
     the last one that was kept; one that loses too much is taken back, and smaller ones follow.
@@ -171,11 +173,21 @@ class Road:
         """All of it: what came of the last step whose file is within the bound."""
         with stage("all training, at most") as self._steps.training:
             self._steps.make("unpruned", lambda: self._model)
+            self._note_kind()
             thin = self._thin()
             sparse = self._zero(thin)
-            self._steps.expect(1)
-            self._steps.make(ROUNDED, lambda: self._rounded(sparse.model), epochs=1)
+            if self._dense.kind == "int8":
+                self._steps.expect(1)
+                self._steps.make(ROUNDED, lambda: self._rounded(sparse.model), epochs=1)
             return measured(self._steps, *self._converted(), self._dense)
+
+    def _note_kind(self) -> None:
+        """Says so where the file is not one of integers throughout; a model that has none at all raises here."""
+        if self._dense.kind != "int8":
+            self._steps.notes.append(
+                "In int8 the loops of recurrent layers are unrolled, and the file is larger than the float one: the "
+                "file has weights of int8, and computes in float (quantization='dynamic')."
+            )
 
     def _expect(self, trainings: int, zeroings: int | None = None) -> None:
         """Says how many removals of channels, and of weights, are still to be trained at most, and all that follows."""
@@ -245,7 +257,7 @@ class Road:
 
     def _weights_for(self, cost: str, share: float) -> float:
         """The share of the weights with which the int8 file takes this share of the bytes of the float file."""
-        weights, dense, size = self._steps.dense.parameters, self._dense.int8, share * self._dense.floating.size
+        weights, dense, size = self._steps.dense.parameters, self._dense.rounded, share * self._dense.floating.size
         if cost == "gzip_bytes":
             size *= dense.size / dense.gzip_size
         # A weight takes a byte; the operators and scales are there in any case.
@@ -254,7 +266,9 @@ class Road:
 
     def _measured(self, cost: str, level: float) -> float:
         """What the unpruned model with so much of its channels takes, untrained, over the unpruned model."""
-        return MEASURED[cost](self._dense, Files(self._searched(_budget(level), self._model), self._samples))
+        return MEASURED[cost](
+            self._dense, Files(self._searched(_budget(level), self._model), self._samples, self._dense.kind)
+        )
 
     def _zero(self, thin: Stop) -> Stop:
         """Prunes weights, as many as the bound allows."""
@@ -297,6 +311,10 @@ class Road:
             compile_like(self._model, quantized)
         return self._steps.train(quantized, 1, rate=QUANTIZED_RATE)
 
+    def _file(self, model: keras.Model) -> LiteModel:
+        kind = self._dense.kind
+        return convert(model, kind, representative_data=self._samples if kind == "int8" else None)
+
     def _converted(self) -> Converted:
         """The last stop whose file is within the bound, its file, what that answers and is worth; else the best.
 
@@ -308,10 +326,10 @@ class Road:
         for stop in reversed(self._steps.stops):
             if not stop.kept and stop.name != ROUNDED:
                 continue
-            name, began = f"int8 file of '{stop.name}'", time.monotonic()
+            name, began = f"{self._dense.kind} file of '{stop.name}'", time.monotonic()
             with stage(name) as bar:
                 try:
-                    lite = convert(stop.model, "int8", representative_data=self._samples)
+                    lite = self._file(stop.model)
                 except ConversionError as error:
                     failures.append(error)
                     self._steps.notes.append(f"There is no {name}: {error}")
@@ -320,9 +338,9 @@ class Road:
                 values = self._steps.score(answers)
                 self._steps.note(name, time.monotonic() - began, values, self._steps.in_float(stop), "", bar)
             found.append((stop, lite, answers, values))
-            if self._steps.holds(values) and not any(operator.is_float for operator in lite.operators):
+            is_whole = self._dense.kind != "int8" or not any(operator.is_float for operator in lite.operators)
+            if self._steps.holds(values) and is_whole:
                 break
-
         if not found:
             raise failures[0]
 
