@@ -29,7 +29,7 @@ from tables import Measured, add_output, versions, write
 import tfprune
 from tfprune.report import Column
 
-POPULATION, GENERATIONS, SAMPLES, ROUNDS = 32, 12, 8000, 3
+POPULATION, GENERATIONS, SAMPLES = 32, 10, 8000
 
 
 class TwoWorkers(Measured):
@@ -91,6 +91,7 @@ def measured(place: Any, workers: int, model: keras.Model, data: Any) -> tuple[f
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("places", nargs="*", default=["dask"], help="dask, ray")
+    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     add_output(parser)
     arguments = parser.parse_args()
     keras.utils.set_random_seed(0)
@@ -100,9 +101,10 @@ def main() -> None:
     model.fit(*data, epochs=1, verbose=0)
     rows = []
     for name in arguments.places:
-        rounds = [
-            [measured({"dask": dask, "ray": ray}[name], count, model, data) for count in (1, 2)] for _ in range(ROUNDS)
-        ]
+        rounds = []
+        for _ in range(arguments.rounds):
+            rounds.append([measured({"dask": dask, "ray": ray}[name], count, model, data) for count in (1, 2)])
+            print(name, [round(seconds, 1) for seconds, _ in rounds[-1]], flush=True)
         if len({journal for pair in rounds for _, journal in pair}) != 1:
             raise RuntimeError(f"{name}: the journals differ")
         faster = [one / two for (one, _), (two, _) in rounds]
@@ -114,7 +116,7 @@ def main() -> None:
         print(rows[-1], flush=True)
     about = [
         f"Population {POPULATION}, {GENERATIONS} generations, accuracy on {SAMPLES:,} images of Fashion-MNIST and "
-        f"MACs; medians of {ROUNDS} rounds, one and two workers in turns, each with one core and one thread. Workers "
+        f"MACs; medians of {arguments.rounds} rounds, one and two workers in turns, each with one core and one thread. Workers "
         "have evaluated a first generation before; each search sends its model and data and compiles anew. All "
         "journals are equal.",
         versions(),
