@@ -116,8 +116,8 @@ def main() -> None:
         print(rows[-1], flush=True)
     about = [
         f"Population {POPULATION}, {GENERATIONS} generations, accuracy on {SAMPLES:,} images of Fashion-MNIST and "
-        f"MACs; medians of {arguments.rounds} rounds, one and two workers in turns, each with one core and one thread. Workers "
-        "have evaluated a first generation before; each search sends its model and data and compiles anew. All "
+        f"MACs; medians of {arguments.rounds} rounds, one and two workers in turns, each with one core and one thread. "
+        "Workers have evaluated a first generation before; each search sends its model and data and compiles anew. All "
         "journals are equal.",
         versions(),
     ]

@@ -189,22 +189,25 @@ def main() -> None:
     parser.add_argument("--targets", nargs="+", default=list(TARGETS), choices=list(TARGETS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--folder", type=Path, required=True, help="keeps what was measured")
+    parser.add_argument("--kept", action="store_true", help="measures nothing, writes what the folder holds")
     add_output(parser)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     for seed in options.seeds:
-        for name in options.networks:
+        for name in [] if options.kept else options.networks:
             measure(options.folder, name, options.targets, seed)
     rows, refused = [], []
     for name in options.networks:
         for target in options.targets:
             paths = [kept(options.folder, name, target, seed) for seed in options.seeds]
-            found = [json.loads(path.read_text()) for path in paths]
+            found = [json.loads(path.read_text()) for path in paths if path.exists()]
+            if not found:
+                continue
             rows.append(row(name, target, found))
             refused += [f"{name}, {target}: {found[0]['refused']}"] if "refused" in found[0] else []
-    met = sum(one["met"] == f"{len(options.seeds)} of {len(options.seeds)}" for one in rows)
+    met = sum(len(set(one["met"].split(" of "))) == 1 and one["met"] != "refused" for one in rows)
     about = [
-        f"{met} of {len(rows)} targets are met within the bound in every seed.",
+        f"{met} of {len(rows)} targets are met within the bound in every seed measured.",
         f"Seeds {options.seeds}: means. `compress(model, train, val, {BOUND}, target)` with {EPOCHS} epochs for each "
         f"step, {SAMPLES[0]:,} images of Fashion-MNIST to train on and {SAMPLES[1]:,} to decide by (the U-Net "
         f"{tasks.IMAGES[0]:,} and {tasks.IMAGES[1]:,}); points of accuracy, of the U-Net of mean IoU, lost on those, "
