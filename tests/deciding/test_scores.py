@@ -209,3 +209,15 @@ def test_a_function_sees_zeros_or_minus_infinity_for_what_is_gone():
     for gone in (0.0, 5.0):
         decide(Percentile(0.5, allocation=share_of), {"a": np.array([[3.0, gone], [1.0, 2.0]])}, 0.5, kept)
     assert seen == [[[3.0, 0.0], [1.0, 2.0]], [[3.0, -np.inf], [1.0, 2.0]]]
+
+
+@pytest.mark.parametrize("size", [5, 8192, 20_001, pieces.PIECE + 9_000])
+@pytest.mark.parametrize("brackets", [(0.0, 0.5), (0.5, 0.6), (-0.5, -0.2), (-0.5, 0.0)])
+def test_squares_are_of_what_is_above_zero_not_below_the_bracket_and_not_gone(size, brackets):
+    random = np.random.default_rng(size)
+    values, kept = random.normal(size=size).astype(np.float32), random.random(size) < 0.6
+    for gone in (None, kept):
+        counted = (values >= np.float32(brackets[1])) & (values > 0) & (True if gone is None else gone)
+        split = Scores(values, gone).split(*map(np.float32, brackets), with_squares=True)
+        expected = np.square(values[counted], dtype=np.float64).sum()
+        assert split.squares == pytest.approx(expected, rel=1e-12, abs=1e-9)

@@ -94,7 +94,7 @@ class Scores:
                 squares += _sum_of_squares(piece, under, high, *scratch)
                 gone = np.greater(mark, under, out=buffers[1, : piece.size])
                 if gone.any():
-                    squares -= float(np.square(piece[gone], dtype=np.float64).sum())
+                    squares -= float(np.square(np.maximum(piece[gone], 0), dtype=np.float64).sum())
         return Bracketed(marks, _joined(places, np.intp), _joined(inside, self.values.dtype), squares)
 
 
@@ -142,14 +142,16 @@ def _mark(compare: np.ufunc, piece: np.ndarray, kept: np.ndarray | None, value: 
 def _sum_of_squares(
     scores: np.ndarray, under: np.ndarray, high: Value, single: np.ndarray, double: np.ndarray
 ) -> float:
-    """The sum of squares, each a whole double, of the scores that are not under `high`; the last two are memory for it.
+    """The sum of squares, each a whole double, of the scores above zero that are not under `high`.
 
-    Those under it are counted as it and taken off again, which takes fewer passes than leaving them out.
+    Those under it are counted as it and taken off again, which takes fewer passes than leaving them out. The last two
+    arguments are memory for it.
     """
     single, double = single[: scores.size], double[: scores.size]
+    least = max(high, scores.dtype.type(0))
     # With one bound alone `clip` takes NumPy's slow loop.
-    np.copyto(double, np.clip(scores, high, scores.dtype.type(np.inf), out=single))
-    return _dot(double) - int(np.count_nonzero(under)) * float(high) ** 2
+    np.copyto(double, np.clip(scores, least, scores.dtype.type(np.inf), out=single))
+    return _dot(double) - int(np.count_nonzero(under)) * float(least) ** 2
 
 
 def _dot(values: np.ndarray) -> float:
