@@ -18,6 +18,7 @@ from typing import Any, ClassVar, NamedTuple
 import keras
 import numpy as np
 from datasets import fashion_mnist
+from networks import for_a_short_run
 from tables import Measured, add_output, versions, write
 
 import tfprune
@@ -74,10 +75,7 @@ def data() -> Images:
 def network() -> keras.Model:
     arguments = {"weights": None, "classes": 10, "classifier_activation": None, "dropout_rate": 0.1}
     model = keras.applications.MobileNetV3Small((SIZE, SIZE, 3), **arguments)
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = 0.9  # 0.999 needs more steps than there are here
-    return compiled(model)
+    return compiled(for_a_short_run(keras, model))
 
 
 def compiled(model: keras.Model) -> keras.Model:

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from datasets import fashion_mnist
+from networks import for_a_short_run
 from tables import Measured, add_output, versions, write
 
 import tfprune
@@ -184,9 +185,7 @@ def run(recipe: Recipe, seed: int, alpha: float, channels: bool = True) -> str:
     keras.utils.set_random_seed(seed)
     shape = (recipe.size, recipe.size, 3)
     network = keras.applications.MobileNet(input_shape=shape, alpha=alpha, weights=None, classes=10)
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = 0.9  # the runs are short, and with 0.99 the averages still hold what they began with
+    network = for_a_short_run(keras, network)
     dense = recipe.note("dense", recipe.kept("dense", lambda: recipe.learned(network)))
     if not recipe.untrained:
         recipe.note(LONGER, recipe.kept("longer", lambda: recipe.fine_tuned(dense)))

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 import tasks
 from datasets import fashion_mnist
-from networks import compiled, deep_depthwise_cnn, fashion_cnn, vision_transformer
+from networks import compiled, deep_depthwise_cnn, fashion_cnn, for_a_short_run, vision_transformer
 from tables import Measured, add_output, versions, write
 
 import tfprune
@@ -43,11 +43,19 @@ ZEROS = ("compressed bytes",)  # the targets that zeros serve
 
 
 class Network(NamedTuple):
-    """A network to train, and for how long."""
+    """A network to train, for how long, and at which rate."""
 
     build: Callable[[], keras.Model]
     epochs: int
     rate: float
+
+
+class Data(NamedTuple):
+    """Inputs and targets: to train on, to decide by, to judge on."""
+
+    train: tuple[Any, Any]
+    val: tuple[Any, Any]
+    test: tuple[Any, Any]
 
 
 def bilstm() -> keras.Model:
@@ -88,34 +96,24 @@ class Targets(Measured):
     )
 
 
-def data_of(name: str, seed: int) -> tuple[tuple[Any, Any], tuple[Any, Any], tuple[Any, Any]]:
-    """Training, validation and test data of a network."""
+def data_of(name: str, seed: int) -> Data:
+    """What a network learns and is judged by."""
     if name == "U-Net":
         task = tasks.segmentation(seed)
-        return task.train, task.val, task.test
+        return Data(task.train, task.val, task.test)
     data = fashion_mnist()
     chosen = np.random.default_rng(seed).permutation(len(data.x_train))[: sum(SAMPLES[:2])]
-    x, y = data.x_train[chosen], data.y_train[chosen]
-    held = data.x_test[: SAMPLES[2]], data.y_test[: SAMPLES[2]]
-    parts = (x[: SAMPLES[0]], y[: SAMPLES[0]]), (x[SAMPLES[0] :], y[SAMPLES[0] :]), held
-    return tuple((images[..., 0] if name == "BiLSTM" else images, labels) for images, labels in parts)  # type: ignore
+    x, x_test = (images[..., 0] if name == "BiLSTM" else images for images in (data.x_train[chosen], data.x_test))
+    train, val = tasks.parted(x, data.y_train[chosen], SAMPLES[:2])
+    return Data(train, val, (x_test[: SAMPLES[2]], data.y_test[: SAMPLES[2]]))
 
 
-def trained(name: str, seed: int) -> keras.Model:
+def trained(name: str, seed: int, data: Data) -> keras.Model:
     """A network that has learnt what it can in its epochs."""
     keras.utils.set_random_seed(seed)
-    network, (x, y) = NETWORKS[name], data_of(name, seed)[0]
-    model = compiled(keras, network.build(), network.rate)
-    for layer in model.layers:
-        if isinstance(layer, layers.BatchNormalization):
-            layer.momentum = 0.9  # the run is short, and with 0.99 the averages still hold what they began with
-
-    def falling(epoch: int) -> float:
-        return network.rate * (0.2 if epoch >= 0.7 * network.epochs else 1)
-
-    rates = [keras.callbacks.LearningRateScheduler(falling)]
-    model.fit(x, y, batch_size=BATCH, epochs=network.epochs, verbose=0, callbacks=rates)
-    model.optimizer.learning_rate = network.rate  # what compress goes on with
+    network = NETWORKS[name]
+    model = for_a_short_run(keras, compiled(keras, network.build(), network.rate))
+    tasks.learn(model, *data.train, network.epochs, BATCH)
     return model
 
 
@@ -126,25 +124,24 @@ def right(name: str, targets: np.ndarray, outputs: np.ndarray) -> float:
     return 100 * float((outputs.argmax(-1) == targets).mean())
 
 
-def measured(name: str, target: str, seed: int, model: keras.Model) -> dict[str, Any]:
+def measured(name: str, target: str, seed: int, data: Data, model: keras.Model) -> dict[str, Any]:
     """What one call makes of a trained network."""
-    train, val, (x_test, y_test) = data_of(name, seed)
+    x_test, y_test = data.test
     began = time.monotonic()
     metric = "iou" if name == "U-Net" else None
     goal = TARGETS[target]
     result = tfprune.compress(
-        model, train, val, BOUND, goal, metric=metric, epochs=EPOCHS, batch_size=BATCH, seed=seed, verbose=0,
+        model, data.train, data.val, BOUND, goal, metric=metric, epochs=EPOCHS, batch_size=BATCH, seed=seed, verbose=0,
         sparsities=None if target in ZEROS else (),
     )  # fmt: skip
     minutes = (time.monotonic() - began) / 60
     print(result, flush=True)
-    ratios, cost = result.ratios, next(iter(goal))
-    told = {"macs": result.macs, **ratios, "latency": ratios["float_latency"]}
+    ratios = result.ratios
     before, after = (
         right(name, y_test, np.asarray(each)) for each in (model.predict(x_test, verbose=0), result.lite(x_test))
     )
     return {
-        "reached": told[cost], "met": result.meets_target and result.within_bound,
+        "reached": result.costs[next(iter(goal))], "met": result.meets_target and result.within_bound,
         "dense": 100 * result.dense_accuracy, "lost": 100 * (result.dense_accuracy - result.accuracy),
         "lost_test": before - after, "smaller": 1 / ratios["bytes"], "compressed": 1 / ratios["gzip_bytes"],
         "float_latency": ratios["float_latency"], "int8_latency": ratios["int8_latency"], "minutes": minutes,
@@ -159,10 +156,13 @@ def kept(folder: Path, name: str, target: str, seed: int) -> Path:
 def measure(folder: Path, name: str, wanted: Sequence[str], seed: int) -> None:
     """Measures what is not in the folder yet, or the reason why a runtime does not take the network."""
     missing = [target for target in wanted if not kept(folder, name, target, seed).exists()]
-    model = trained(name, seed) if missing else None
+    if not missing:
+        return
+    data = data_of(name, seed)
+    model = trained(name, seed, data)
     for target in missing:
         try:
-            found = measured(name, target, seed, model)
+            found = measured(name, target, seed, data, model)
         except tfprune.PruningError as error:
             found = {"refused": str(error)}
         print(name, target, seed, found, flush=True)

@@ -20,7 +20,7 @@ from tfprune.lite import convert
 from tfprune.lite.measure import web
 from tfprune.lite.measure.micro import run_micro
 from tfprune.lite.quantize import is_quantized
-from tfprune.search.compress import road
+from tfprune.search.compress import goals
 from tfprune.search.compress.folder import StepFolder
 
 L = keras.layers
@@ -280,12 +280,12 @@ def test_recurrent_layers_get_weights_of_int8_where_integers_would_unroll_them()
 
 
 def test_a_step_that_has_no_int8_file_is_told_and_the_one_before_it_taken(model, monkeypatch):
-    def refusing(given, *args, original=road.convert, **kwargs):
+    def refusing(given, *args, original=goals.convert, **kwargs):
         if is_quantized(given):
             raise ConversionError("no scale fits")
         return original(given, *args, **kwargs)
 
-    monkeypatch.setattr(road, "convert", refusing)
+    monkeypatch.setattr(goals, "convert", refusing)
     result = compress(model, (X, Y), (X_VAL, Y_VAL), 0.9, {"parameters": 0.9}, epochs=1, sparsities=())
     assert not is_quantized(result.model) and len(result.lite(X_VAL)) == len(X_VAL)
     assert "There is no int8 file of 'int8 training': no scale fits" in " ".join(str(result).split())
@@ -293,7 +293,7 @@ def test_a_step_that_has_no_int8_file_is_told_and_the_one_before_it_taken(model,
     def refusing_all(given, *args, **kwargs):
         raise ConversionError("no scale fits")
 
-    monkeypatch.setattr(road, "convert", refusing_all)
+    monkeypatch.setattr(goals, "convert", refusing_all)
     with pytest.raises(ConversionError, match="no scale fits"):
         compress(model, (X, Y), (X_VAL, Y_VAL), 0.9, {"parameters": 0.9}, epochs=1, sparsities=())
 

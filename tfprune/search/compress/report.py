@@ -172,10 +172,14 @@ class Compression(Report):
     @property
     def meets_target(self) -> bool:
         """Whether the target is met, as measured."""
+        costs, goal = self.costs, {} if self.target == "smallest" else self.target
+        return all((costs[name] or 0.0) <= share * (1 + 1e-9) for name, share in goal.items())
+
+    @property
+    def costs(self) -> dict[str, float | None]:
+        """What targets count, by their names: shares of the unpruned network's, as measured."""
         ratios = self.ratios
-        reached = {"macs": self.macs, "parameters": self.parameters, **ratios, "latency": ratios["float_latency"]}
-        goal = {} if self.target == "smallest" else self.target
-        return all((reached[name] or 0.0) <= share * (1 + 1e-9) for name, share in goal.items())
+        return {"macs": self.macs, "parameters": self.parameters, **ratios, "latency": ratios["float_latency"]}
 
     @property
     def ratios(self) -> dict[str, float]:

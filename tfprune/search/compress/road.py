@@ -12,7 +12,6 @@ from tfprune.channels.plan import ShrinkPlan, plan_shrink
 from tfprune.channels.rebuild import shrink
 from tfprune.deciding.schedules import Polynomial
 from tfprune.errors import ConversionError, PruningError
-from tfprune.lite.convert.convert import convert
 from tfprune.lite.file.lite_model import LiteModel
 from tfprune.lite.measure.verify import file_answers
 from tfprune.lite.quantize import quantize_aware
@@ -311,10 +310,6 @@ class Road:
             compile_like(self._model, quantized)
         return self._steps.train(quantized, 1, rate=QUANTIZED_RATE)
 
-    def _file(self, model: keras.Model) -> LiteModel:
-        kind = self._dense.kind
-        return convert(model, kind, representative_data=self._samples if kind == "int8" else None)
-
     def _converted(self) -> Converted:
         """The last stop whose file is within the bound, its file, what that answers and is worth; else the best.
 
@@ -329,7 +324,7 @@ class Road:
             name, began = f"{self._dense.kind} file of '{stop.name}'", time.monotonic()
             with stage(name) as bar:
                 try:
-                    lite = self._file(stop.model)
+                    lite = Files(stop.model, self._samples, self._dense.kind).rounded
                 except ConversionError as error:
                     failures.append(error)
                     self._steps.notes.append(f"There is no {name}: {error}")
