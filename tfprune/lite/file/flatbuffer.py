@@ -2,6 +2,7 @@
 
 import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tfprune.errors import PruningError
 from tfprune.model.hooks import schema as schema
 
 IDENTIFIER = b"TFL3"
+CONSTANT_ALIGNMENT = 16  # bytes; `force_align` of a buffer's data in the schema
 
 # How the values of a constant lie in its buffer. Four-bit types lie two to a byte and are unpacked by hand.
 STORED = {
@@ -120,11 +122,43 @@ def read_model(content: bytes) -> Any:
         ) from error
 
 
-def write_model(model: Any) -> bytes:
-    """The bytes of a model given as objects of the schema."""
+@functools.cache
+def _sharing_builder() -> Any:
+    """A builder that writes vectors and strings of the same content once, however many tables refer to them.
+
+    Bytes begin at multiples of 16, as the schema wants the values of constants to lie.
+    """
     import flatbuffers
 
-    builder = flatbuffers.Builder(1024)
+    class SharingBuilder(flatbuffers.Builder):
+        def __init__(self) -> None:
+            super().__init__(1024)
+            self._written: dict[tuple[str, bytes], int] = {}
+
+        def _once(self, kind: str, content: bytes, write: Callable[[], int]) -> int:
+            key = (kind, content)
+            if key not in self._written:
+                self._written[key] = write()
+            return self._written[key]
+
+        def CreateNumpyVector(self, x: np.ndarray) -> int:  # noqa: N802
+            return self._once(x.dtype.str, x.tobytes(), lambda: self._vector(x))
+
+        def _vector(self, x: np.ndarray) -> int:
+            if x.dtype == np.uint8 and x.size:
+                self.Prep(CONSTANT_ALIGNMENT, x.size)
+            return super().CreateNumpyVector(x)
+
+        def CreateString(self, s: Any, *arguments: str) -> int:  # noqa: N802
+            content = s if isinstance(s, bytes) else s.encode(*arguments)
+            return self._once("string", bytes(content), lambda: super(SharingBuilder, self).CreateString(content))
+
+    return SharingBuilder
+
+
+def write_model(model: Any) -> bytes:
+    """The bytes of a model given as objects of the schema; equal shapes, zero points and constants are stored once."""
+    builder = _sharing_builder()()
     builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
     return bytes(builder.Output())
 
