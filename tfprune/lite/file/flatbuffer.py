@@ -1,6 +1,7 @@
 """The `.tflite` file as objects: read through the published schema, constants decoded, written back."""
 
 import functools
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -135,14 +136,15 @@ def _sharing_builder() -> Any:
             super().__init__(1024)
             self._written: dict[tuple[str, bytes], int] = {}
 
-        def _once(self, kind: str, content: bytes, write: Callable[[], int]) -> int:
-            key = (kind, content)
+        def _once(self, kind: str, content: Any, write: Callable[[], int]) -> int:
+            key = (kind, hashlib.sha256(content).digest())
             if key not in self._written:
                 self._written[key] = write()
             return self._written[key]
 
         def CreateNumpyVector(self, x: np.ndarray) -> int:  # noqa: N802
-            return self._once(x.dtype.str, x.tobytes(), lambda: self._vector(x))
+            x = np.ascontiguousarray(x)
+            return self._once(x.dtype.str, x, lambda: self._vector(x))
 
         def _vector(self, x: np.ndarray) -> int:
             if x.dtype == np.uint8 and x.size:
@@ -151,7 +153,7 @@ def _sharing_builder() -> Any:
 
         def CreateString(self, s: Any, *arguments: str) -> int:  # noqa: N802
             content = s if isinstance(s, bytes) else s.encode(*arguments)
-            return self._once("string", bytes(content), lambda: super(SharingBuilder, self).CreateString(content))
+            return self._once("string", content, lambda: super(SharingBuilder, self).CreateString(content))
 
     return SharingBuilder
 
