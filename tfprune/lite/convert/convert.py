@@ -26,8 +26,9 @@ from tfprune.lite.convert.lookups import Behind, behind_tables, put_in_front
 from tfprune.lite.convert.low_pads import count_low_pads, lowest_padded, padding_with
 from tfprune.lite.convert.refusal import explained, missing_data
 from tfprune.lite.convert.request import Request
-from tfprune.lite.convert.trace import INPUT, OUTPUT, as_made, loops, save, traced, unrolled_notes
+from tfprune.lite.convert.trace import INPUT, as_made, loops, name_ends, save, traced, unrolled_notes
 from tfprune.lite.file import flatbuffer
+from tfprune.lite.file.compaction import compact
 from tfprune.lite.file.contents import results_of
 from tfprune.lite.file.kernels import DENSE_INT8
 from tfprune.lite.file.lite_model import LiteModel
@@ -274,9 +275,7 @@ def _finished(
 ) -> LiteModel:  # fmt: skip
     """The file with the ends' names and order of the Keras model, its origin, and without float islands."""
     model = flatbuffer.read_model(content)
-    given = [spec.name for spec in signature.inputs]
-    _name_ends(model, "inputs", INPUT, given)
-    _name_ends(model, "outputs", OUTPUT, names)
+    name_ends(model, [spec.name for spec in signature.inputs], names)
     if request.learned:
         take_out_marks(model)
     if isinstance(signature, Behind):
@@ -287,20 +286,9 @@ def _finished(
     if request.bits.has_four:
         packed = pack_four_bits(model, source, names, request.bits)
         notes.append(f"Kernels in 4 bits: {listing(packed)}." if packed else "No kernel is one that 4 bits suit.")
+    compact(model)
     write_origin(model, origin)
     return LiteModel.written(model, notes)
-
-
-def _name_ends(model: Any, side: str, prefix: str, names: list[str]) -> None:
-    """Puts one side's ends in the order of Keras and gives them their names there."""
-    graph = model.subgraphs[0]
-    entries = {entry.name.decode(): entry for entry in getattr(model.signatureDefs[0], side)}
-    ordered = [entries[f"{prefix}{index}"] for index in range(len(names))]
-    for entry, name in zip(ordered, names):
-        entry.name = name.encode()
-        graph.tensors[entry.tensorIndex].name = name.encode()
-    setattr(graph, side, [entry.tensorIndex for entry in ordered])
-    setattr(model.signatureDefs[0], side, ordered)
 
 
 def _require_integers(lite: LiteModel, model: keras.Model, request: Request) -> None:

@@ -190,3 +190,16 @@ def batch_of(inputs: Sequence[Any], batch_size: int | None) -> int | None:
     """The batch that a trace has: that of the inputs that fix one, else what was asked for."""
     fixed = [given.shape[0] for given in inputs if given.shape[0] is not None]
     return fixed[0] if fixed else batch_size
+
+
+def name_ends(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Puts the ends of a converter's file in the order of Keras, and gives them their names there."""
+    graph, ends = model.subgraphs[0], model.signatureDefs[0]
+    for side, prefix, names in (("inputs", INPUT, inputs), ("outputs", OUTPUT, outputs)):
+        entries = {entry.name.decode(): entry for entry in getattr(ends, side)}
+        ordered = [entries[f"{prefix}{index}"] for index in range(len(names))]
+        for entry, name in zip(ordered, names):
+            entry.name = name.encode()
+            graph.tensors[entry.tensorIndex].name = name.encode()
+        setattr(graph, side, [entry.tensorIndex for entry in ordered])
+        setattr(ends, side, ordered)
