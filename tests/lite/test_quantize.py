@@ -132,6 +132,11 @@ HEADS = {
         "einsum": lambda x: layers.EinsumDense("abc,cd->abd", (None, 5), bias_axes="d", activation="relu")(x),
         "einsum_heads": lambda x: layers.EinsumDense("abc,cde->abde", (None, 2, 3), bias_axes="de")(x),
         "einsum_joined": lambda x: layers.EinsumDense("abcd,cde->abe", (None, 3))(layers.Reshape((9, 2, 2))(x)),
+        "attention": lambda x: layers.MultiHeadAttention(2, 3)(x, x),
+        "attention_causal": lambda x: layers.MultiHeadAttention(2, 3, dropout=0.1)(x, x, use_causal_mask=True),
+        "attention_across": lambda x: layers.MultiHeadAttention(2, 3, value_dim=5, output_shape=7, use_bias=False)(
+            x, layers.AveragePooling1D(2)(x), key=layers.MaxPooling1D(2)(x)
+        ),
         "normed": normed,
         "pooled": lambda x: layers.AveragePooling1D(2)(layers.MaxPooling1D(2)(x)),
         "global_average": lambda x: layers.GlobalAveragePooling1D()(x),
@@ -148,6 +153,7 @@ HEADS = {
 }
 # XNNPACK multiplies by factors of eight bits in leaky ReLUs, and one step of the logits can be several of a softmax.
 TWO_STEPS = {"leaky", "leaky_relu", "relu_slope", "softmax", "softmax_layer"}
+TWO_STEPS |= {"attention", "attention_causal", "attention_across"}
 
 
 def with_numbers(model, seed=0):

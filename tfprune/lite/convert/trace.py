@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from tfprune.errors import listing
+from tfprune.lite.quantize.operators import MASKED
 from tfprune.model.hooks import masked_by
 from tfprune.model.signature import HALF_PRECISION, Signature, flat_outputs, output_names
 from tfprune.model.substitutes import instead
@@ -17,9 +18,6 @@ from tfprune.model.tree import every_layer, places
 # The converter reorders and renames the ends of a model, so they are numbered here and named afterwards.
 INPUT, OUTPUT = "input_", "output_"
 LOOPS = ("While", "StatelessWhile")
-# What attention writes where it masks: e to this is nothing, and logits of a usual size keep their steps of int8 beside
-# it. Keras writes -1e9 or less, beside which all logits are one.
-MASKED = -30.0
 _changing = threading.RLock()  # held while layers are other than the user made them
 
 

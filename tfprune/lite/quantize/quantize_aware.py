@@ -25,7 +25,7 @@ from tfprune.lite.quantize.weight_bits import Bits, checked_weight_bits, refuse_
 from tfprune.model.copying import compile_like, scope_of, tied_layers
 from tfprune.model.fresh import tells_how_it_is_made
 from tfprune.model.graph import Call, flow, is_graph, takes_graph
-from tfprune.model.hooks import forget_calls
+from tfprune.model.hooks import forget_calls, mask_of
 from tfprune.model.inline import losses_of, opened
 from tfprune.model.layers import facts_of
 from tfprune.model.signature import signature_of
@@ -210,13 +210,14 @@ class _Carrier:
             args=call.args,
             kwargs=call.kwargs,
             inputs=inputs,
-            input_shape=tuple(call.node.input_tensors[0].shape),
+            input_shapes=[tuple(tensor.shape) for tensor in call.node.input_tensors],
             output_shape=tuple(call.outputs[0].shape),
             results=len(call.outputs),
             shared=self.calls[id(call.operation)] > 1,
             is_float=all(
                 self._is_rounded(_Result(self.visited, number), output) for number, output in enumerate(call.outputs)
             ),
+            is_masked=any(mask_of(tensor) is not None for tensor in call.node.input_tensors),
         )
         results = quantize_call(self.program, use)
         for number, value in enumerate(results):

@@ -34,11 +34,12 @@ class Use:
         args: Arguments of the call, values in the place of tensors.
         kwargs: Keyword arguments.
         inputs: The values among the arguments.
-        input_shape: Shape of the first of them.
+        input_shapes: Their shapes.
         output_shape: Shape of the first result.
         results: Number of results.
         shared: Whether the layer is called more than once.
         is_float: Whether the results are floats that can be rounded: no numbers of rows in a table.
+        is_masked: Whether Keras knows steps of an input as padding.
     """
 
     name: str
@@ -47,11 +48,17 @@ class Use:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     inputs: list[Value]
-    input_shape: tuple[int | None, ...]
+    input_shapes: list[tuple[int | None, ...]]
     output_shape: tuple[int | None, ...]
     results: int
     shared: bool
     is_float: bool = True
+    is_masked: bool = False
+
+    @property
+    def input_shape(self) -> tuple[int | None, ...]:
+        """Shape of the first input."""
+        return self.input_shapes[0]
 
 
 Rule = Callable[[Program, Use], Any]
@@ -128,7 +135,6 @@ UNSUPPORTED: dict[type, str] = {
     layers.GroupNormalization: "it becomes a chain of float operators in TFLite",
     layers.UnitNormalization: "it becomes a chain of float operators in TFLite",
     layers.RMSNormalization: "it becomes a chain of float operators in TFLite",
-    layers.MultiHeadAttention: "it becomes a chain of operators whose ranges cannot be set from outside",
     layers.GroupQueryAttention: "it becomes a chain of operators whose ranges cannot be set from outside",
     layers.Lambda: "what a Lambda computes is not known",
 }
