@@ -28,8 +28,10 @@ from tfprune.report import Column
 
 PACKAGES = ("pquant-ml==0.1.0", "hgq2==0.2.0", "tensorflow<2.21")
 DENSE_EPOCHS, EPOCHS, RATE, BATCH, REPRESENTATIVE = 3, 3, 1e-3, 128, 300
+OURS = [(share, 8) for share in (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)]  # zeros, and the bits of the others
+OURS += [(share, 4) for share in (0.5, 0.8, 0.9, 0.95)]
 SPARSITIES = (0.8, 0.9, 0.95, 0.98)
-BETAS = (1e-7, 1e-6, 1e-5, 1e-4)
+STARTS = (8, 6, 5, 4, 3)  # bits
 
 Figures = dict[str, Any]
 
@@ -67,15 +69,15 @@ class Front(BySeed):
         return {"tool": key[0], "setting": key[1], **means(found), **extremes, "dominated": None}
 
 
-def pruned_here(dense: keras.Model, sparsity: float, data: Dataset, seed: int) -> Figures:
-    """Two epochs with zeros growing, one with the rounding of int8, and the file."""
+def pruned_here(dense: keras.Model, sparsity: float, bits: Any, data: Dataset, seed: int) -> Figures:
+    """Two epochs with zeros growing, one with the rounding of the file, and the file."""
     model = keras.models.clone_model(dense)
     model.set_weights(dense.get_weights())
     steps = EPOCHS * -(-len(data.x_train) // BATCH)
     train = batches(data.x_train, data.y_train, BATCH, seed)
     compiled(keras, model, keras.optimizers.schedules.CosineDecay(RATE, steps))
     model.fit(train, epochs=EPOCHS - 1, callbacks=[tfprune.PercentilePruning(sparsity)], verbose=0)
-    quantized = tfprune.quantize_aware(model, data.x_train[:REPRESENTATIVE])
+    quantized = tfprune.quantize_aware(model, data.x_train[:REPRESENTATIVE], weight_bits=bits)
     left = keras.optimizers.schedules.CosineDecay(RATE * 0.25, steps // EPOCHS)  # where the cosine of the whole stands
     compiled(keras, quantized, left)
     quantized.fit(train, epochs=1, verbose=0)
@@ -95,7 +97,7 @@ def run_peers(python: str, dense: keras.Model, data: Dataset, seed: int) -> tupl
     settings: list[Figures] = [
         {"tool": "PQuantML", "setting": f"{share:.0%} zeros", "sparsity": share} for share in SPARSITIES
     ]
-    settings += [{"tool": "HGQ2", "setting": f"beta {beta:.0e}", "beta": beta} for beta in BETAS]
+    settings += [{"tool": "HGQ2", "setting": f"from {bits} bits", "bits": bits} for bits in STARTS]
     job = {
         "settings": settings, "epochs": EPOCHS, "steps": -(-len(data.x_train) // BATCH), "rate": RATE, "batch": BATCH,
         "seed": seed,
@@ -109,10 +111,29 @@ def run_peers(python: str, dense: keras.Model, data: Dataset, seed: int) -> tupl
         return json.loads((folder / "found.json").read_text()), json.loads((folder / "versions.json").read_text())
 
 
+def measured(seed: int, data: Dataset, python: str | None) -> tuple[list[Figures], Figures]:
+    """What all make of one dense network; the versions of the others."""
+    keras.utils.set_random_seed(seed)
+    dense = compiled(keras, fashion_cnn(keras), RATE)
+    dense.fit(batches(data.x_train, data.y_train, BATCH, seed), epochs=DENSE_EPOCHS, verbose=0)
+    found = [
+        {
+            "tool": "tfprune",
+            "setting": f"{share:.0%} zeros, {bits} bits",
+            **pruned_here(dense, share, bits, data, seed),
+        }
+        for share, bits in OURS
+    ]
+    print(found, flush=True)
+    others, names = ([], {}) if python is None else run_peers(python, dense, data, seed)
+    return found + [{name: figures[name] for name in found[0]} for figures in others], names
+
+
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--images", type=int, help="of the training images, from the first on")
+    parser.add_argument("--kept", type=Path, help="a folder of what is measured already, to go on from")
     add_output(parser)
     arguments = parser.parse_args(words)
     data = fashion_mnist(arguments.images)
@@ -124,25 +145,23 @@ def main(words: Sequence[str] | None = None) -> None:
         about.append(f"PQuantML and HGQ2 could not be installed here: {error}")
     runs: list[dict[Any, Figures]] = []
     for seed in arguments.seeds:
-        keras.utils.set_random_seed(seed)
-        dense = compiled(keras, fashion_cnn(keras), RATE)
-        dense.fit(batches(data.x_train, data.y_train, BATCH, seed), epochs=DENSE_EPOCHS, verbose=0)
-        run: dict[Any, Figures] = {
-            ("tfprune", f"{share:.0%} zeros"): pruned_here(dense, share, data, seed) for share in SPARSITIES
-        }
-        print(run, flush=True)
-        if python is not None:
-            found, others = run_peers(python, dense, data, seed)
-            for figures in found:
-                run[figures["tool"], figures["setting"]] = {name: figures[name] for name in next(iter(run.values()))}
-        runs.append(run)
+        path = None if arguments.kept is None else arguments.kept / f"{seed}.json"
+        if path is not None and path.exists():
+            found, others = json.loads(path.read_text())
+        else:
+            found, others = measured(seed, data, python)
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(json.dumps([found, others]))
+        runs.append({(figures.pop("tool"), figures.pop("setting")): figures for figures in found})
     about.append(
         f"fashion_cnn (421,642 parameters), {len(data.x_train):,} images of Fashion-MNIST, {DENSE_EPOCHS} dense "
         f"epochs, then {EPOCHS} epochs from the same weights, Adam, a cosine from {RATE}; accuracy on the 10,000 test "
         f"images; means over seeds {arguments.seeds}. tfprune: PercentilePruning for {EPOCHS - 1} epochs, "
         "quantize_aware for one, accuracy and bytes of the int8 .tflite. PQuantML: its method PDP (Wanda fails in "
         "compiled steps of TensorFlow), fixed point of 8 bits, masks fixed in the last epoch. HGQ2: a width in bits "
-        "for each weight, constant beta. Better and smaller: some row of tfprune has at least the accuracy and, "
+        "for each weight, which training lowers from a start by a thousandth a step at most (Adam), so that the start "
+        "decides in so few epochs; beta 1e-6. Better and smaller: some row of tfprune has at least the accuracy and, "
         "compressed, at most the bytes of the packed weights or of the compressed file."
     )
     write([Front(runs, [*about, versions(**others)])], arguments.output)

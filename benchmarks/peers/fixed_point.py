@@ -51,8 +51,9 @@ def hgq2(dense: keras.Model, setting: dict[str, Any], job: dict[str, Any], train
     """A copy with widths in bits of its own for each weight, which HGQ2 trains against their cost."""
     with (
         QuantizerConfigScope(place="all", default_q_type="kbi", overflow_mode="SAT_SYM"),
+        QuantizerConfigScope("kbi", "weight", b0=setting["bits"], i0=0),
         QuantizerConfigScope(place="datalane", default_q_type="kif", overflow_mode="WRAP"),
-        LayerConfigScope(enable_ebops=True, beta0=setting["beta"]),
+        LayerConfigScope(enable_ebops=True, beta0=1e-6),
     ):
         parts = [keras.Input((28, 28, 1))]
         for layer in dense.layers:
