@@ -1,7 +1,6 @@
 """Zeros that pay in the browser: a MobileNet with zeros in its 1x1 convolutions, in LiteRT.js, beside fewer channels.
 
 python benchmarks/sparse.py web --folder /tmp/web --output docs/benchmarks/sparse_web --page docs/live
-python benchmarks/sparse.py web --zeros --size 128 --alpha 0.5625 --folder /tmp/web128 --output docs/benchmarks/sparse_web_128
 python benchmarks/sparse.py web --untrained --output docs/benchmarks/sparse_web_times
 python benchmarks/sparse.py web --untrained --size 128 --alpha 0.5625 --output docs/benchmarks/sparse_web_times_128
 
