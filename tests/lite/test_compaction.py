@@ -7,6 +7,8 @@ from keras import layers
 
 import tfprune
 from tfprune.lite.file import flatbuffer
+from tfprune.lite.file.compaction import compact
+from tfprune.lite.file.edit import Graph
 
 HEADS, LENGTH = 4, 6
 RANDOM = np.random.default_rng(0)
@@ -78,6 +80,18 @@ def test_attention_keeps_one_causal_mask_for_all_heads(quantization):
     wanted = model.predict(samples, verbose=0)
     bound = {"float32": 1e-5, "dynamic": 1e-5, "int8": 0.2}[quantization]
     assert np.abs(lite(samples) - wanted).max() < bound * np.abs(wanted).max()
+
+
+def test_readers_are_looked_for_of_operands_that_could_be_shortened_alone(monkeypatch):
+    """So a file takes time in proportion to its operators, not to their square."""
+    asked = []
+    users = Graph.users
+    monkeypatch.setattr(Graph, "users", lambda graph, index: asked.append(index) or users(graph, index))
+    parts = [layers.Dense(3, activation="relu") for _ in range(20)]
+    file = tfprune.convert(keras.Sequential([keras.Input((3,)), *parts])).file
+    asked.clear()
+    compact(file)
+    assert asked == []
 
 
 def test_every_buffer_but_the_first_has_values_that_something_reads():

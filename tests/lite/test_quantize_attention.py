@@ -138,3 +138,11 @@ def test_other_attention_stays_in_float_and_says_why(network, reason):
     assert any("attention" in name and reason in told for name, told in left.items()), left
     wanted, answers = model.predict(SEQUENCES, verbose=0), quantized.predict(SEQUENCES, verbose=0)
     assert np.abs(answers - wanted).mean() < 0.05 * (wanted.max() - wanted.min())
+
+
+def test_attention_from_a_constant_array_stays_in_float():
+    x = keras.Input(batch_shape=(1, LENGTH, WIDTH))
+    learned = np.ones((1, 4, WIDTH), np.float32)
+    model = keras.Model(x, layers.MultiHeadAttention(2, 3, name="attention")(learned, x))
+    left = quantization_report(tfprune.quantize_aware(model)).left_in_float
+    assert list(left.values()) == ["attention with a constant array"]

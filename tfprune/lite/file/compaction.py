@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from tfprune.lite.file.edit import Graph
-from tfprune.lite.file.flatbuffer import shape_of, stored_values
+from tfprune.lite.file.flatbuffer import STORED, shape_of, stored_values
 
 REPEATING = "SELECT_V2"  # repeats operands along axes of size 1, and is no slower for it
 MOST_AXES = 4  # that it does so for
@@ -21,26 +21,27 @@ def compact(model: Any) -> None:
     """
     for subgraph in model.subgraphs:
         graph = Graph(model, subgraph)
-        for index in range(len(graph.tensors)):
-            _shorten(graph, index)
+        for operator in subgraph.operators:
+            for index in operator.inputs if graph.name(operator) == REPEATING else ():
+                _shorten(graph, int(index))
     _drop_buffers(model)
 
 
 def _shorten(graph: Graph, index: int) -> None:
     """Stores a constant once along each axis along which it repeats itself, where all that read it repeat it anew."""
-    tensor, users = graph.tensors[index], graph.users(index)
+    tensor, shape, users = graph.tensors[index], shape_of(graph.tensors[index]), graph.users(index)
     stored = stored_values(graph.model, tensor)
-    shape = shape_of(tensor)
-    if stored is None or tensor.sparsity is not None or stored.size != int(np.prod(shape)) or len(shape) > MOST_AXES:
+    if stored is None or stored.size != int(np.prod(shape)) or len(shape) > MOST_AXES:
         return
-    if not users or any(graph.name(user) != REPEATING for user in users):
+    if tensor.sparsity is not None or graph.type(index) not in STORED:  # rewritten as the numbers that it is read as
+        return
+    if any(graph.name(user) != REPEATING for user in users):
         return
     values = stored.reshape(shape)
     for axis, size in enumerate(shape):
-        first = values.take([0], axis) if size > 1 else values
-        given = all(_gives(graph, user, index, axis - len(shape), size) for user in users)
-        if size > 1 and given and np.array_equal(values, np.broadcast_to(first, values.shape)):
-            values = first
+        if size > 1 and all(_gives(graph, user, index, axis - len(shape), size) for user in users):
+            first = values.take([0], axis)
+            values = first if np.all(values == first) else values
     if values.shape != shape:
         graph.rewrite(tensor, values)
         tensor.shape, tensor.shapeSignature = np.array(values.shape, np.int32), None

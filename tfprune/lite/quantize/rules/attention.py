@@ -54,7 +54,7 @@ def _require_plain(use: Use) -> None:
     kind, config = type(use.operation), use.operation.get_config()
     if kind is not layers.MultiHeadAttention:
         raise NoInt8KernelError(f"{kind.__name__} may attend in a way of its own")
-    refused = [name for name in ("use_gate", "sliding_window", "flash_attention") if config.get(name)]
+    refused = [name for name in ("use_gate", "sliding_window") if config.get(name)]
     if refused:
         raise NoInt8KernelError(f"attention with {listing(refused)}")
     if use.shared or use.results > 1 or use.kwargs.get("return_attention_scores"):
@@ -62,6 +62,8 @@ def _require_plain(use: Use) -> None:
     others = [*use.args[3:], *(use.kwargs.get(name) for name in MASKS)]
     if use.is_masked or any(mask is not None for mask in others):
         raise NoInt8KernelError("attention with a mask other than a causal one")
+    if not all(isinstance(value, Value) for value in _given(use)):
+        raise NoInt8KernelError("attention with a constant array")
     if any(len(shape) != 3 or shape[1] is None for shape in use.input_shapes):
         raise NoInt8KernelError("attention over other than sequences of known length")
 
